@@ -1,0 +1,17 @@
+package wire
+
+// Inventory is what a data dir holds.
+type Inventory struct {
+	Blocks []PlannedBlock `json:"blocks"` // Action and Reason are empty
+	Head   HeadInventory  `json:"head"`
+	Notes  []string       `json:"notes,omitempty"` // things a person should know
+}
+
+// HeadInventory is what the head holds beyond the blocks, read from its logs in
+// bounded memory.
+type HeadInventory struct {
+	MinTime int64  `json:"minTime"` // first sample, Unix milliseconds; MinTime > MaxTime: no samples
+	MaxTime int64  `json:"maxTime"` // last sample, Unix milliseconds, included
+	Series  uint64 `json:"series"`  // with at least one sample
+	Bytes   int64  `json:"bytes"` // of WAL and out-of-order WAL
+}

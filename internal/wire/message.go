@@ -1,0 +1,164 @@
+package wire
+
+import "io"
+
+// Message is one piece of the story that every source tells its consumer:
+//
+//	Plan
+//	( File | BlockStart (Symbols | Series)* BlockEnd )*
+//	[ HeadStart Records* HeadEnd ]
+//	End
+//
+// A story that does not finish with End is incomplete, however quietly it
+// stopped. A message, and every slice and reader in it, belongs to its consumer
+// only until the consumer asks for the next one. Times are Unix milliseconds.
+type Message interface{ message() }
+
+// Plan is the first message: what the data dir holds and what will be told of it.
+type Plan struct {
+	Blocks []PlannedBlock `json:"blocks"`
+	Head   PlannedHead    `json:"head"`
+
+	// Bytes is an estimate of what will be read, for progress.
+	Bytes int64 `json:"bytes"`
+
+	// Notes are things a person should know, each one sentence.
+	Notes []string `json:"notes,omitempty"`
+}
+
+// Action is what happens to one block.
+type Action string
+
+const (
+	Whole Action = "whole" // its files are told byte for byte
+	Cut   Action = "cut"   // its selected series are told
+	Skip  Action = "skip"  // nothing of it is in the selection
+)
+
+// PlannedBlock is one block of the data dir and its fate.
+type PlannedBlock struct {
+	ULID       string   `json:"ulid"`
+	MinTime    int64    `json:"minTime"` // included
+	MaxTime    int64    `json:"maxTime"` // excluded, as in meta.json
+	Samples    uint64   `json:"samples"`
+	Series     uint64   `json:"series"`
+	Chunks     uint64   `json:"chunks"`
+	Tombstones uint64   `json:"tombstones,omitempty"`
+	Level      int      `json:"level"`
+	Sources    int      `json:"sources"`
+	Hints      []string `json:"hints,omitempty"`
+	Bytes      int64    `json:"bytes"` // sum of its files
+
+	Action Action `json:"action"`
+	Reason string `json:"reason"` // why this action, for a person
+}
+
+// PlannedHead is what the data dir has outside of blocks.
+type PlannedHead struct {
+	Mode  HeadMode `json:"mode"`
+	Bytes int64    `json:"bytes"` // WAL and out-of-order WAL (and head chunks when raw)
+
+	// MinValidTime is the first time that in-order records count from: before it a
+	// block has them. math.MinInt64 when there is no such block.
+	MinValidTime int64 `json:"minValidTime"`
+}
+
+// File is a file as it stands in the data dir. Body gives exactly Size bytes
+// and must be read to its end, or the story cannot go on.
+type File struct {
+	Name string // relative to the data dir, with slashes: "01ARZ…/chunks/000001", "wal/00000003"
+	Size int64
+	Body io.Reader
+}
+
+// BlockStart begins the selected series of one cut block.
+type BlockStart struct {
+	ULID    string `json:"ulid"`    // of the block that is cut
+	MinTime int64  `json:"minTime"` // first time that may be kept, included
+	MaxTime int64  `json:"maxTime"` // last time that may be kept, included
+}
+
+// Symbols gives names to strings; Refs[i] means Strings[i] until BlockEnd. A
+// ref is told once, before the first series that uses it.
+type Symbols struct {
+	Refs    []uint32
+	Strings []string
+}
+
+// Series is one series of a cut block, or a part of it. Series come in the
+// order of their labels. Chunks come in the order of their start, with all
+// chunks that overlap the block's range whole: who builds the block cuts those
+// at the border, and drops what is Deleted.
+type Series struct {
+	Labels  []uint32   // refs of name, value, name, value, …, sorted by name
+	Deleted []Interval // tombstones, both ends included
+	Chunks  []Chunk
+	More    bool // the next Series goes on with this one: same labels, later chunks
+}
+
+// Chunk is a chunk as it is stored.
+type Chunk struct {
+	MinTime, MaxTime int64 // of its first and last sample, both included
+	Encoding         uint8 // as in chunkenc.Encoding
+	Data             []byte
+}
+
+// Interval is a closed range of time.
+type Interval struct{ MinTime, MaxTime int64 }
+
+// BlockEnd ends a cut block.
+type BlockEnd struct {
+	Series uint64 `json:"series"`
+	Chunks uint64 `json:"chunks"`
+}
+
+// HeadStart begins the head's records. All in-order records come first, then
+// the out-of-order ones.
+type HeadStart struct {
+	MinTime int64 `json:"minTime"` // of the selection, included
+	MaxTime int64 `json:"maxTime"` // of the selection, included
+}
+
+// Log says which of the head's logs a record is from.
+type Log uint8
+
+const (
+	WAL Log = 1 // in order
+	WBL Log = 2 // out of order
+)
+
+// Records are records of the write-ahead log in Prometheus' own encoding,
+// uncompressed: series, samples, histograms and tombstones, filtered to the
+// selection's series and times.
+type Records struct {
+	Log     Log
+	Records [][]byte
+}
+
+// HeadEnd ends the head's records. Its times are of all samples of the head,
+// also of those outside the selection; without samples MinTime > MaxTime.
+type HeadEnd struct {
+	MinTime int64  `json:"minTime"`
+	MaxTime int64  `json:"maxTime"`
+	Series  uint64 `json:"series"`  // with at least one sample in the head
+	Samples uint64 `json:"samples"` // told
+}
+
+// End is the last message. Its counts are of what was told.
+type End struct {
+	Files  uint64 `json:"files"`
+	Bytes  uint64 `json:"bytes"` // of files
+	Blocks uint64 `json:"blocks"`
+	Series uint64 `json:"series"`
+}
+
+func (*Plan) message()       {}
+func (*File) message()       {}
+func (*BlockStart) message() {}
+func (*Symbols) message()    {}
+func (*Series) message()     {}
+func (*BlockEnd) message()   {}
+func (*HeadStart) message()  {}
+func (*Records) message()    {}
+func (*HeadEnd) message()    {}
+func (*End) message()        {}
