@@ -1,0 +1,92 @@
+package slice
+
+import (
+	"iter"
+	"math/bits"
+)
+
+// bitset has one bit for each number below its size.
+type bitset []uint64
+
+func newBits(size uint64) bitset { return make(bitset, size/64+1) }
+
+func (b bitset) has(n uint64) bool { return n/64 < uint64(len(b)) && b[n/64]&(1<<(n%64)) != 0 }
+
+// set tells whether n is in range.
+func (b bitset) set(n uint64) bool {
+	if n/64 >= uint64(len(b)) {
+		return false
+	}
+	b[n/64] |= 1 << (n % 64)
+	return true
+}
+
+func (b bitset) clear(n uint64) { b[n/64] &^= 1 << (n % 64) }
+
+func (b bitset) and(o bitset) {
+	for i := range b {
+		b[i] &= o[i]
+	}
+}
+
+func (b bitset) andNot(o bitset) {
+	for i := range b {
+		b[i] &^= o[i]
+	}
+}
+
+func (b bitset) or(o bitset) {
+	for i := range b {
+		b[i] |= o[i]
+	}
+}
+
+func (b bitset) count() (n int) {
+	for _, word := range b {
+		n += bits.OnesCount64(word)
+	}
+	return n
+}
+
+// all gives the set numbers in order. They may be cleared meanwhile.
+func (b bitset) all() iter.Seq[uint64] {
+	return func(yield func(uint64) bool) {
+		for i, word := range b {
+			for ; word != 0; word &= word - 1 {
+				if !yield(uint64(i*64 + bits.TrailingZeros64(word))) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// refSet is a set of the head's series refs, which count up from one but may
+// have wide holes.
+type refSet map[uint64]*[1024]uint64
+
+const refPage = 1024 * 64
+
+func (s refSet) has(ref uint64) bool {
+	p := s[ref/refPage]
+	return p != nil && p[ref%refPage/64]&(1<<(ref%64)) != 0
+}
+
+// set tells whether ref is new to the set.
+func (s refSet) set(ref uint64) bool {
+	p := s[ref/refPage]
+	if p == nil {
+		p = new([1024]uint64)
+		s[ref/refPage] = p
+	}
+	word, bit := &p[ref%refPage/64], uint64(1)<<(ref%64)
+	added := *word&bit == 0
+	*word |= bit
+	return added
+}
+
+func (s refSet) clear(ref uint64) {
+	if p := s[ref/refPage]; p != nil {
+		p[ref%refPage/64] &^= 1 << (ref % 64)
+	}
+}

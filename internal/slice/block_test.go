@@ -1,0 +1,298 @@
+package slice
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/tsdb"
+	"github.com/prometheus/prometheus/tsdb/chunks"
+	"github.com/prometheus/prometheus/tsdb/index"
+	"github.com/prometheus/prometheus/tsdb/tombstones"
+
+	"github.com/promdump/promdump/internal/datadir"
+	"github.com/promdump/promdump/internal/tsdbtest"
+	"github.com/promdump/promdump/internal/wire"
+)
+
+// told is a block's series as text, in their order, with the chunks' bytes.
+type told struct {
+	Series  []string
+	Symbols map[string]bool
+}
+
+func tell(t *testing.T, b *datadir.Block, sel *Selection) told {
+	t.Helper()
+	out := told{Symbols: map[string]bool{}}
+	symbols := map[uint32]string{}
+	open, ended := "", false
+	err := Block(t.Context(), b, sel, func(m wire.Message) bool {
+		switch m := m.(type) {
+		case *wire.Symbols:
+			for i, ref := range m.Refs {
+				symbols[ref] = strings.Clone(m.Strings[i])
+				out.Symbols[symbols[ref]] = true
+			}
+		case *wire.Series:
+			var s strings.Builder
+			for _, ref := range m.Labels {
+				sym, ok := symbols[ref]
+				if !ok {
+					t.Fatalf("symbol %d was not told", ref)
+				}
+				fmt.Fprintf(&s, "%q ", sym)
+			}
+			fmt.Fprintf(&s, "deleted %v ", m.Deleted)
+			if open != "" && !strings.HasPrefix(open, s.String()) {
+				t.Fatalf("%s goes on as %s", open, s.String())
+			} else if open == "" {
+				open = s.String()
+			}
+			for _, c := range m.Chunks {
+				open += fmt.Sprintf("[%d %d %d %x]", c.MinTime, c.MaxTime, c.Encoding, c.Data)
+			}
+			if !m.More {
+				out.Series = append(out.Series, open)
+				open = ""
+			}
+		case *wire.BlockEnd:
+			ended = true
+			if m.Series != uint64(len(out.Series)) {
+				t.Errorf("told %d series, counted %d", len(out.Series), m.Series)
+			}
+		}
+		return true
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !ended {
+		t.Fatal("the block did not end")
+	}
+	return out
+}
+
+// reference reads the same with the TSDB's own readers.
+func reference(t *testing.T, dir string, meta datadir.Meta, sel wire.Selection) []string {
+	t.Helper()
+	ir, err := index.NewFileReader(filepath.Join(dir, "index"), index.DecodePostingsRaw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ir.Close()
+	cr, err := chunks.NewDirReader(filepath.Join(dir, "chunks"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cr.Close()
+	stones, _, err := tombstones.ReadTombstones(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lists, err := tsdbtest.Matchers(sel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(sel.Matchers) == 0 {
+		lists = [][]*labels.Matcher{nil}
+	}
+	var ps []index.Postings
+	for _, list := range lists {
+		if len(list) == 0 {
+			list = []*labels.Matcher{labels.MustNewMatcher(labels.MatchRegexp, "__name__", ".*")}
+		}
+		p, err := tsdb.PostingsForMatchers(context.Background(), ir, list...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ps = append(ps, p)
+	}
+	lo, hi := max(sel.MinTime, meta.MinTime), min(sel.MaxTime, meta.MaxTime-1)
+	var out []string
+	var lb labels.ScratchBuilder
+	var metas []chunks.Meta
+	all := index.Merge(context.Background(), ps...)
+	for all.Next() {
+		if err := ir.Series(all.At(), &lb, &metas); err != nil {
+			t.Fatal(err)
+		}
+		var s strings.Builder
+		lb.Labels().Range(func(l labels.Label) { fmt.Fprintf(&s, "%q %q ", l.Name, l.Value) })
+		var gone []wire.Interval
+		itvs, _ := stones.Get(all.At())
+		for _, i := range itvs {
+			gone = append(gone, wire.Interval{MinTime: i.Mint, MaxTime: i.Maxt})
+		}
+		fmt.Fprintf(&s, "deleted %v ", gone)
+		n := 0
+		for _, m := range metas {
+			if m.MinTime > hi || m.MaxTime < lo {
+				continue
+			}
+			c, _, err := cr.ChunkOrIterable(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprintf(&s, "[%d %d %d %x]", m.MinTime, m.MaxTime, c.Encoding(), c.Bytes())
+			n++
+		}
+		if n > 0 {
+			out = append(out, s.String())
+		}
+	}
+	return out
+}
+
+func opened(t *testing.T, dir string) *datadir.Dir {
+	t.Helper()
+	d, err := datadir.Open(t.Context(), dir, datadir.Options{Head: datadir.LogOnly, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d
+}
+
+func TestBlockTellsWhatTheLibraryReads(t *testing.T) {
+	for seed := range uint64(3) {
+		random := tsdbtest.Random(t, t.TempDir(), seed, tsdbtest.Options{StartTimestamps: seed == 1})
+		d := opened(t, random.Dir)
+		if len(d.Blocks) < 3 {
+			t.Fatalf("seed %d has %d blocks, too few to tell anything", seed, len(d.Blocks))
+		}
+		series := 0
+		for i, ws := range random.Selections(seed, 40) {
+			sel, err := Compile(ws)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, b := range d.Blocks {
+				got := tell(t, b, sel)
+				want := reference(t, filepath.Join(random.Dir, b.Meta.ULID), b.Meta, ws)
+				series += len(want)
+				if diff := cmp.Diff(want, got.Series); diff != "" {
+					t.Fatalf("seed %d, selection %d %+v, block %s:\n%.2000s", seed, i, ws, b.Meta.ULID, diff)
+				}
+				if len(ws.Matchers) == 0 {
+					continue
+				}
+				for s := range got.Symbols {
+					if !strings.Contains(strings.Join(got.Series, " "), fmt.Sprintf("%q", s)) {
+						t.Fatalf("seed %d, selection %d: symbol %.100q was told, but no series has it", seed, i, s)
+					}
+				}
+			}
+		}
+		if series == 0 {
+			t.Fatalf("seed %d: no selection took a series", seed)
+		}
+	}
+}
+
+// A flipped byte must not become another sample, another label or a panic.
+func TestDamagedBlock(t *testing.T) {
+	random := tsdbtest.Random(t, t.TempDir(), 5, tsdbtest.Options{Plain: true})
+	if err := random.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d := opened(t, random.Dir)
+	b := d.Blocks[0]
+	everything := &Selection{MinTime: b.Meta.MinTime, MaxTime: b.Meta.MaxTime}
+	some, err := Compile(wire.Selection{MinTime: b.Meta.MinTime, MaxTime: b.Meta.MaxTime, Matchers: [][]wire.Matcher{{{Type: "=~", Name: "namespace", Value: "ns-.*"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[*Selection]told{everything: tell(t, b, everything), some: tell(t, b, some)}
+	for _, name := range []string{"index", "chunks/000001"} {
+		path := filepath.Join(random.Dir, b.Meta.ULID, name)
+		good, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := 0
+		step := max(1, len(good)/400)
+		for at := 0; at < len(good); at += step {
+			bad := append([]byte(nil), good...)
+			bad[at] ^= 0x10
+			if err := os.WriteFile(path, bad, 0o666); err != nil {
+				t.Fatal(err)
+			}
+			for sel, right := range want {
+				var err error
+				var got told
+				func() {
+					defer func() {
+						if r := recover(); r != nil {
+							t.Fatalf("%s, flip at %d: %v", name, at, r)
+						}
+					}()
+					if err = Block(t.Context(), b, sel, func(wire.Message) bool { return true }); err == nil {
+						got = tell(t, b, sel)
+					}
+				}()
+				if err != nil {
+					seen++
+				} else if diff := cmp.Diff(right.Series, got.Series); diff != "" {
+					t.Fatalf("%s, flip at %d changed what is told:\n%.1000s", name, at, diff)
+				}
+			}
+		}
+		if seen == 0 {
+			t.Errorf("%s: no flip was seen", name)
+		}
+		if err := os.WriteFile(path, good, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestDecide(t *testing.T) {
+	block := func(from, to int64) datadir.Meta { return datadir.Meta{MinTime: from, MaxTime: to} }
+	all := &Selection{MinTime: 100, MaxTime: 199}
+	some, err := Compile(wire.Selection{MinTime: 100, MaxTime: 199, Matchers: [][]wire.Matcher{{{Type: "=", Name: "a", Value: "b"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		sel   *Selection
+		meta  datadir.Meta
+		whole bool
+		want  wire.Action
+	}{
+		{all, block(0, 100), false, wire.Skip}, // a block's end is excluded
+		{all, block(0, 101), false, wire.Cut},
+		{all, block(100, 200), false, wire.Whole},
+		{all, block(99, 200), false, wire.Cut},
+		{all, block(100, 201), false, wire.Cut},
+		{all, block(150, 160), false, wire.Whole},
+		{all, block(199, 300), false, wire.Cut},
+		{all, block(200, 300), false, wire.Skip},
+		{all, block(0, 101), true, wire.Whole},
+		{all, block(0, 100), true, wire.Skip},
+		{some, block(100, 200), false, wire.Cut},
+		{some, block(100, 200), true, wire.Whole},
+		{some, block(0, 100), false, wire.Skip},
+	} {
+		if got, why := c.sel.Decide(c.meta, c.whole); got != c.want {
+			t.Errorf("block [%d, %d), whole %v, matchers %v: %s (%s), want %s", c.meta.MinTime, c.meta.MaxTime, c.whole, len(c.sel.lists), got, why, c.want)
+		}
+	}
+}
+
+func TestCompileRefuses(t *testing.T) {
+	for _, s := range []wire.Selection{
+		{MinTime: 2, MaxTime: 1},
+		{Matchers: [][]wire.Matcher{{{Type: "~", Name: "a"}}}},
+		{Matchers: [][]wire.Matcher{{{Type: "=~", Name: "a", Value: "("}}}},
+	} {
+		if _, err := Compile(s); err == nil {
+			t.Errorf("%+v was taken", s)
+		}
+	}
+}

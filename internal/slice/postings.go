@@ -1,0 +1,118 @@
+package slice
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+
+	"github.com/prometheus/prometheus/model/labels"
+)
+
+// selected gives the series that the selection's matchers take.
+func (x *indexFile) selected(s *Selection) (bitset, error) {
+	out := newBits(x.ids())
+	for _, list := range s.lists {
+		one, err := x.matching(list)
+		if err != nil {
+			return nil, err
+		}
+		out.or(one)
+	}
+	return out, nil
+}
+
+// matching gives the series that every matcher matches. A matcher that matches
+// the empty string also matches series without its label, so it is taken as
+// what it excludes.
+func (x *indexFile) matching(list []*labels.Matcher) (bitset, error) {
+	var out bitset
+	for _, m := range list {
+		if m.Matches("") {
+			continue
+		}
+		one := newBits(x.ids())
+		if err := x.union(m.Name, m.Matches, one); err != nil {
+			return nil, err
+		}
+		if out == nil {
+			out = one
+		} else {
+			out.and(one)
+		}
+	}
+	if out == nil {
+		// The empty label is Prometheus' name for the list of all series.
+		out = newBits(x.ids())
+		if err := x.union("", func(string) bool { return true }, out); err != nil {
+			return nil, err
+		}
+	}
+	for _, m := range list {
+		if !m.Matches("") {
+			continue
+		}
+		not := newBits(x.ids())
+		if err := x.union(m.Name, func(v string) bool { return !m.Matches(v) }, not); err != nil {
+			return nil, err
+		}
+		out.andNot(not)
+	}
+	return out, nil
+}
+
+// union sets the series whose label has a value that match wants.
+func (x *indexFile) union(name string, match func(value string) bool, into bitset) error {
+	lists := window{f: x.f}
+	return x.table(x.toc.PostingsTable, "postings offset table", func(s *summed) error {
+		if keys, err := s.uvarint(); err != nil || keys != 2 {
+			return errors.Join(err, fmt.Errorf("an entry has %d keys, not 2", keys))
+		}
+		b, err := s.bytes()
+		if err != nil {
+			return err
+		}
+		ours := string(b) == name
+		if b, err = s.bytes(); err != nil {
+			return err
+		}
+		wanted := ours && match(string(b))
+		off, err := s.uvarint()
+		if err != nil || !wanted {
+			return err
+		}
+		return x.postings(&lists, int64(off), into)
+	})
+}
+
+// postings sets the series of one postings list.
+func (x *indexFile) postings(w *window, off int64, into bitset) error {
+	head, err := w.at(off, 8)
+	if err != nil || len(head) < 8 {
+		return errors.Join(err, fmt.Errorf("no postings list at byte %d", off))
+	}
+	left := int64(binary.BigEndian.Uint32(head[4:]))
+	sum := crc32.Checksum(head[4:8], castagnoli)
+	for off += 8; left > 0; {
+		b, err := w.at(off, int(min(left, 16<<10))*4)
+		if err != nil {
+			return err
+		}
+		b = b[:len(b)/4*4]
+		if len(b) == 0 {
+			return fmt.Errorf("postings list ends at byte %d", off)
+		}
+		sum = crc32.Update(sum, castagnoli, b)
+		off, left = off+int64(len(b)), left-int64(len(b)/4)
+		for ; len(b) > 0; b = b[4:] {
+			if !into.set(uint64(binary.BigEndian.Uint32(b))) {
+				return fmt.Errorf("postings list names a series outside of the index: %d", binary.BigEndian.Uint32(b))
+			}
+		}
+	}
+	want, err := w.at(off, crc32.Size)
+	if err != nil || len(want) < crc32.Size || binary.BigEndian.Uint32(want) != sum {
+		return errors.Join(err, fmt.Errorf("postings list that ends at byte %d is damaged: its checksum differs", off))
+	}
+	return nil
+}
