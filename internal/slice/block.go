@@ -8,7 +8,6 @@ import (
 	"hash/crc32"
 	"io"
 
-	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/tombstones"
 
 	"github.com/promdump/promdump/internal/datadir"
@@ -48,8 +47,8 @@ type teller struct {
 	tell     func(wire.Message) bool
 	min, max int64 // of the block that is cut, Unix milliseconds, both included
 
-	chunks  []*window // one for each chunk file
-	deleted tombstones.Reader
+	chunks  []*window                  // one for each chunk file
+	deleted map[uint64][]wire.Interval // by series id
 	series  wire.Series
 	end     wire.BlockEnd
 }
@@ -79,7 +78,7 @@ func (t *teller) block(b *datadir.Block) error {
 	for _, f := range b.Chunks() {
 		t.chunks = append(t.chunks, &window{f: f})
 	}
-	if err := t.say(&wire.BlockStart{ULID: b.Meta.ULID, MinTime: t.min, MaxTime: t.max}); err != nil {
+	if err := t.say(&wire.BlockStart{ULID: b.Meta.ULID, MinTime: t.min, MaxTime: t.max, Hints: b.Meta.Compaction.Hints}); err != nil {
 		return err
 	}
 	if len(t.sel.lists) == 0 {
@@ -181,14 +180,7 @@ func (t *teller) entry(e *entry) error {
 	if from == to {
 		return nil
 	}
-	t.series.Labels, t.series.Deleted = e.labels, t.series.Deleted[:0]
-	stones, err := t.deleted.Get(storage.SeriesRef(e.id))
-	if err != nil {
-		return fmt.Errorf("read tombstones: %w", err)
-	}
-	for _, s := range stones {
-		t.series.Deleted = append(t.series.Deleted, wire.Interval{MinTime: s.Mint, MaxTime: s.Maxt})
-	}
+	t.series.Labels, t.series.Deleted = e.labels, t.deleted[e.id]
 	t.end.Series++
 	t.end.Chunks += uint64(to - from)
 	for from < to {
@@ -261,10 +253,10 @@ func parseChunk(b []byte) (wire.Chunk, error) {
 	return wire.Chunk{Encoding: body[0], Data: body[1:]}, nil
 }
 
-// deletions reads a tombstones file. A block without one has none.
-func deletions(f *datadir.File) (tombstones.Reader, error) {
+// deletions reads a tombstones file: what is deleted of which series. A block without one has none.
+func deletions(f *datadir.File) (map[uint64][]wire.Interval, error) {
 	if f == nil {
-		return tombstones.NewMemTombstones(), nil
+		return nil, nil
 	}
 	if f.Size > maxEntry {
 		return nil, fmt.Errorf("tombstones has %d bytes, more than can be held", f.Size)
@@ -282,9 +274,15 @@ func deletions(f *datadir.File) (tombstones.Reader, error) {
 	if crc32.Checksum(body[1:], castagnoli) != binary.BigEndian.Uint32(b[len(b)-sum:]) {
 		return nil, errors.New("tombstones is damaged: its checksum differs")
 	}
-	r, err := tombstones.Decode(body)
-	if err != nil {
-		return nil, fmt.Errorf("read tombstones: %w", err)
+	// Not by the TSDB's decoder: it panics on some deletions without an end.
+	d := numbers{b: body[1:]}
+	out := map[uint64][]wire.Interval{}
+	for len(d.b) > 0 && !d.bad {
+		id := d.uvarint()
+		out[id] = append(out[id], wire.Interval{MinTime: d.varint(), MaxTime: d.varint()})
 	}
-	return r, nil
+	if d.bad || body[0] != 1 {
+		return nil, errors.New("tombstones has a format that is not known")
+	}
+	return out, nil
 }

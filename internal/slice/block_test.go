@@ -48,7 +48,11 @@ func tell(t *testing.T, b *datadir.Block, sel *Selection) told {
 				}
 				fmt.Fprintf(&s, "%q ", sym)
 			}
-			fmt.Fprintf(&s, "deleted %v ", m.Deleted)
+			var gone tombstones.Intervals // in the library's form
+			for _, d := range m.Deleted {
+				gone = gone.Add(tombstones.Interval{Mint: d.MinTime, Maxt: d.MaxTime})
+			}
+			fmt.Fprintf(&s, "deleted %v ", gone)
 			if open != "" && !strings.HasPrefix(open, s.String()) {
 				t.Fatalf("%s goes on as %s", open, s.String())
 			} else if open == "" {
@@ -124,11 +128,7 @@ func reference(t *testing.T, dir string, meta datadir.Meta, sel wire.Selection) 
 		}
 		var s strings.Builder
 		lb.Labels().Range(func(l labels.Label) { fmt.Fprintf(&s, "%q %q ", l.Name, l.Value) })
-		var gone []wire.Interval
-		itvs, _ := stones.Get(all.At())
-		for _, i := range itvs {
-			gone = append(gone, wire.Interval{MinTime: i.Mint, MaxTime: i.Maxt})
-		}
+		gone, _ := stones.Get(all.At())
 		fmt.Fprintf(&s, "deleted %v ", gone)
 		n := 0
 		for _, m := range metas {

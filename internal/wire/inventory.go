@@ -13,5 +13,5 @@ type HeadInventory struct {
 	MinTime int64  `json:"minTime"` // first sample, Unix milliseconds; MinTime > MaxTime: no samples
 	MaxTime int64  `json:"maxTime"` // last sample, Unix milliseconds, included
 	Series  uint64 `json:"series"`  // with at least one sample
-	Bytes   int64  `json:"bytes"` // of WAL and out-of-order WAL
+	Bytes   int64  `json:"bytes"`   // of WAL and out-of-order WAL
 }

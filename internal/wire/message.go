@@ -76,6 +76,11 @@ type BlockStart struct {
 	ULID    string `json:"ulid"`    // of the block that is cut
 	MinTime int64  `json:"minTime"` // first time that may be kept, included
 	MaxTime int64  `json:"maxTime"` // last time that may be kept, included
+
+	// Hints are the block's compaction hints. What is cut out of a block keeps
+	// them: without "from-out-of-order" a server would take the block's end for the
+	// beginning of its head.
+	Hints []string `json:"hints,omitempty"`
 }
 
 // Symbols gives names to strings; Refs[i] means Strings[i] until BlockEnd. A
