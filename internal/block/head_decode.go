@@ -1,0 +1,211 @@
+package block
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"unsafe"
+
+	"github.com/prometheus/prometheus/model/histogram"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/tsdb/chunks"
+	"github.com/prometheus/prometheus/tsdb/encoding"
+	"github.com/prometheus/prometheus/tsdb/record"
+	"github.com/prometheus/prometheus/tsdb/tombstones"
+)
+
+// headDecoder decodes records with Prometheus' decoder, after a look at what it
+// would allocate: it takes lengths on trust, and a record of thirty bytes can make
+// it ask for more memory than there is, which ends a program without a panic that
+// could be recovered from.
+type headDecoder struct {
+	lib     record.Decoder
+	labels  labels.ScratchBuilder
+	samples []record.RefSample
+	hists   []record.RefHistogramSample
+	fhists  []record.RefFloatHistogramSample
+	stones  []tombstones.Stone
+}
+
+func newHeadDecoder() headDecoder {
+	return headDecoder{
+		lib:    record.NewDecoder(nil, slog.New(slog.DiscardHandler)),
+		labels: labels.NewScratchBuilder(32),
+	}
+}
+
+var (
+	errTooLong = errors.New("a length goes beyond the record's end")
+	errSpans   = errors.New("a histogram's spans do not fit its buckets")
+	errOrder   = errors.New("labels are not sorted, or a name comes twice")
+)
+
+// series calls add for each series of the record, which must not keep the labels.
+func (d *headDecoder) series(rec []byte, add func(chunks.HeadSeriesRef, labels.Labels) error) error {
+	buf := encoding.Decbuf{B: rec[1:]}
+	for len(buf.B) > 0 && buf.Err() == nil {
+		ref := chunks.HeadSeriesRef(buf.Be64())
+		d.labels.Reset()
+		last := ""
+		for i, n := uint64(0), buf.Uvarint64(); i < n && buf.Err() == nil; i++ {
+			name, value := borrow(buf.UvarintBytes()), borrow(buf.UvarintBytes())
+			if i > 0 && name <= last {
+				if buf.Err() != nil {
+					break
+				}
+				return errOrder
+			}
+			last = name
+			d.labels.Add(name, value)
+		}
+		if buf.Err() != nil {
+			break
+		}
+		lset := d.labels.Labels()
+		if lset.IsEmpty() {
+			return errors.New("a series has no labels")
+		}
+		if err := add(ref, lset); err != nil {
+			return err
+		}
+	}
+	return buf.Err()
+}
+
+// borrow is a string for as long as b is unchanged.
+func borrow(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
+
+func (d *headDecoder) floats(rec []byte) (_ []record.RefSample, err error) {
+	samples, err := d.lib.Samples(rec, d.samples[:0])
+	if err == nil {
+		d.samples = samples
+	}
+	return samples, err
+}
+
+func (d *headDecoder) histograms(rec []byte) ([]record.RefHistogramSample, error) {
+	if err := checkHistograms(rec, record.Type(rec[0]) == record.HistogramSamplesV2, skipHistogram); err != nil {
+		return nil, err
+	}
+	hists, err := d.lib.HistogramSamples(rec, d.hists[:0])
+	if err == nil {
+		d.hists = hists
+	}
+	return hists, err
+}
+
+func (d *headDecoder) floatHistograms(rec []byte) ([]record.RefFloatHistogramSample, error) {
+	if err := checkHistograms(rec, record.Type(rec[0]) == record.FloatHistogramSamplesV2, skipFloatHistogram); err != nil {
+		return nil, err
+	}
+	hists, err := d.lib.FloatHistogramSamples(rec, d.fhists[:0])
+	if err == nil {
+		d.fhists = hists
+	}
+	return hists, err
+}
+
+func (d *headDecoder) tombstones(rec []byte) ([]tombstones.Stone, error) {
+	stones, err := d.lib.Tombstones(rec, d.stones[:0])
+	if err == nil {
+		d.stones = stones
+	}
+	return stones, err
+}
+
+// checkHistograms walks over a record of histograms as the decoder does.
+func checkHistograms(rec []byte, v2 bool, skip func(*encoding.Decbuf) error) error {
+	buf := encoding.Decbuf{B: rec[1:]}
+	if buf.Len() == 0 {
+		return nil
+	}
+	if v2 {
+		buf.Varint64() // ref
+		buf.Varint64() // time
+		buf.Varint64() // start time
+	} else {
+		buf.Be64()
+		buf.Be64()
+	}
+	for i := 0; len(buf.B) > 0 && buf.Err() == nil; i++ {
+		if !v2 || i > 0 {
+			buf.Varint64()
+			buf.Varint64()
+		}
+		if v2 && i > 0 && buf.Byte() > 1 { // neither without start time nor with the same
+			buf.Varint64()
+		}
+		if err := skip(&buf); err != nil {
+			return fmt.Errorf("histogram %d: %w", i+1, err)
+		}
+	}
+	return buf.Err()
+}
+
+func skipHistogram(buf *encoding.Decbuf) error {
+	buf.Byte() // counter reset hint
+	schema := int32(buf.Varint64())
+	buf.Be64()      // zero threshold
+	buf.Uvarint64() // zero count
+	buf.Uvarint64() // count
+	buf.Be64()      // sum
+	return skipBuckets(buf, schema, 1, func() { buf.Varint64() })
+}
+
+func skipFloatHistogram(buf *encoding.Decbuf) error {
+	buf.Byte()
+	schema := int32(buf.Varint64())
+	for range 4 {
+		buf.Be64()
+	}
+	return skipBuckets(buf, schema, 8, func() { buf.Be64() })
+}
+
+// skipBuckets checks that every length is within the record, and that the spans
+// have as many buckets as there are: encoders allocate what spans say.
+func skipBuckets(buf *encoding.Decbuf, schema int32, bucketBytes int, skip func()) error {
+	var inSpans [2]uint64
+	for i := range inSpans {
+		n, err := fits(buf, 2)
+		if err != nil {
+			return err
+		}
+		for j := range n {
+			if offset := int32(buf.Varint64()); j > 0 && offset < 0 {
+				return errSpans
+			}
+			inSpans[i] += uint64(buf.Uvarint32())
+		}
+	}
+	for i := range inSpans {
+		n, err := fits(buf, bucketBytes)
+		if err != nil {
+			return err
+		}
+		for range n {
+			skip()
+		}
+		if buf.Err() == nil && inSpans[i] != uint64(n) {
+			return errSpans
+		}
+	}
+	if histogram.IsCustomBucketsSchema(schema) {
+		n, err := fits(buf, 8)
+		if err != nil {
+			return err
+		}
+		for range n {
+			buf.Be64()
+		}
+	}
+	return buf.Err()
+}
+
+// fits reads how many elements of at least size bytes follow.
+func fits(buf *encoding.Decbuf, size int) (int, error) {
+	n := buf.Uvarint64()
+	if n > uint64(len(buf.B)/size) {
+		return 0, errTooLong
+	}
+	return int(n), nil
+}

@@ -1,0 +1,131 @@
+package block
+
+import (
+	"context"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/prometheus/tsdb/record"
+
+	"github.com/promdump/promdump/internal/wire"
+)
+
+func TestHeadMalformed(t *testing.T) {
+	span := func(n ...byte) []byte { // a histogram record up to its spans
+		rec := append([]byte{byte(record.HistogramSamples)}, make([]byte, 16)...)
+		rec = append(rec, 0, 0 /* refs */, 0, 2 /* schema 1 */)
+		rec = append(rec, make([]byte, 8+1+1+8)...)
+		return append(rec, n...)
+	}
+	for _, c := range []struct {
+		name string
+		rec  []byte
+		want string
+	}{
+		{"series cut", seriesRecord(1)[:12], "take series record"},
+		{"endless labels", append([]byte{1, 0, 0, 0, 0, 0, 0, 0, 1}, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f), "take series record"},
+		{"labels not in order", plainSeries("b", "1", "a", "2"), "take series record: labels are not sorted"},
+		{"label twice", plainSeries("a", "1", "a", "2"), "take series record: labels are not sorted"},
+		{"no labels", plainSeries(), "take series record: a series has no labels"},
+		{"samples cut", floatsRecord(plain, record.RefSample{Ref: 1, T: 1, V: 1})[:20], "take samples record"},
+		{"samples of two cut", floatsRecord(withST, record.RefSample{Ref: 1, T: 1, V: 1})[:5], "take samples_v2 record"},
+		{"tombstone cut", stone(1, 2, 3)[:9], "take tombstones record"},
+		{"spans for 64 GiB", span(0x80, 0x80, 0x80, 0x80, 0x80, 0x01), "take histogram_samples record: histogram 1: a length"},
+		{"a span of 4 billion buckets", span(1, 0, 0xff, 0xff, 0xff, 0xff, 0x0f, 0, 1, 1, 0), "spans do not fit"},
+		{"fewer buckets than spans have", span(1, 0, 2, 0, 1, 1, 0), "spans do not fit"},
+		{"float histogram cut", append([]byte{byte(record.FloatHistogramSamplesV2)}, 1, 1, 1, 1), "take float_histogram_samples_v2 record"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h, err := NewHeadBuilder(HeadSpec{Parent: t.TempDir(), MaxTime: 10})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				if err := h.Discard(); err != nil {
+					t.Error(err)
+				}
+			}()
+			err = h.Records(&wire.Records{Log: wire.WAL, Records: [][]byte{c.rec}})
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("error %v, want one with %q", err, c.want)
+			}
+			if _, err := h.Finish(context.Background()); err == nil {
+				t.Error("finished after an error")
+			}
+		})
+	}
+}
+
+func plainSeries(pairs ...string) []byte {
+	b := append([]byte{1, 0, 0, 0, 0, 0, 0, 0, 1}, byte(len(pairs)/2))
+	for _, s := range pairs {
+		b = append(append(b, byte(len(s))), s...)
+	}
+	return b
+}
+
+func TestHeadDiscardLeavesNothing(t *testing.T) {
+	dir := t.TempDir()
+	h, err := NewHeadBuilder(HeadSpec{Parent: dir, MaxTime: 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	feed(t, h, wire.WAL, [][]byte{seriesRecord(1), floatsRecord(plain, record.RefSample{Ref: 1, T: 1, V: 1})})
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := h.Finish(ctx); err == nil {
+		t.Error("finished although the context is done")
+	}
+	for range 2 {
+		if err := h.Discard(); err != nil {
+			t.Error(err)
+		}
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
+		t.Errorf("left behind: %v, %v", entries, err)
+	}
+}
+
+func FuzzHeadRecords(f *testing.F) {
+	for seed := range uint64(3) {
+		wal, wbl := newGenerator(seed).logs()
+		// Each record with its log and length before it.
+		var data []byte
+		for i, rec := range append(wal[:60:60], wbl[:20]...) {
+			if len(rec) < 256 {
+				data = append(append(data, byte(i/60), byte(len(rec))), rec...)
+			}
+		}
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		dir := t.TempDir()
+		h, err := NewHeadBuilder(HeadSpec{Parent: dir, MinTime: 0, MaxTime: 1 << 33, BlockRange: 1 << 32})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := h.Discard(); err != nil {
+				t.Error(err)
+			}
+		}()
+		for len(data) > 2 {
+			log, n := wire.WAL+wire.Log(data[0]%2), int(data[1])
+			n = min(n, len(data)-2)
+			if err := h.Records(&wire.Records{Log: log, Records: [][]byte{data[2 : 2+n]}}); err != nil {
+				return
+			}
+			data = data[2+n:]
+		}
+		built, err := h.Finish(context.Background())
+		if err != nil {
+			return
+		}
+		for _, b := range built {
+			if _, err := Verify(context.Background(), b.Dir, func(f Finding) { t.Errorf("verify: %v", f) }); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}

@@ -1,0 +1,274 @@
+package block
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strings"
+
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb"
+	"github.com/prometheus/prometheus/tsdb/fileutil"
+	"github.com/prometheus/prometheus/tsdb/tombstones"
+)
+
+// Finding is something wrong with a block.
+type Finding struct {
+	Block   string // the name of its directory
+	Place   string // "meta.json", "index, series {…}, chunk 3 (chunks/000001 at 1234)", …
+	Problem string
+}
+
+func (f Finding) String() string { return f.Block + ": " + f.Place + ": " + f.Problem }
+
+// Stats is what a block was found to hold.
+type Stats struct {
+	Samples, Series, Chunks uint64
+
+	// Unknown counts the chunks whose encoding we do not know: their checksum is
+	// right, their samples were not read. They are no finding; a newer Prometheus
+	// reads them.
+	Unknown uint64
+
+	// MinTime and MaxTime are of the first and the last sample, both included, in
+	// Unix milliseconds. Without chunks both are zero.
+	MinTime, MaxTime int64
+}
+
+// maxFindings is how many findings of a block are listed one by one. Damage to an
+// index can make one for each series.
+const maxFindings = 20
+
+// Verify reads the block in dir as Prometheus would, but all of it, and reports
+// what it finds wrong: meta.json, the tables of the index, every postings list,
+// every series, and every chunk down to its samples. report is called from the
+// goroutine of Verify. The directory must be named by the block's ULID, as it is
+// or with a suffix such as ".tmp-for-creation".
+//
+// The error is for what keeps Verify from going on: the directory cannot be read,
+// ctx is done. Damage is a finding, never an error and never a panic. After 20
+// findings the rest is only counted, in one more finding.
+func Verify(ctx context.Context, dir string, report func(Finding)) (Stats, error) {
+	if info, err := os.Stat(dir); err != nil {
+		return Stats{}, fmt.Errorf("verify block: %w", err)
+	} else if !info.IsDir() {
+		return Stats{}, fmt.Errorf("verify block: %s is not a directory", dir)
+	}
+	v := &verifier{dir: dir, name: filepath.Base(dir), report: report}
+	stats, err := v.run(ctx)
+	if v.count > maxFindings {
+		report(Finding{Block: v.name, Place: "block", Problem: fmt.Sprintf("%d more problems are not listed", v.count-maxFindings)})
+	}
+	if err != nil {
+		return stats, fmt.Errorf("verify block %s: %w", v.name, err)
+	}
+	return stats, nil
+}
+
+type verifier struct {
+	dir, name string
+	report    func(Finding)
+	count     int // findings
+}
+
+func (v *verifier) found(place, format string, args ...any) {
+	if v.count++; v.count <= maxFindings {
+		v.report(Finding{Block: v.name, Place: place, Problem: fmt.Sprintf(format, args...)})
+	}
+}
+
+// guard makes a finding of a panic: Prometheus' readers trust what a checksum
+// covers, and a hostile block has right checksums.
+func (v *verifier) guard(place string, f func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			v.found(place, "malformed: %v", p)
+		}
+	}()
+	f()
+}
+
+func (v *verifier) run(ctx context.Context) (Stats, error) {
+	meta, err := v.meta()
+	if err != nil {
+		return Stats{}, err
+	}
+	data, closeIndex, err := v.mmap(indexName)
+	if err != nil {
+		return Stats{}, err
+	}
+	defer closeIndex()
+	segments, closeSegments, err := v.segments()
+	if err != nil {
+		return Stats{}, err
+	}
+	defer closeSegments()
+
+	var x *indexFile
+	if data != nil {
+		v.guard(indexName, func() { x = v.index(data) })
+	}
+	if x == nil {
+		return Stats{}, ctx.Err()
+	}
+	if err := ctx.Err(); err != nil {
+		return Stats{}, err
+	}
+	v.guard(tombstones.TombstonesFilename, func() { err = v.tombstones(meta, x) })
+	if err != nil {
+		return Stats{}, err
+	}
+	stats, err := v.chunks(ctx, x, meta, segments)
+	if err != nil {
+		return stats.Stats, err
+	}
+	if meta != nil && v.count == 0 {
+		v.stats(meta, stats)
+	}
+	return stats.Stats, nil
+}
+
+func (v *verifier) meta() (*tsdb.BlockMeta, error) {
+	meta, err := ReadMeta(v.dir)
+	if err != nil {
+		if pathErr, ok := errors.AsType[*fs.PathError](err); ok && !errors.Is(pathErr, fs.ErrNotExist) {
+			return nil, err
+		}
+		v.found(metaName, "%v", err)
+		return nil, nil
+	}
+	if id, _, _ := strings.Cut(v.name, "."); id != meta.ULID.String() {
+		v.found(metaName, "is of block %s", meta.ULID)
+	}
+	if meta.MinTime >= meta.MaxTime {
+		v.found(metaName, "the block starts at %d and ends at %d", meta.MinTime, meta.MaxTime)
+	}
+	return meta, nil
+}
+
+// stats compares what meta.json says with what there is.
+func (v *verifier) stats(meta *tsdb.BlockMeta, got chunkStats) {
+	want := meta.Stats
+	same := func(what string, want, got uint64) {
+		if want != got {
+			v.found(metaName, "says %d %s, there are %d", want, what, got)
+		}
+	}
+	same("samples", want.NumSamples, got.Samples)
+	same("series", want.NumSeries, got.Series)
+	same("chunks", want.NumChunks, got.Chunks)
+	// Older servers do not tell samples apart, or do not know all encodings.
+	if want.NumFloatSamples+want.NumHistogramSamples == want.NumSamples {
+		same("float samples", want.NumFloatSamples, got.floats)
+		same("histogram samples", want.NumHistogramSamples, got.histograms)
+	}
+}
+
+// tombstones checks that the deletions can be read and belong to this index. A
+// block without the file has no deletions; Prometheus accepts that.
+func (v *verifier) tombstones(meta *tsdb.BlockMeta, x *indexFile) error {
+	const place = tombstones.TombstonesFilename
+	r, _, err := tombstones.ReadTombstones(v.dir)
+	if err != nil {
+		if _, ok := errors.AsType[*fs.PathError](err); ok {
+			return err
+		}
+		v.found(place, "%v", err)
+		return nil
+	}
+	if meta != nil && meta.Stats.NumTombstones != r.Total() {
+		v.found(place, "%s says %d deletions, there are %d", metaName, meta.Stats.NumTombstones, r.Total())
+	}
+	var lost []storage.SeriesRef
+	err = r.Iter(func(ref storage.SeriesRef, _ tombstones.Intervals) error {
+		i := sort.Search(len(x.refs), func(i int) bool { return x.refs[i] >= uint64(ref) })
+		if i == len(x.refs) || x.refs[i] != uint64(ref) {
+			lost = append(lost, ref)
+		}
+		return nil
+	})
+	if err != nil {
+		v.found(place, "%v", err)
+	}
+	slices.Sort(lost)
+	for _, ref := range lost {
+		v.found(place, "deletes from series %d, which is not in the index", ref)
+	}
+	return nil
+}
+
+// segment is one file of chunks.
+type segment struct {
+	name string // "chunks/000001"
+	data []byte
+}
+
+// segments opens the chunk files. Their place in the order of names, not their
+// number, is what an index refers to.
+func (v *verifier) segments() ([]segment, func(), error) {
+	var segs []segment
+	var closers []func()
+	closeAll := func() {
+		for _, c := range closers {
+			c()
+		}
+	}
+	entries, err := os.ReadDir(filepath.Join(v.dir, chunksDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		v.found(chunksDir, "there is no such directory")
+		return nil, closeAll, nil
+	} else if err != nil {
+		return nil, nil, err
+	}
+	for _, e := range entries {
+		if strings.Trim(e.Name(), "0123456789") != "" { // Prometheus ignores it too
+			continue
+		}
+		name := chunksDir + "/" + e.Name()
+		if want := fmt.Sprintf("%0.6d", len(segs)+1); e.Name() != want {
+			v.found(name, "stands where %s should", want)
+		}
+		data, c, err := v.mmap(name)
+		if err != nil {
+			closeAll()
+			return nil, nil, err
+		}
+		closers = append(closers, c)
+		if data != nil {
+			if p := checkSegmentHeader(data); p != "" {
+				v.found(name, "%s", p)
+				data = nil
+			}
+		}
+		segs = append(segs, segment{name: name, data: data})
+	}
+	return segs, closeAll, nil
+}
+
+// mmap opens a file of the block. A file that is missing or empty is a finding,
+// and its data nil.
+func (v *verifier) mmap(name string) ([]byte, func(), error) {
+	nothing := func() {}
+	path := filepath.Join(v.dir, filepath.FromSlash(name))
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		v.found(name, "the file is missing")
+		return nil, nothing, nil
+	} else if err != nil {
+		return nil, nothing, err
+	}
+	if !info.Mode().IsRegular() || info.Size() == 0 {
+		v.found(name, "the file is empty, or not a file")
+		return nil, nothing, nil
+	}
+	f, err := fileutil.OpenMmapFile(path)
+	if err != nil {
+		return nil, nothing, err
+	}
+	return f.Bytes(), func() { f.Close() }, nil //nolint:errcheck // it was only read
+}

@@ -1,0 +1,398 @@
+package block
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+	"github.com/prometheus/prometheus/tsdb/chunks"
+	"github.com/prometheus/prometheus/tsdb/index"
+)
+
+// Spec says what block is to be built.
+type Spec struct {
+	Parent string // directory under which the block directory is made; must exist
+
+	// MinTime and MaxTime bound the samples that are kept, both included, in Unix
+	// milliseconds. In meta.json the end is excluded, so it says MaxTime + 1.
+	MinTime, MaxTime int64
+
+	// Origin says what the samples are from (a block's ULID, "head", …). It is part
+	// of the built block's identity: equal samples of two origins are two blocks.
+	Origin string
+
+	// Hints go into meta.json as compaction hints.
+	Hints []string
+}
+
+// segmentBytes is the size at which a new chunk segment file is begun. Prometheus
+// takes 512 MiB, and allocates that much before it writes: too much to ask of a
+// staging directory that may be in memory, for a slice of a few megabytes.
+const segmentBytes = 64 << 20
+
+// writer writes one block: series in the order of their labels, each with its
+// finished chunks. Its memory grows with the number of distinct label names and
+// values, not with series or chunks: a block's index begins with all symbols, so
+// the series wait in a spool file until the last is known.
+//
+//	newWriter, (addSeries | startSeries addChunks* endSeries)*, finish or discard
+type writer struct {
+	spec   Spec
+	outer  string // temporary directory, holds spool and dir
+	dir    string // the block directory until it gets its name
+	chunks *chunks.Writer
+
+	spoolFile *os.File
+	spool     *bufio.Writer
+	buf       []byte
+	hashBuf   []byte
+
+	symbols map[string]uint32 // numbered as they came
+	digest  hash.Hash
+
+	last     labels.Labels // of the series before this one
+	inSeries bool
+	lastMax  int64 // of the series' chunks so far; valid when chunksNow > 0
+	chunkNow int   // chunks of the series so far
+
+	stats tsdb.BlockStats
+}
+
+// newWriter makes a temporary directory under spec.Parent and begins a block.
+func newWriter(spec Spec) (_ *writer, err error) {
+	if spec.MinTime > spec.MaxTime {
+		return nil, fmt.Errorf("build block: its first time %d is after its last %d", spec.MinTime, spec.MaxTime)
+	}
+	w := &writer{spec: spec, symbols: map[string]uint32{}, digest: sha256.New()}
+	if w.outer, err = os.MkdirTemp(spec.Parent, "build-*"); err != nil {
+		return nil, fmt.Errorf("build block: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.discard())
+		}
+	}()
+	// The temporary directory is private; the block in it has the usual mode.
+	w.dir = filepath.Join(w.outer, "block")
+	if err := os.Mkdir(w.dir, 0o777); err != nil {
+		return nil, fmt.Errorf("build block: %w", err)
+	}
+	if w.spoolFile, err = os.Create(filepath.Join(w.outer, "spool")); err != nil {
+		return nil, fmt.Errorf("build block: %w", err)
+	}
+	w.spool = bufio.NewWriterSize(w.spoolFile, 1<<18)
+	if w.chunks, err = chunks.NewWriter(filepath.Join(w.dir, chunksDir), chunks.WithSegmentSize(segmentBytes)); err != nil {
+		return nil, fmt.Errorf("build block: open chunk writer: %w", err)
+	}
+
+	w.hashInts(spec.MinTime, spec.MaxTime, int64(len(spec.Origin)))
+	w.digest.Write([]byte(spec.Origin))
+	return w, nil
+}
+
+// addSeries adds a series with all its chunks. Series come in strictly increasing
+// order of labels, chunks in the order of time, not overlapping. Each meta's Chunk
+// is set; its Ref is overwritten. A series without chunks is left out.
+func (w *writer) addSeries(lset labels.Labels, metas []chunks.Meta) error {
+	if len(metas) == 0 {
+		return nil
+	}
+	if err := w.startSeries(lset); err != nil {
+		return err
+	}
+	if err := w.addChunks(metas); err != nil {
+		return err
+	}
+	return w.endSeries()
+}
+
+// startSeries begins a series, which must get at least one chunk. It keeps lset.
+func (w *writer) startSeries(lset labels.Labels) error {
+	if w.inSeries {
+		return fmt.Errorf("series %s begins before %s has ended", brief(lset), brief(w.last))
+	}
+	if lset.IsEmpty() {
+		return errors.New("a series has no labels")
+	}
+	if c := labels.Compare(lset, w.last); c <= 0 && w.stats.NumSeries > 0 {
+		if c == 0 {
+			return fmt.Errorf("series %s comes twice", brief(lset))
+		}
+		return fmt.Errorf("series %s comes after %s: not in the order of labels", brief(lset), brief(w.last))
+	}
+	w.last, w.inSeries, w.chunkNow = lset, true, 0
+	w.stats.NumSeries++
+
+	b := binary.AppendUvarint(w.buf[:0], uint64(lset.Len()))
+	h := binary.BigEndian.AppendUint64(w.hashBuf[:0], uint64(lset.Len()))
+	lset.Range(func(l labels.Label) {
+		b = binary.AppendUvarint(b, uint64(w.symbol(l.Name)))
+		b = binary.AppendUvarint(b, uint64(w.symbol(l.Value)))
+		h = binary.BigEndian.AppendUint64(h, uint64(len(l.Name)))
+		h = append(h, l.Name...)
+		h = binary.BigEndian.AppendUint64(h, uint64(len(l.Value)))
+		h = append(h, l.Value...)
+	})
+	w.digest.Write(h)
+	w.hashBuf = h
+	w.buf = b
+	return w.toSpool(b)
+}
+
+// addChunks adds chunks to the series that was begun, after those it has.
+func (w *writer) addChunks(metas []chunks.Meta) error {
+	for i := range metas {
+		m := &metas[i]
+		switch {
+		case m.MinTime > m.MaxTime:
+			return fmt.Errorf("series %s: a chunk ends at %d, before its start %d", brief(w.last), m.MaxTime, m.MinTime)
+		case w.chunkNow > 0 && m.MinTime <= w.lastMax:
+			return fmt.Errorf("series %s: a chunk starts at %d, not after the end of the one before it, %d",
+				brief(w.last), m.MinTime, w.lastMax)
+		}
+		w.lastMax = m.MaxTime
+		w.chunkNow++
+
+		enc, data, samples := m.Chunk.Encoding(), m.Chunk.Bytes(), uint64(m.Chunk.NumSamples())
+		w.stats.NumChunks++
+		w.stats.NumSamples += samples
+		switch {
+		case isHistogram(enc):
+			w.stats.NumHistogramSamples += samples
+		case enc == chunkenc.EncXOR || enc == chunkenc.EncXOR2:
+			w.stats.NumFloatSamples += samples
+		}
+		w.hashInts(m.MinTime, m.MaxTime, int64(enc), int64(len(data)))
+		w.digest.Write(data)
+	}
+	if err := w.chunks.WriteChunks(metas...); err != nil {
+		return fmt.Errorf("write chunks of series %s: %w", brief(w.last), err)
+	}
+	b := w.buf[:0]
+	for _, m := range metas {
+		b = append(b, 1)
+		b = binary.AppendVarint(b, m.MinTime)
+		b = binary.AppendUvarint(b, uint64(m.MaxTime-m.MinTime))
+		b = binary.AppendUvarint(b, uint64(m.Ref))
+	}
+	w.buf = b
+	return w.toSpool(b)
+}
+
+// endSeries ends the series that was begun.
+func (w *writer) endSeries() error {
+	if w.chunkNow == 0 {
+		return fmt.Errorf("series %s has no chunks", brief(w.last))
+	}
+	w.inSeries = false
+	return w.toSpool([]byte{0})
+}
+
+// finish writes what remains and gives the block its name. Without any series it
+// leaves nothing behind and returns nil, nil. After an error, discard cleans up.
+func (w *writer) finish(ctx context.Context) (*Built, error) {
+	if w.inSeries {
+		return nil, fmt.Errorf("build block: series %s has not ended", brief(w.last))
+	}
+	cw := w.chunks
+	w.chunks = nil
+	if err := cw.Close(); err != nil {
+		return nil, fmt.Errorf("build block: close chunk segment: %w", err)
+	}
+	if w.stats.NumSeries == 0 {
+		return nil, w.discard()
+	}
+	if err := w.writeIndex(ctx); err != nil {
+		return nil, fmt.Errorf("build block: %w", err)
+	}
+
+	id, err := contentULID(w.spec.MaxTime, w.digest.Sum(nil))
+	if err != nil {
+		return nil, err
+	}
+	end := w.spec.MaxTime
+	if end < math.MaxInt64 {
+		end++
+	}
+	built := &Built{
+		Dir: filepath.Join(w.spec.Parent, id.String()),
+		Meta: tsdb.BlockMeta{
+			ULID:    id,
+			MinTime: w.spec.MinTime,
+			MaxTime: end,
+			Stats:   w.stats,
+			Version: metaVersion,
+			Compaction: tsdb.BlockMetaCompaction{
+				Level:   1,
+				Sources: []ulid.ULID{id},
+				Hints:   slices.Sorted(slices.Values(w.spec.Hints)),
+			},
+		},
+	}
+	if err := writeMeta(w.dir, &built.Meta); err != nil {
+		return nil, fmt.Errorf("build block: %w", err)
+	}
+	if built.Files, err = listFiles(w.dir); err != nil {
+		return nil, err
+	}
+	if err := os.Rename(w.dir, built.Dir); err != nil {
+		return nil, fmt.Errorf("build block: %w", err)
+	}
+	if err := w.discard(); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(built.Dir))
+	}
+	return built, nil
+}
+
+// discard removes everything that is not a finished block. It may be called at
+// any time, and more than once.
+func (w *writer) discard() error {
+	var errs []error
+	if w.chunks != nil {
+		// The chunk writer has nothing to lose any more, but it holds files open.
+		w.chunks.Close() //nolint:errcheck // its files are removed
+		w.chunks = nil
+	}
+	if w.spoolFile != nil {
+		errs = append(errs, w.spoolFile.Close())
+		w.spoolFile = nil
+	}
+	if w.outer != "" {
+		errs = append(errs, os.RemoveAll(w.outer))
+		w.outer = ""
+	}
+	return errors.Join(errs...)
+}
+
+// writeIndex writes the index: the symbols in their order, then the spooled series.
+func (w *writer) writeIndex(ctx context.Context) (err error) {
+	if err := w.spool.Flush(); err != nil {
+		return fmt.Errorf("write spool: %w", err)
+	}
+	if _, err := w.spoolFile.Seek(0, io.SeekStart); err != nil {
+		return fmt.Errorf("read spool: %w", err)
+	}
+	iw, err := index.NewWriter(ctx, filepath.Join(w.dir, indexName))
+	if err != nil {
+		return fmt.Errorf("open index writer: %w", err)
+	}
+	closed := false
+	defer func() {
+		if !closed { // after an error: only to let go of its files
+			iw.Close() //nolint:errcheck // the first error counts
+		}
+	}()
+
+	byNumber := make([]string, len(w.symbols))
+	for s, i := range w.symbols {
+		byNumber[i] = s
+	}
+	w.symbols = nil // the index writer makes its own
+	for _, s := range slices.SortedFunc(slices.Values(byNumber), cmp.Compare[string]) {
+		if err := iw.AddSymbol(s); err != nil {
+			return fmt.Errorf("write symbols of index: %w", err)
+		}
+	}
+	if err := w.replay(iw, byNumber); err != nil {
+		return err
+	}
+	closed = true
+	if err := iw.Close(); err != nil {
+		return fmt.Errorf("close index: %w", err)
+	}
+	return nil
+}
+
+// replay adds the spooled series to the index.
+func (w *writer) replay(iw *index.Writer, symbols []string) error {
+	var (
+		r     = bufio.NewReaderSize(w.spoolFile, 1<<18)
+		lb    = labels.NewScratchBuilder(32)
+		metas []chunks.Meta
+		fail  error
+	)
+	num := func() uint64 {
+		v, err := binary.ReadUvarint(r)
+		fail = cmp.Or(fail, err)
+		return v
+	}
+	for ref := range w.stats.NumSeries {
+		lb.Reset()
+		for n := num(); n > 0 && fail == nil; n-- {
+			name, value := num(), num()
+			lb.Add(symbols[name], symbols[value])
+		}
+		metas = metas[:0]
+		for num() == 1 && fail == nil {
+			mint, err := binary.ReadVarint(r)
+			fail = cmp.Or(fail, err)
+			metas = append(metas, chunks.Meta{MinTime: mint, MaxTime: mint + int64(num()), Ref: chunks.ChunkRef(num())})
+		}
+		if fail != nil {
+			return fmt.Errorf("read spool: %w", fail)
+		}
+		// Not Overwrite: the index writer keeps the labels to compare the next with.
+		if err := iw.AddSeries(storage.SeriesRef(ref), lb.Labels(), metas...); err != nil {
+			return fmt.Errorf("write index: %w", err)
+		}
+	}
+	return nil
+}
+
+func (w *writer) toSpool(b []byte) error {
+	if _, err := w.spool.Write(b); err != nil {
+		return fmt.Errorf("write spool: %w", err)
+	}
+	return nil
+}
+
+func (w *writer) symbol(s string) uint32 {
+	n, ok := w.symbols[s]
+	if !ok {
+		n = uint32(len(w.symbols))
+		w.symbols[s] = n
+	}
+	return n
+}
+
+func (w *writer) hashInts(values ...int64) {
+	b := w.hashBuf[:0]
+	for _, v := range values {
+		b = binary.BigEndian.AppendUint64(b, uint64(v))
+	}
+	w.digest.Write(b)
+	w.hashBuf = b
+}
+
+func isHistogram(enc chunkenc.Encoding) bool {
+	switch enc {
+	case chunkenc.EncHistogram, chunkenc.EncFloatHistogram, chunkenc.EncHistogramST, chunkenc.EncFloatHistogramST:
+		return true
+	}
+	return false
+}
+
+// brief names a series in an error. A label value may be megabytes long.
+func brief(lset labels.Labels) string {
+	const limit = 300
+	s := lset.String()
+	if len(s) <= limit {
+		return s
+	}
+	return s[:limit] + "…"
+}
