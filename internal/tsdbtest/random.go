@@ -1,0 +1,315 @@
+package tsdbtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/prometheus/prometheus/model/histogram"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb"
+	"github.com/prometheus/prometheus/util/compression"
+
+	"github.com/promdump/promdump/internal/wire"
+)
+
+// Random fills a new TSDB in dir, the same for the same seed and options. It is
+// open; at the latest the end of the test closes it.
+func Random(t testing.TB, dir string, seed uint64, opts Options) *TSDB {
+	t.Helper()
+	d := &TSDB{Dir: dir, opts: opts.withDefaults(), seed: seed}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Errorf("close the random TSDB: %v", err)
+		}
+	})
+	if err := d.fill(context.Background()); err != nil {
+		t.Fatalf("fill a random TSDB (seed %d): %v", seed, err)
+	}
+	return d
+}
+
+// filler is the state while a TSDB is filled.
+type filler struct {
+	*TSDB
+	r      *rand.Rand
+	series []*series
+	ticks  int
+}
+
+// fill plays three sessions of a server: the first compacts everything that can
+// be, the second finds an overlapping block and leaves overlaps alone, the third
+// replays a log with a checkpoint, deletions and out-of-order samples.
+func (d *TSDB) fill(ctx context.Context) error {
+	f := &filler{TSDB: d, r: rand.New(rand.NewPCG(d.seed, 1))}
+	f.ticks = int(d.opts.Duration / d.opts.Interval)
+	for i := range d.opts.Series {
+		f.series = append(f.series, newSeries(f.r, i, f.ticks, d.opts.Plain))
+	}
+	d.MinTime, d.MaxTime = f.time(0), f.time(f.ticks-1)
+	d.Borders = []int64{d.MinTime, d.MaxTime}
+	codecs := []compression.Type{compression.None, compression.Snappy, compression.Zstd}
+	if d.opts.Plain {
+		codecs = codecs[:2] // zstd came later
+	}
+	f.r.Shuffle(len(codecs), func(i, j int) { codecs[i], codecs[j] = codecs[j], codecs[i] })
+	codecs = append(codecs, codecs...)
+
+	// 8 h of 15: a block of 6 h, some of 2 h, and out-of-order ones merged in.
+	first := f.ticks * 8 / 15
+	if err := d.open(true, codecs[0]); err != nil {
+		return err
+	}
+	if err := f.play(ctx, 0, first); err != nil {
+		return err
+	}
+	if err := f.deleteSome(ctx, 0, first/2); err != nil {
+		return err
+	}
+	if err := f.overlap(ctx); err != nil {
+		return err
+	}
+
+	// Up to 2 h before the end; the blocks overlap from here on.
+	if err := d.open(false, codecs[1]); err != nil {
+		return err
+	}
+	second := f.ticks * 13 / 15
+	if err := f.play(ctx, first, second); err != nil {
+		return err
+	}
+	if err := f.deleteSome(ctx, first, second); err != nil {
+		return err
+	}
+	if err := d.Close(); err != nil {
+		return err
+	}
+
+	if err := d.open(false, codecs[2]); err != nil {
+		return err
+	}
+	if err := f.play(ctx, second, f.ticks); err != nil {
+		return err
+	}
+	if err := f.deleteSome(ctx, second, f.ticks-1); err != nil {
+		return err
+	}
+	// In blocks, after the last compaction, which carries deletions out. Not of
+	// out-of-order samples of the head older than its in-order ones: after a restart
+	// Prometheus serves those again, so what is right would be a matter of taste.
+	oldest := min(f.db.Head().MinOOOTime(), f.db.Head().MinTime())
+	if err := f.deleteSome(ctx, 0, int((oldest-f.MinTime)/f.opts.Interval.Milliseconds())-1); err != nil {
+		return err
+	}
+	if err := f.emptySeries(ctx); err != nil {
+		return err
+	}
+	d.db.ForceHeadMMap()
+	f.noteBorders()
+	return nil
+}
+
+func (f *filler) time(tick int) int64 {
+	return f.opts.Start.UnixMilli() + int64(tick)*f.opts.Interval.Milliseconds()
+}
+
+// play appends the ticks [from, to) and compacts whenever a server would.
+func (f *filler) play(ctx context.Context, from, to int) error {
+	for tick := from; tick < to; tick++ {
+		app := f.db.AppenderV2(ctx)
+		for i, s := range f.series {
+			if err := f.sample(app, i, s, tick); err != nil {
+				return errors.Join(fmt.Errorf("append to %.100s: %w", s.labels, err), app.Rollback())
+			}
+		}
+		if err := app.Commit(); err != nil {
+			return fmt.Errorf("commit: %w", err)
+		}
+		if tick%10 == 0 {
+			if err := f.late(ctx, tick); err != nil {
+				return err
+			}
+		}
+		if f.time(tick)%(30*time.Minute).Milliseconds() == 0 {
+			if err := f.compact(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (f *filler) append(app storage.AppenderV2, s *series, t int64, v float64, h *histogram.Histogram, fh *histogram.FloatHistogram) error {
+	var st int64
+	if f.opts.StartTimestamps && s.kind != gauge && !s.kind.isGauge() {
+		st = s.start
+	}
+	_, err := app.Append(0, s.labels, st, t, v, h, fh, storage.AOptions{})
+	return err
+}
+
+func (f *filler) sample(app storage.AppenderV2, i int, s *series, tick int) error {
+	// Each series has its own offset within the interval, as scrapes have.
+	t := f.time(tick) + int64(i*37)%f.opts.Interval.Milliseconds()
+	f.MaxTime = max(f.MaxTime, t)
+	late := tick > f.ticks/2
+	switch {
+	case tick < s.from || tick > s.to+1:
+		return nil
+	case tick == s.to+1:
+		if s.kind == once || i >= 2*int(kinds) && i%3 == 0 {
+			return nil // ended without a marker
+		}
+		v, h, fh := s.stale(late)
+		return f.append(app, s, t, v, h, fh)
+	case f.r.Float64() < s.gaps:
+		return nil
+	}
+	v, h, fh := s.next(f.r, t, late)
+	return f.append(app, s, t, v, h, fh)
+}
+
+// late appends samples out of order, up to 2.5 h old, also before a series'
+// first and after its last sample in order.
+func (f *filler) late(ctx context.Context, tick int) error {
+	app := f.db.AppenderV2(ctx)
+	seen := map[[2]int64]bool{}
+	for range 8 {
+		i := f.r.IntN(len(f.series))
+		s := f.series[i]
+		if s.kind == mixed || s.kind == once {
+			continue // of two kinds at one time just one is served
+		}
+		old := f.r.Int64N((150 * time.Minute).Milliseconds())
+		t := f.time(tick) - old
+		t -= t % f.opts.Interval.Milliseconds() // never on the grid's own times
+		t += int64(i*37)%f.opts.Interval.Milliseconds() + 1 + f.r.Int64N(30)
+		key := [2]int64{int64(i), t}
+		if t < f.MinTime || t >= f.time(tick) || seen[key] {
+			continue
+		}
+		seen[key] = true
+		scratch := *s // the counter itself goes on undisturbed
+		v, h, fh := scratch.next(f.r, t, false)
+		err := f.append(app, s, t, v, h, fh)
+		if err != nil && !errors.Is(err, storage.ErrDuplicateSampleForTimestamp) {
+			return errors.Join(fmt.Errorf("append out of order to %.100s: %w", s.labels, err), app.Rollback())
+		}
+	}
+	if err := app.Commit(); err != nil {
+		return fmt.Errorf("commit out-of-order samples: %w", err)
+	}
+	return nil
+}
+
+// deleteSome deletes ranges of some series, and one series as a whole, between
+// two ticks.
+func (f *filler) deleteSome(ctx context.Context, from, to int) error {
+	for n := range 4 {
+		s := f.series[(n*5+f.r.IntN(5))%len(f.series)]
+		if s.kind == once {
+			s = f.series[0]
+		}
+		a := from + f.r.IntN(to-from)
+		b := min(to, a+1+f.r.IntN(f.ticks/10))
+		mint, maxt := f.time(a), f.time(b)
+		if n == 0 {
+			mint, maxt = f.time(from), f.time(to)
+		}
+		m := labels.MustNewMatcher(labels.MatchEqual, "i", s.labels.Get("i"))
+		if err := f.db.Delete(ctx, mint, maxt, m); err != nil {
+			return fmt.Errorf("delete: %w", err)
+		}
+		f.Borders = append(f.Borders, mint, maxt)
+		f.HeadDeletions = append(f.HeadDeletions, Deletion{s.labels.Get("i"), mint, maxt})
+	}
+	return nil
+}
+
+// overlap closes the database and puts a block beside its blocks that overlaps
+// them: new samples between theirs, and some that they have as well.
+func (f *filler) overlap(ctx context.Context) (err error) {
+	blocks := f.db.Blocks()
+	if len(blocks) == 0 {
+		return errors.New("no block yet")
+	}
+	mint := f.opts.Start.Add(time.Hour).UnixMilli()
+	maxt := mint + (2 * time.Hour).Milliseconds()
+	w, err := tsdb.NewBlockWriter(slog.New(slog.DiscardHandler), f.Dir, 3*blockRange.Milliseconds())
+	if err != nil {
+		return fmt.Errorf("overlapping block: %w", err)
+	}
+	defer func() {
+		if e := w.Close(); err == nil {
+			err = e
+		}
+	}()
+	same, err := read(ctx, f.db, wire.Selection{MinTime: mint, MaxTime: maxt, Matchers: [][]wire.Matcher{{{Type: "=", Name: "i", Value: "0"}}}})
+	if err != nil {
+		return err
+	}
+	app := w.AppenderV2(ctx)
+	first := f.series[0]
+	for _, samples := range same {
+		for _, s := range samples {
+			if _, err := app.Append(0, first.labels, s.ST, s.T, math.Float64frombits(s.Value), nil, nil, storage.AOptions{}); err != nil {
+				return errors.Join(err, app.Rollback())
+			}
+		}
+	}
+	for i, s := range f.series[1:20] {
+		scratch := *s
+		if s.kind == mixed || s.kind == once {
+			continue
+		}
+		for t := mint + 31; t < maxt; t += 7 * f.opts.Interval.Milliseconds() {
+			v, h, fh := scratch.next(f.r, t, false)
+			if err := f.append(app, &scratch, t+int64((i+1)*37)%f.opts.Interval.Milliseconds(), v, h, fh); err != nil {
+				return errors.Join(fmt.Errorf("append to the overlapping block: %w", err), app.Rollback())
+			}
+		}
+	}
+	if err := app.Commit(); err != nil {
+		return err
+	}
+	if _, err := w.Flush(ctx); err != nil {
+		return fmt.Errorf("overlapping block: %w", err)
+	}
+	return f.Close()
+}
+
+// emptySeries makes series that the head knows and that have no sample: rolled
+// back, and deleted altogether.
+func (f *filler) emptySeries(ctx context.Context) error {
+	app := f.db.AppenderV2(ctx)
+	if _, err := app.Append(0, labels.FromStrings("__name__", "never", "i", "never"), 0, f.MaxTime, 1, nil, nil, storage.AOptions{}); err != nil {
+		return err
+	}
+	if err := app.Rollback(); err != nil {
+		return err
+	}
+	app = f.db.AppenderV2(ctx)
+	if _, err := app.Append(0, labels.FromStrings("__name__", "deleted", "i", "deleted"), 0, f.MaxTime, 1, nil, nil, storage.AOptions{}); err != nil {
+		return err
+	}
+	if err := app.Commit(); err != nil {
+		return err
+	}
+	return f.db.Delete(ctx, f.MinTime, f.MaxTime, labels.MustNewMatcher(labels.MatchEqual, "i", "deleted"))
+}
+
+func (f *filler) noteBorders() {
+	for _, b := range f.db.Blocks() {
+		f.Borders = append(f.Borders, b.Meta().MinTime, b.Meta().MaxTime)
+	}
+	f.Borders = append(f.Borders, f.db.Head().MinTime(), f.db.Head().MinOOOTime())
+	slices.Sort(f.Borders)
+	f.Borders = slices.DeleteFunc(slices.Compact(f.Borders), func(t int64) bool { return t < f.MinTime-1000 || t > f.MaxTime+2*blockRange.Milliseconds() })
+}

@@ -1,0 +1,356 @@
+package tsdbtest
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/prometheus/model/histogram"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/value"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+
+	"github.com/promdump/promdump/internal/wire"
+)
+
+// Sample is one sample as it is served, in a form that == compares to the bit.
+type Sample struct {
+	T    int64              // Unix milliseconds
+	ST   int64              // start timestamp, Unix milliseconds; 0: none
+	Kind chunkenc.ValueType // float, histogram or float histogram
+
+	// Value has the bits of a float: NaNs differ by their payload.
+	Value uint64
+
+	// Histogram has everything of a histogram but its counter reset hint, in a
+	// canonical form: how empty buckets are laid out in spans is an accident of
+	// the chunk it was stored in.
+	Histogram string
+
+	// Hint is the histogram's counter reset hint. Only gauge or not is a
+	// property of the sample. The rest depends on where a chunk begins.
+	Hint histogram.CounterResetHint
+
+	// Reset says that the histogram, by its counts alone, began anew after the
+	// sample before it that was served.
+	Reset bool
+}
+
+func (s Sample) String() string {
+	var b strings.Builder
+	b.WriteString(time.UnixMilli(s.T).UTC().Format("01-02T15:04:05.000"))
+	if s.ST != 0 {
+		fmt.Fprintf(&b, " st=%d", s.ST)
+	}
+	if s.Kind == chunkenc.ValFloat {
+		fmt.Fprintf(&b, " %v", math.Float64frombits(s.Value))
+		if v := math.Float64frombits(s.Value); v != v {
+			fmt.Fprintf(&b, "(%#x)", s.Value)
+		}
+		return b.String()
+	}
+	fmt.Fprintf(&b, " %s hint=%d %s", s.Kind, s.Hint, s.Histogram)
+	return b.String()
+}
+
+// falseHint: PromQL believes these two hints without looking at the counts.
+func (s Sample) falseHint() bool {
+	return s.Hint == histogram.CounterReset && !s.Reset || s.Hint == histogram.NotCounterReset && s.Reset
+}
+
+// Same reports whether got is as good as want. Counter reset hints may differ
+// as they do within Prometheus, where they depend on chunk borders. But a hint
+// that would make PromQL see a reset where there is none, or overlook one, and
+// that the original did not have, is a difference.
+func Same(want, got Sample) bool {
+	if got.falseHint() && !want.falseHint() {
+		return false
+	}
+	if (want.Hint == histogram.GaugeType) != (got.Hint == histogram.GaugeType) {
+		return false
+	}
+	want.Hint, want.Reset = got.Hint, got.Reset
+	return want == got
+}
+
+// Served is what was read: the samples of each series, by its labels.
+type Served map[string][]Sample
+
+// Count is the number of all samples.
+func (s Served) Count() int {
+	n := 0
+	for _, samples := range s {
+		n += len(samples)
+	}
+	return n
+}
+
+// Everything selects all there is.
+func Everything() wire.Selection {
+	return wire.Selection{MinTime: math.MinInt64 / 2, MaxTime: math.MaxInt64 / 2}
+}
+
+// Samples reads what q serves of a selection. Series without samples are left
+// out, as by the API.
+func Samples(t testing.TB, q storage.Queryable, sel wire.Selection) Served {
+	t.Helper()
+	served, err := read(context.Background(), q, sel)
+	if err != nil {
+		t.Fatalf("read samples: %v", err)
+	}
+	return served
+}
+
+// SamplesDir reads what a Prometheus that is started on a copy of dir serves.
+func SamplesDir(t testing.TB, dir string, sel wire.Selection) Served {
+	t.Helper()
+	return Samples(t, Open(t, dir), sel)
+}
+
+func read(ctx context.Context, q storage.Queryable, sel wire.Selection) (_ Served, err error) {
+	served := Served{}
+	if sel.MinTime > sel.MaxTime {
+		return served, nil
+	}
+	lists, err := Matchers(sel)
+	if err != nil {
+		return nil, err
+	}
+	// Always all, restricted here: with tombstones, a query of one millisecond
+	// can panic in Prometheus (tombstones.Intervals.Add).
+	querier, err := q.Querier(Everything().MinTime, Everything().MaxTime)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if e := querier.Close(); err == nil {
+			err = e
+		}
+	}()
+	for _, list := range lists {
+		set := querier.Select(ctx, true, nil, list...)
+		if err := Collect(served, set, sel.MinTime, sel.MaxTime); err != nil {
+			return nil, err
+		}
+	}
+	return served, nil
+}
+
+// Collect reads a set of series into served, within a closed range of Unix
+// milliseconds. A series that is there already is replaced.
+func Collect(served Served, set storage.SeriesSet, minTime, maxTime int64) error {
+	for set.Next() {
+		name := set.At().Labels().String()
+		samples, err := collect(set.At().Iterator(nil), minTime, maxTime)
+		if err != nil {
+			return fmt.Errorf("series %.200s: %w", name, err)
+		}
+		if len(samples) > 0 {
+			served[name] = samples
+		}
+	}
+	return set.Err()
+}
+
+func collect(it chunkenc.Iterator, minTime, maxTime int64) ([]Sample, error) {
+	var samples []Sample
+	var before *histogram.FloatHistogram
+	for kind := it.Next(); kind != chunkenc.ValNone; kind = it.Next() {
+		if t := it.AtT(); t < minTime || t > maxTime {
+			continue
+		}
+		s := Sample{T: it.AtT(), ST: it.AtST(), Kind: kind}
+		var h *histogram.FloatHistogram
+		switch kind {
+		case chunkenc.ValFloat:
+			_, v := it.At()
+			s.Value = math.Float64bits(v)
+		case chunkenc.ValHistogram:
+			_, ih := it.AtHistogram(nil)
+			s.Hint = ih.CounterResetHint
+			h = ih.ToFloat(nil)
+			s.Histogram = canonical(h.Copy())
+		case chunkenc.ValFloatHistogram:
+			_, h = it.AtFloatHistogram(nil)
+			s.Hint = h.CounterResetHint
+			s.Histogram = canonical(h.Copy())
+		}
+		if h != nil && value.IsStaleNaN(h.Sum) {
+			// PromQL drops it before it looks for resets.
+			s.Hint = histogram.UnknownCounterReset
+			samples = append(samples, s)
+			continue
+		}
+		if h != nil && before != nil && s.Hint != histogram.GaugeType {
+			byCounts := h.Copy()
+			byCounts.CounterResetHint = histogram.UnknownCounterReset
+			s.Reset = byCounts.DetectReset(before)
+		}
+		before = h
+		samples = append(samples, s)
+	}
+	return samples, it.Err()
+}
+
+// canonical writes a histogram so that equal histograms, and no others, give
+// equal strings: floats by their bits where they are not finite.
+func canonical(h *histogram.FloatHistogram) string {
+	h = h.Compact(0)
+	b := make([]byte, 0, 128)
+	number := func(name string, v float64) {
+		b = append(b, name...)
+		if math.IsNaN(v) {
+			b = append(b, "NaN:"...)
+			b = strconv.AppendUint(b, math.Float64bits(v), 16)
+			return
+		}
+		b = strconv.AppendFloat(b, v, 'g', -1, 64)
+	}
+	b = strconv.AppendInt(append(b, "schema="...), int64(h.Schema), 10)
+	number(" sum=", h.Sum)
+	number(" count=", h.Count)
+	number(" zero=", h.ZeroCount)
+	number(" threshold=", h.ZeroThreshold)
+	side := func(name string, spans []histogram.Span, buckets []float64) {
+		if len(buckets) == 0 {
+			return
+		}
+		b = append(b, name...)
+		var at int32
+		var i int
+		for _, span := range spans {
+			at += span.Offset
+			for range span.Length {
+				if buckets[i] != 0 {
+					b = strconv.AppendInt(append(b, ' '), int64(at), 10)
+					number(":", buckets[i])
+				}
+				i, at = i+1, at+1
+			}
+		}
+	}
+	side(" pos", h.PositiveSpans, h.PositiveBuckets)
+	side(" neg", h.NegativeSpans, h.NegativeBuckets)
+	for _, v := range h.CustomValues {
+		number(" le=", v)
+	}
+	return string(b)
+}
+
+// Matchers gives the selection's lists of matchers as Prometheus has them, or
+// one list that takes every series.
+func Matchers(sel wire.Selection) ([][]*labels.Matcher, error) {
+	if len(sel.Matchers) == 0 {
+		return [][]*labels.Matcher{{labels.MustNewMatcher(labels.MatchRegexp, "", ".*")}}, nil
+	}
+	var lists [][]*labels.Matcher
+	for _, list := range sel.Matchers {
+		var ms []*labels.Matcher
+		for _, m := range list {
+			i := slices.Index([]string{"=", "!=", "=~", "!~"}, m.Type)
+			if i < 0 {
+				return nil, fmt.Errorf("matcher type %q", m.Type)
+			}
+			types := []labels.MatchType{labels.MatchEqual, labels.MatchNotEqual, labels.MatchRegexp, labels.MatchNotRegexp}
+			matcher, err := labels.NewMatcher(types[i], m.Name, m.Value)
+			if err != nil {
+				return nil, fmt.Errorf("matcher %s%s%q: %w", m.Name, m.Type, m.Value, err)
+			}
+			ms = append(ms, matcher)
+		}
+		lists = append(lists, ms)
+	}
+	return lists, nil
+}
+
+// Restrict gives the part of what was served that lies in a closed range of
+// Unix milliseconds.
+func (s Served) Restrict(minTime, maxTime int64) Served {
+	part := Served{}
+	for name, samples := range s {
+		from, _ := slices.BinarySearchFunc(samples, minTime, func(s Sample, t int64) int { return compareTimes(s.T, t) })
+		to := from
+		for to < len(samples) && samples[to].T <= maxTime {
+			to++
+		}
+		if from == to {
+			continue
+		}
+		part[name] = slices.Clone(samples[from:to])
+		part[name][0].Reset = false
+	}
+	return part
+}
+
+func compareTimes(a, b int64) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+// Diff says how got differs from want, one line each, shortened to what a
+// person can read. It is empty when they are equal.
+func Diff(want, got Served) string {
+	const most = 12
+	var lines []string
+	n := 0
+	say := func(format string, args ...any) {
+		if n++; n <= most {
+			lines = append(lines, fmt.Sprintf(format, args...))
+		}
+	}
+	names := maps.Clone(want)
+	maps.Copy(names, got)
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		w, wok := want[name]
+		g, gok := got[name]
+		switch {
+		case !gok:
+			say("series missing: %s, %d samples from %v", short(name), len(w), w[0])
+			continue
+		case !wok:
+			say("series too many: %s, %d samples from %v", short(name), len(g), g[0])
+			continue
+		}
+		for len(w) > 0 || len(g) > 0 {
+			switch {
+			case len(g) == 0 || len(w) > 0 && w[0].T < g[0].T:
+				say("sample missing: %s %v", short(name), short(w[0].String()))
+				w = w[1:]
+			case len(w) == 0 || g[0].T < w[0].T:
+				say("sample too many: %s %v", short(name), short(g[0].String()))
+				g = g[1:]
+			default:
+				if !Same(w[0], g[0]) {
+					say("sample differs: %s\n\twant %v\n\tgot  %v", short(name), short(w[0].String()), short(g[0].String()))
+				}
+				w, g = w[1:], g[1:]
+			}
+		}
+	}
+	if n > most {
+		lines = append(lines, fmt.Sprintf("… and %d more differences", n-most))
+	}
+	if n > 0 {
+		lines = append(lines, fmt.Sprintf("want %d series with %d samples, got %d with %d", len(want), want.Count(), len(got), got.Count()))
+	}
+	return strings.Join(lines, "\n")
+}
+
+func short(s string) string {
+	if len(s) > 300 {
+		return fmt.Sprintf("%s…(%d bytes)", s[:300], len(s))
+	}
+	return s
+}
