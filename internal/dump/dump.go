@@ -1,0 +1,336 @@
+// Package dump assembles what a source tells into a dump file.
+//
+// Raw files go straight into the archive. The series of a cut block and the
+// head's records become blocks in a staging directory first, because a tar says
+// how long a file is before it says what is in it. The staging directory needs
+// as much space as those blocks, never that of whole ones.
+//
+// Nothing is written before there is something to write: a selection that takes
+// nothing is an [EmptyError], and the output stays empty.
+//
+// What is not promised: that the output is worth anything after an error. Who
+// gave the writer removes or marks what was written; without its digests a
+// reader takes it for what it is, incomplete.
+package dump
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/promdump/promdump/internal/archive"
+	"github.com/promdump/promdump/internal/block"
+	"github.com/promdump/promdump/internal/source"
+	"github.com/promdump/promdump/internal/wire"
+)
+
+// Spec says what dump is written, and how.
+type Spec struct {
+	Request     wire.Request
+	Source      archive.Source // for the manifest
+	Selectors   []string       // the request's matchers as PromQL, for the manifest
+	Compression archive.Compression
+	Staging     string    // an existing directory for temporary files
+	Tool        string    // name and version of this program, for the manifest
+	Now         time.Time // time of the dump, for the manifest and the files' times
+	Progress    func(Progress)
+	Logger      *slog.Logger
+}
+
+// Progress is how far a dump is, in bytes.
+type Progress struct {
+	Read, Total int64 // of the plan; an estimate where blocks are cut
+	Written     int64 // to the output
+}
+
+// Report is what a dump holds.
+type Report struct {
+	Plan         *wire.Plan
+	Blocks       int
+	Series       uint64 // summed over the blocks
+	Samples      uint64 // of the blocks; a raw head's are not counted
+	RawHead      bool
+	BytesRead    int64
+	BytesWritten int64
+	Elapsed      time.Duration
+}
+
+// EmptyError says that the selection takes nothing of what the source holds.
+// The head's times are of its samples; HeadMin > HeadMax: it has none, or was
+// not read.
+type EmptyError struct {
+	Plan             *wire.Plan
+	HeadMin, HeadMax int64 // Unix milliseconds, both included
+}
+
+func (e *EmptyError) Error() string { return "nothing is selected" }
+
+// ErrUnfinished says that a source stopped telling before it was done.
+var ErrUnfinished = errors.New("the source stopped before its end")
+
+// ReadPlan asks the source what it would tell.
+func ReadPlan(ctx context.Context, src source.Source, req wire.Request) (*wire.Plan, error) {
+	req.Version, req.PlanOnly = wire.Version, true
+	for msg, err := range src.Read(ctx, req) {
+		if err != nil {
+			return nil, err
+		}
+		if p, ok := msg.(*wire.Plan); ok {
+			return p, nil
+		}
+		break
+	}
+	return nil, fmt.Errorf("read plan of %s: %w", src, ErrUnfinished)
+}
+
+// Write reads the source and writes the dump to w.
+func Write(ctx context.Context, src source.Source, spec Spec, w io.Writer) (report Report, err error) {
+	start := time.Now()
+	if spec.Logger == nil {
+		spec.Logger = slog.New(slog.DiscardHandler)
+	}
+	staging, err := os.MkdirTemp(spec.Staging, ".promdump-")
+	if err != nil {
+		return report, fmt.Errorf("make staging directory: %w", err)
+	}
+	a := &assembler{ctx: ctx, spec: spec, staging: staging, count: &counter{w: w}, headMin: math.MaxInt64, headMax: math.MinInt64}
+	defer func() {
+		err = errors.Join(err, a.close())
+		report = a.report
+		report.BytesRead, report.BytesWritten, report.Elapsed = a.read, a.count.n.Load(), time.Since(start)
+	}()
+	spec.Request.Version = wire.Version
+	for msg, err := range src.Read(ctx, spec.Request) {
+		if err != nil {
+			return report, err
+		}
+		if err := a.take(msg); err != nil {
+			return report, err
+		}
+	}
+	return report, a.finish()
+}
+
+// assembler turns a story into an archive.
+type assembler struct {
+	ctx     context.Context
+	spec    Spec
+	staging string
+	count   *counter
+	out     *archive.Writer // nil until there is something to write
+	done    bool            // End was told
+	report  Report
+
+	cutting string // ULID of the block that is cut
+	cut     *block.Builder
+	head    *block.HeadBuilder
+
+	headMin, headMax int64
+	base, read       int64 // bytes of the plan: when the current part began, and now
+}
+
+// take takes one message of the story.
+func (a *assembler) take(msg wire.Message) error {
+	if p, ok := msg.(*wire.Plan); ok == (a.report.Plan != nil) {
+		return errors.New("the source told its plan twice, or not at the start")
+	} else if ok {
+		plan := *p
+		a.report.Plan = &plan
+		return nil
+	}
+	switch m := msg.(type) {
+	case *wire.File:
+		return a.file(m)
+	case *wire.BlockStart, *wire.Symbols, *wire.Series, *wire.BlockEnd:
+		if err := a.block(m); err != nil {
+			return fmt.Errorf("cut block %s: %w", a.cutting, err)
+		}
+	case *wire.HeadStart, *wire.Records, *wire.HeadEnd:
+		if err := a.headPart(m); err != nil {
+			return fmt.Errorf("make blocks of the head: %w", err)
+		}
+	case *wire.End:
+		a.done = true
+	default:
+		return fmt.Errorf("the source told something unknown: %T", msg)
+	}
+	return nil
+}
+
+func (a *assembler) file(m *wire.File) error {
+	w, err := a.writer()
+	if err != nil {
+		return err
+	}
+	if err := w.File(m.Name, m.Size, &reading{a, m.Body}); err != nil {
+		return fmt.Errorf("write %s to the dump: %w", m.Name, err)
+	}
+	a.base = a.read
+	if ulid, ok := strings.CutSuffix(m.Name, "/meta.json"); ok {
+		a.countWhole(ulid)
+	} else if dir, _, _ := strings.Cut(m.Name, "/"); dir == "wal" || dir == "wbl" || dir == "chunks_head" {
+		a.report.RawHead = true
+	}
+	return nil
+}
+
+func (a *assembler) countWhole(ulid string) {
+	for _, b := range a.report.Plan.Blocks {
+		if b.ULID == ulid {
+			a.report.Blocks++
+			a.report.Series += b.Series
+			a.report.Samples += b.Samples
+		}
+	}
+}
+
+func (a *assembler) block(msg wire.Message) (err error) {
+	if start, ok := msg.(*wire.BlockStart); ok {
+		if a.cut != nil {
+			return fmt.Errorf("another one begins within it: %s", start.ULID)
+		}
+		a.cutting = start.ULID
+		a.cut, err = block.NewBuilder(block.Spec{
+			Parent: a.staging, MinTime: start.MinTime, MaxTime: start.MaxTime, Origin: start.ULID, Hints: start.Hints,
+		})
+		return err
+	}
+	if a.cut == nil {
+		return fmt.Errorf("%T is told outside of a block", msg)
+	}
+	switch m := msg.(type) {
+	case *wire.Symbols:
+		return a.cut.Symbols(m)
+	case *wire.Series:
+		var n int64
+		for _, c := range m.Chunks {
+			n += int64(len(c.Data))
+		}
+		a.advance(n, a.planned(a.cutting))
+		return a.cut.Series(m)
+	case *wire.BlockEnd:
+		built, err := a.cut.Finish(a.ctx)
+		if err != nil {
+			return err
+		}
+		a.cut = nil
+		a.finishPart(a.planned(a.cutting))
+		return a.add(built)
+	}
+	return nil
+}
+
+func (a *assembler) headPart(msg wire.Message) (err error) {
+	if start, ok := msg.(*wire.HeadStart); ok {
+		if a.head != nil {
+			return errors.New("it begins twice")
+		}
+		a.head, err = block.NewHeadBuilder(block.HeadSpec{Parent: a.staging, MinTime: start.MinTime, MaxTime: start.MaxTime})
+		return err
+	}
+	if a.head == nil {
+		return fmt.Errorf("%T is told outside of the head", msg)
+	}
+	switch m := msg.(type) {
+	case *wire.Records:
+		var n int64
+		for _, r := range m.Records {
+			n += int64(len(r))
+		}
+		a.advance(n, a.report.Plan.Head.Bytes)
+		return a.head.Records(m)
+	case *wire.HeadEnd:
+		a.headMin, a.headMax = m.MinTime, m.MaxTime
+		built, err := a.head.Finish(a.ctx)
+		if err != nil {
+			return err
+		}
+		a.head = nil
+		a.finishPart(a.report.Plan.Head.Bytes)
+		for _, b := range built {
+			if err := a.add(b); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// add writes a built block, and removes it from the staging directory.
+func (a *assembler) add(b *block.Built) error {
+	if b == nil {
+		return nil
+	}
+	ulid := b.Meta.ULID.String()
+	a.spec.Logger.Debug("built block", "ulid", ulid, "origin", a.cutting, "series", b.Meta.Stats.NumSeries, "samples", b.Meta.Stats.NumSamples)
+	w, err := a.writer()
+	if err != nil {
+		return err
+	}
+	for _, f := range b.Files {
+		if err := a.addFile(w, ulid, b.Dir, f); err != nil {
+			return fmt.Errorf("write block %s to the dump: %w", ulid, err)
+		}
+	}
+	a.report.Blocks++
+	a.report.Series += b.Meta.Stats.NumSeries
+	a.report.Samples += b.Meta.Stats.NumSamples
+	return os.RemoveAll(b.Dir)
+}
+
+func (a *assembler) addFile(w *archive.Writer, ulid, dir string, f block.File) error {
+	in, err := os.Open(filepath.Join(dir, filepath.FromSlash(f.Name)))
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	return w.File(ulid+"/"+f.Name, f.Size, &cancelling{a.ctx, in})
+}
+
+// writer begins the dump at the first thing to write.
+func (a *assembler) writer() (*archive.Writer, error) {
+	if a.out != nil {
+		return a.out, nil
+	}
+	w, err := archive.NewWriter(a.count, archive.Options{Compression: a.spec.Compression, ModTime: a.spec.Now})
+	if err != nil {
+		return nil, err
+	}
+	a.out = w
+	return w, w.Manifest(a.manifest())
+}
+
+func (a *assembler) finish() error {
+	switch {
+	case !a.done, a.cut != nil, a.head != nil:
+		return ErrUnfinished
+	case a.out == nil:
+		return &EmptyError{Plan: a.report.Plan, HeadMin: a.headMin, HeadMax: a.headMax}
+	}
+	err := a.out.Close()
+	a.out = nil
+	a.tell()
+	return err
+}
+
+// close removes what is left of the work, done or not.
+func (a *assembler) close() error {
+	var err error
+	if a.out != nil {
+		a.out.Abort()
+	}
+	if a.cut != nil {
+		err = a.cut.Discard()
+	}
+	if a.head != nil {
+		err = errors.Join(err, a.head.Discard())
+	}
+	return errors.Join(err, os.RemoveAll(a.staging))
+}

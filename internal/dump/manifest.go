@@ -1,0 +1,31 @@
+package dump
+
+import (
+	"github.com/promdump/promdump/internal/archive"
+	"github.com/promdump/promdump/internal/wire"
+)
+
+func (a *assembler) manifest() archive.Manifest {
+	req, plan := a.spec.Request, a.report.Plan
+	m := archive.Manifest{
+		Tool: a.spec.Tool, Created: a.spec.Now.UTC(), Source: a.spec.Source,
+		Selection: archive.Selection{
+			MinTime: req.Selection.MinTime, MaxTime: req.Selection.MaxTime, Matchers: a.spec.Selectors,
+			Head: string(req.Head), WholeBlocks: req.WholeBlocks,
+		},
+		Plan: archive.Plan{
+			Head:  archive.PlannedHead{Mode: string(plan.Head.Mode), Bytes: plan.Head.Bytes},
+			Notes: plan.Notes,
+		},
+	}
+	for _, b := range plan.Blocks {
+		if b.Action == wire.Skip {
+			continue
+		}
+		m.Plan.Blocks = append(m.Plan.Blocks, archive.PlannedBlock{
+			ULID: b.ULID, MinTime: b.MinTime, MaxTime: b.MaxTime, Action: string(b.Action), Reason: b.Reason,
+			Samples: b.Samples, Series: b.Series, Bytes: b.Bytes,
+		})
+	}
+	return m
+}
