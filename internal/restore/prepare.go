@@ -1,0 +1,241 @@
+package restore
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/promdump/promdump/internal/archive"
+	"github.com/promdump/promdump/internal/block"
+)
+
+// unpack writes the dump's files into staging. What a dump needs there is known
+// only as it is read, so the free space is watched on the way.
+func (p *Plan) unpack(ctx context.Context) error {
+	in := &watched{ctx: ctx, r: p.spec.Dump, p: p}
+	if f, ok := p.spec.Dump.(*os.File); ok {
+		if fi, err := f.Stat(); err == nil && fi.Mode().IsRegular() {
+			in.total = fi.Size()
+		}
+	}
+	if err := in.checkSpace(in.total); err != nil { // it will not get smaller than it is now
+		return err
+	}
+	if err := os.Mkdir(p.staging.dump(), 0o755); err != nil {
+		return err
+	}
+	m, entries, err := archive.Extract(ctx, in, p.staging.dump(), nil)
+	if err != nil {
+		if r, ok := errors.AsType[*RefusedError](in.err); ok {
+			return r
+		}
+		return p.explain(fmt.Errorf("unpack dump: %w", err))
+	}
+	p.Manifest = m
+	p.log.Debug("unpacked the dump", "files", len(entries), "bytes read", in.done, "dir", p.staging.dump())
+	return nil
+}
+
+// explain makes one clear refusal of a full disk.
+func (p *Plan) explain(err error) error {
+	if !isNoSpace(err) {
+		return err
+	}
+	return refused(Refusal{
+		Reason: fmt.Sprintf("the disk of %s is full (%v); everything that was written is removed again", p.stagingParent(), err),
+		Hint:   "make room, or dump a smaller selection",
+	})
+}
+
+func (p *Plan) stagingParent() string { return cmp.Or(p.spec.Staging, p.Target.Dir) }
+
+// watched is the dump on its way into staging.
+type watched struct {
+	ctx         context.Context
+	r           io.Reader
+	p           *Plan
+	done, total int64
+	checked     int64
+	err         error
+}
+
+// Between two looks at the free space so much of the dump is read. Unpacked it is
+// a few times as much; the reserve is larger than that.
+const spaceCheckEvery = 1 << 20
+
+func (w *watched) Read(b []byte) (int, error) {
+	if err := context.Cause(w.ctx); err != nil {
+		return 0, err
+	}
+	if w.done-w.checked >= spaceCheckEvery {
+		w.checked = w.done
+		if err := w.checkSpace(0); err != nil {
+			w.err = err
+			return 0, err
+		}
+	}
+	n, err := w.r.Read(b)
+	w.done += int64(n)
+	w.p.progress(Progress{Step: Unpack, Done: w.done, Total: w.total})
+	return n, err
+}
+
+// reserve is what a restore leaves free for the server's own WAL.
+func reserve(size int64) int64 { return min(256<<20, size/20) }
+
+func (w *watched) checkSpace(need int64) error {
+	if w.p.spec.IgnoreSpace {
+		return nil
+	}
+	free, size, err := freeSpace(w.p.stagingParent())
+	if err != nil {
+		return err
+	}
+	return noRoom(w.p.stagingParent(), free, size, need)
+}
+
+func noRoom(dir string, free, size, need int64) error {
+	if free < 0 || free >= need+reserve(size) {
+		return nil
+	}
+	reason := fmt.Sprintf("%s has %d bytes free, which a server needs for itself", dir, free)
+	if need > 0 {
+		reason = fmt.Sprintf("%s has %d bytes free; the dump needs %d and a server %d for itself", dir, free, need, reserve(size))
+	}
+	return refused(Refusal{Reason: reason, Flag: "--ignore-space", Hint: "make room, or dump a smaller selection"})
+}
+
+// verify reads every block of the dump as a server would. One that a server
+// could not open would keep it from loading all the others.
+func (p *Plan) verify(ctx context.Context) error {
+	ids, err := p.stagedBlocks(p.staging.dump())
+	if err != nil {
+		return err
+	}
+	for i, id := range ids {
+		p.progress(Progress{Step: Verify, Block: id, Done: int64(i), Total: int64(len(ids))})
+		dir := filepath.Join(p.staging.dump(), id)
+		if err := verifyBlock(ctx, dir); err != nil {
+			return err
+		}
+		if err := p.addBlock(dir, false); err != nil {
+			return err
+		}
+		p.log.Debug("verified", "block", id)
+	}
+	return nil
+}
+
+func verifyBlock(ctx context.Context, dir string) error {
+	var findings []block.Finding
+	_, err := block.Verify(ctx, dir, func(f block.Finding) { findings = append(findings, f) })
+	if len(findings) > 0 {
+		return &VerifyError{Findings: findings}
+	}
+	if err != nil {
+		return fmt.Errorf("verify block %s: %w", filepath.Base(dir), err)
+	}
+	return nil
+}
+
+func (p *Plan) stagedBlocks(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("list staging: %w", err)
+	}
+	var ids []string
+	for _, e := range entries {
+		if e.IsDir() && isBlockName(e.Name()) {
+			ids = append(ids, e.Name())
+		}
+	}
+	return ids, nil
+}
+
+// addBlock takes a verified block of staging into the plan.
+func (p *Plan) addBlock(dir string, fromHead bool) error {
+	m, err := readMeta(dir)
+	if err != nil {
+		return err
+	}
+	size, err := dirSize(dir)
+	if err != nil {
+		return err
+	}
+	p.Blocks = append(p.Blocks, PlannedBlock{
+		ULID: m.ULID, MinTime: ms(m.MinTime), MaxTime: ms(m.MaxTime),
+		Series: m.Stats.Series, Samples: m.Stats.Samples, Bytes: size, Level: m.Compaction.Level,
+		FromHead: fromHead, parts: dir,
+	})
+	return nil
+}
+
+// decideHead keeps a raw head as it is where it will be alone, and makes blocks
+// of it elsewhere.
+func (p *Plan) decideHead(ctx context.Context) error {
+	for _, name := range headNames {
+		size, err := dirSize(filepath.Join(p.staging.dump(), name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		p.Head = HeadRaw
+		p.rawSize += size
+	}
+	if p.Head == NoHead || p.spec.Replace || (p.Target.Empty && !p.Target.Live) {
+		return nil
+	}
+	p.Head, p.rawSize = HeadBlocks, 0
+	p.Notes = append(p.Notes, "The dump's raw head becomes blocks, since the data dir is not empty.")
+	if err := p.headToBlocks(ctx); err != nil {
+		return p.explain(fmt.Errorf("make blocks of the dump's head: %w", err))
+	}
+	return nil
+}
+
+// decideBlocks says which blocks are added.
+func (p *Plan) decideBlocks() error {
+	slices.SortFunc(p.Blocks, func(a, b PlannedBlock) int {
+		return cmp.Or(a.MinTime.Compare(b.MinTime), cmp.Compare(a.ULID, b.ULID))
+	})
+	for i := range p.Blocks {
+		b := &p.Blocks[i]
+		b.Action, b.Reason = Add, "new"
+		if p.spec.Replace {
+			continue
+		}
+		there, child := p.Target.block(b.ULID), p.Target.child(b.ULID)
+		switch {
+		case there != nil && there.Broken:
+			p.Refusals = append(p.Refusals, Refusal{
+				Reason: fmt.Sprintf("block %s is in the data dir, but has no meta.json that can be read", b.ULID),
+				Hint:   fmt.Sprintf("move %s away, it keeps the server from compacting", filepath.Join(p.Target.Dir, b.ULID)),
+			})
+		case there != nil:
+			b.Action, b.Reason = Skip, "there already"
+		case child != nil:
+			// The server would delete it again as soon as it sees it.
+			b.Action, b.Reason = Skip, "there already, compacted into "+child.ULID
+		}
+		p.log.Debug("planned", "block", b.ULID, "action", b.Action, "reason", b.Reason)
+	}
+	for _, b := range p.Target.Blocks {
+		if b.Broken && !p.spec.Replace {
+			p.Notes = append(p.Notes, fmt.Sprintf("%s in the data dir has no meta.json that can be read; it keeps the server from compacting.", b.ULID))
+		}
+	}
+	if !p.spec.Replace || !p.Target.Exists {
+		return nil
+	}
+	var err error
+	p.Replaced, err = p.oldNames()
+	return err
+}
