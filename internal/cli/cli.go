@@ -1,0 +1,184 @@
+// Package cli is promdump's command line: flags become typed values, and these
+// become calls of the packages that do the work.
+//
+// Each command has a file of its own and two structs with one border between
+// them: the flags as a person typed them, all strings and booleans, and the
+// compiled config, all typed, which can be trusted. Compiling needs no disk and
+// no network; what is wrong with it is a [usage error] and exit 2, before
+// anything is opened. Running takes the config and never looks at flags again.
+//
+// A [Program] names the command and says where its data comes from, so that the
+// kubectl plugin has the same commands over another [Data].
+//
+// Exit codes are in one table, exit.go. Nothing here ends the process.
+//
+// What is not promised: the wording of messages and the columns of tables.
+// Exit codes, flags and what -o json prints are.
+//
+// [usage error]: see usagef
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/promdump/promdump/internal/source"
+	"github.com/promdump/promdump/internal/term"
+)
+
+// Program is a command line: promdump, or the kubectl plugin.
+type Program struct {
+	Name  string // as it is typed
+	Short string // one line, for its help
+	Data  Data
+
+	// Now is the clock; nil: the machine's.
+	Now func() time.Time
+}
+
+// Data is where a program's data comes from. Its flags are added to each command
+// that reads, so it must not keep anything but what was typed.
+type Data interface {
+	AddFlags(*pflag.FlagSet)
+
+	// Given reports whether the flags name something to read.
+	Given() bool
+
+	// Open finds what the flags name. It need not be closed: sources open what they
+	// read when they read it.
+	Open(ctx context.Context, log *slog.Logger) (Opened, error)
+}
+
+// Opened is a source that was found.
+type Opened struct {
+	Source source.Source
+	Kind   string // for the manifest: "local", "exec", …
+	Dir    string // the data dir if it is on this machine, absolute: nothing may be written into it
+}
+
+// Main runs promdump with the arguments behind its name. It returns the exit
+// code, see [ExitCode]. When ctx is done the command cleans up and ends.
+func Main(ctx context.Context, args []string, streams term.Streams) int {
+	return Run(ctx, Program{
+		Name:  "promdump",
+		Short: "Take everything around the time of an incident out of a Prometheus data dir, and put it into another",
+		Data:  &localDir{},
+	}, args, streams)
+}
+
+// Run runs a program with the arguments behind its name.
+func Run(ctx context.Context, program Program, args []string, streams term.Streams) int {
+	if program.Now == nil {
+		program.Now = time.Now
+	}
+	a := &app{Program: program, Streams: streams}
+	root := a.root()
+	root.SetArgs(args)
+	root.SetIn(streams.In)
+	root.SetOut(streams.Out)
+	root.SetErr(streams.Err)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return int(Done)
+	}
+	if !a.running {
+		// Whatever cobra refuses before a command runs was typed wrong.
+		err = &usageError{err: err, hint: fmt.Sprintf("see %s --help", cmd.CommandPath())}
+	}
+	code := codeOf(err)
+	if ctx.Err() != nil {
+		// Whatever it is called on its way up: with a reader or a pipe in between it
+		// need not be context.Canceled any more.
+		code, err = Interrupted, errInterrupted(err)
+	}
+	hint := hintOf(err)
+	if code == Usage && hint == "" {
+		hint = fmt.Sprintf("see %s --help", cmd.CommandPath())
+	}
+	a.Fail(program.Name, err, hint)
+	return int(code)
+}
+
+// app is one run of a program.
+type app struct {
+	Program
+	term.Streams
+	quiet, debug bool
+	running      bool // a command has begun: errors are its own, not cobra's
+}
+
+func (a *app) root() *cobra.Command {
+	cmd := a.dumpCommand()
+	cmd.Use = a.Name
+	cmd.Short = a.Short
+	cmd.Long = a.Short + ".\n\nWithout a command it dumps: the flags below are those of the dump command."
+	cmd.Example = ""
+	cmd.Version = version()
+	cmd.SetVersionTemplate("{{.Name}} {{.Version}}\n")
+	cmd.SilenceErrors, cmd.SilenceUsage = true, true
+	cmd.PersistentFlags().BoolVarP(&a.quiet, "quiet", "q", false, "no summary, no progress, no notes")
+	cmd.PersistentFlags().BoolVar(&a.debug, "debug", false, "tell what is decided and why, on stderr")
+	cmd.AddCommand(a.dumpCommand(), a.metaCommand(), a.verifyCommand(), a.restoreCommand(), a.versionCommand(), exitCodesTopic())
+	return cmd
+}
+
+// run makes what cobra calls of f.
+func (a *app) run(f func(ctx context.Context, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		a.running = true
+		return f(cmd.Context(), args)
+	}
+}
+
+// logger tells what is decided, with --debug. Without it there is silence: what a
+// person must know comes as notes and errors.
+func (a *app) logger() *slog.Logger {
+	if !a.debug {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(slog.NewTextHandler(a.Err, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// progress is nil, which shows nothing, beside --debug: two writers on one line
+// would spoil both.
+func (a *app) progress(verb string) *term.Progress {
+	if a.quiet || a.debug {
+		return nil
+	}
+	return a.Progress(verb)
+}
+
+func (a *app) notes(notes []string) {
+	if a.quiet {
+		return
+	}
+	for _, n := range notes {
+		a.Talk("note: %s", n)
+	}
+}
+
+func (a *app) summary(format string, args ...any) {
+	if !a.quiet {
+		a.Talk(format, args...)
+	}
+}
+
+// withTemp gives f a private directory below parent (empty: the system's), which
+// is gone afterwards.
+func withTemp(parent string, f func(dir string) error) (err error) {
+	dir, err := os.MkdirTemp(parent, "promdump-")
+	if err != nil {
+		return hinted(fmt.Errorf("make temporary directory: %w", err), "--temp-dir names another place for it")
+	}
+	defer func() {
+		err = errors.Join(err, os.RemoveAll(dir))
+	}()
+	return f(dir)
+}

@@ -1,0 +1,265 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/promdump/promdump/internal/archive"
+	"github.com/promdump/promdump/internal/dump"
+	"github.com/promdump/promdump/internal/term"
+	"github.com/promdump/promdump/internal/wire"
+)
+
+// dumpFlags are the dump command's flags as typed.
+type dumpFlags struct {
+	span        spanFlags
+	match       []string
+	head        string
+	wholeBlocks bool
+	compression string
+	file        string
+	tempDir     string
+	dryRun      bool
+}
+
+// dumpConfig is what they mean.
+type dumpConfig struct {
+	request     wire.Request
+	selectors   []string
+	compression archive.Compression
+	file        string // "-": stdout
+	tempDir     string // empty: the system's
+	dryRun      bool
+	now         time.Time
+}
+
+func (f dumpFlags) compile(now time.Time) (dumpConfig, error) {
+	c := dumpConfig{selectors: f.match, file: f.file, tempDir: f.tempDir, dryRun: f.dryRun, now: now}
+	s, err := f.span.compile(now)
+	if err != nil {
+		return c, err
+	}
+	matchers, err := compileMatch(f.match)
+	if err != nil {
+		return c, err
+	}
+	head := wire.HeadMode(f.head)
+	switch head {
+	case wire.HeadBlock, wire.HeadRaw, wire.HeadNone:
+	default:
+		return c, usagef("block makes blocks of the head, raw takes its files, none leaves it out", "--head %q is not block, raw or none", f.head)
+	}
+	if f.file == "" {
+		return c, usagef("name a file, or - for stdout", "-t is empty")
+	}
+	if c.compression = compressionOf(f.file); f.compression != "" {
+		if c.compression, err = archive.ParseCompression(f.compression); err != nil {
+			return c, &usageError{err: fmt.Errorf("--compression: %w", err)}
+		}
+	}
+	c.request = wire.Request{
+		Version:     wire.Version,
+		Selection:   wire.Selection{MinTime: s.minMs, MaxTime: s.maxMs, Matchers: matchers},
+		Head:        head,
+		WholeBlocks: f.wholeBlocks,
+	}
+	return c, nil
+}
+
+func (a *app) dumpCommand() *cobra.Command {
+	var f dumpFlags
+	cmd := &cobra.Command{
+		Use:   "dump",
+		Short: "Write a part of a data dir, or all of it, into a dump file",
+		Long: `Write what a data dir holds of a range of time, and of the series that --match
+selects, into one verified file. The data dir is only read, and may be that of a
+running Prometheus.
+
+Blocks inside the range are copied byte for byte, others are cut to it. What is
+not in a block yet (the head) becomes blocks too; see --head.
+
+Both ends of the range are included, to the millisecond. A time may be
+"2021-04-01 10:00:00" (UTC), a date (its midnight), RFC 3339 with any zone, Unix
+seconds, Unix milliseconds (from 100000000000 on), or now. Without any times the
+last hour is taken; with --max-time alone, the hour that ends there; with
+--min-time alone, all from there to now. --min-time 0 takes everything until now.`,
+		Example: `  promdump dump -d /prometheus --since 2h -t dump.tar.gz
+  promdump dump -d /prometheus --around "2021-04-01 10:00:00" --window 30m --match '{namespace="shop"}' -t dump.tar.zst
+  promdump dump -d /prometheus --min-time 2021-04-01 --max-time 2021-04-02 --dry-run`,
+		Args: cobra.NoArgs,
+		RunE: a.run(func(ctx context.Context, _ []string) error {
+			if !a.Data.Given() {
+				return usagef("-d DIR names it", "no data dir is given")
+			}
+			c, err := f.compile(a.Now())
+			if err != nil {
+				return err
+			}
+			return a.runDump(ctx, c)
+		}),
+	}
+	fs := cmd.Flags()
+	fs.SortFlags = false
+	a.Data.AddFlags(fs)
+	f.span.add(fs)
+	fs.StringArrayVar(&f.match, "match", nil, "PromQL `selector` of the series to take; may be repeated, a series that any of them selects is taken")
+	fs.StringVar(&f.head, "head", string(wire.HeadBlock), "what is done with the head: `block|raw|none`")
+	fs.BoolVar(&f.wholeBlocks, "whole-blocks", false, "take blocks that overlap the range as they are, whatever --match says")
+	fs.StringVar(&f.compression, "compression", "", "`gzip|zstd|none` (default by the file's ending: .tar.gz, .tar.zst, .tar; else gzip)")
+	fs.StringVarP(&f.file, "dump-file", "t", "-", "`file` to write, - for stdout; it appears when it is complete")
+	fs.StringVar(&f.tempDir, "temp-dir", "", "`dir` for temporary files: blocks that are cut, and the head's (default: the system's)")
+	fs.BoolVar(&f.dryRun, "dry-run", false, "print what would be taken and write nothing")
+	return cmd
+}
+
+func (a *app) runDump(ctx context.Context, c dumpConfig) error {
+	if !c.dryRun {
+		if err := a.checkOutput(c.file); err != nil {
+			return err
+		}
+	}
+	log := a.logger()
+	from, err := a.Data.Open(ctx, log)
+	if err != nil {
+		return err
+	}
+	if c.dryRun {
+		plan, err := dump.ReadPlan(ctx, from.Source, c.request)
+		if err != nil {
+			return err
+		}
+		a.notes(plan.Notes)
+		return printPlan(a.Out, plan, c)
+	}
+	temp := c.tempDir
+	if temp == "" {
+		temp = os.TempDir()
+	}
+	if err := outside(from.Dir, temp, "--temp-dir names a place outside of the data dir"); err != nil {
+		return err
+	}
+	out, err := a.openOutput(c.file, from.Dir)
+	if err != nil {
+		return err
+	}
+	var report dump.Report
+	err = withTemp(temp, func(staging string) error {
+		progress := a.progress("reading")
+		defer progress.Done()
+		write := func() (dump.Report, error) {
+			return dump.Write(ctx, from.Source, dump.Spec{
+				Request: c.request, Source: archive.Source{Kind: from.Kind, Name: from.Source.String()},
+				Selectors: c.selectors, Compression: c.compression, Staging: staging,
+				Tool: "promdump " + version(), Now: c.now, Logger: log,
+				Progress: func(p dump.Progress) {
+					progress.Set(p.Read, p.Total, term.Bytes(p.Written)+" written")
+				},
+			}, out)
+		}
+		report, err = orGiveUp(ctx, write)
+		return err
+	})
+	if err != nil {
+		return errors.Join(a.dumpFailed(err, report, out), out.abort())
+	}
+	if err := out.commit(); err != nil {
+		if out.stream() {
+			return incompleteOutput(err, out.name)
+		}
+		return err
+	}
+	a.notes(report.Plan.Notes)
+	raw := ""
+	if report.RawHead {
+		raw = ", the head's files"
+	}
+	a.summary("dumped %s, %s, %s%s, %s in %s → %s",
+		term.Counted(report.Blocks, "block", "blocks"), term.Counted(report.Series, "series", "series"),
+		term.Counted(report.Samples, "sample", "samples"), raw, term.Bytes(report.BytesWritten), term.Duration(report.Elapsed), out.name)
+	return nil
+}
+
+// patience is how long a write may hang after an interrupt before we end
+// without it. A pipe that nobody reads hangs for ever.
+const patience = 2 * time.Second
+
+func orGiveUp(ctx context.Context, f func() (dump.Report, error)) (dump.Report, error) {
+	type result struct {
+		report dump.Report
+		err    error
+	}
+	done := make(chan result, 1)
+	go func() {
+		report, err := f()
+		done <- result{report, err}
+	}()
+	select {
+	case r := <-done:
+		return r.report, r.err
+	case <-ctx.Done():
+	}
+	select {
+	case r := <-done:
+		return r.report, r.err
+	case <-time.After(patience):
+		return dump.Report{BytesWritten: 1}, ctx.Err()
+	}
+}
+
+func incompleteOutput(err error, name string) error {
+	return &codedError{Incomplete, hinted(fmt.Errorf("the dump on %s is incomplete: %w", name, err), "throw away what was written; promdump verify tells")}
+}
+
+func (a *app) dumpFailed(err error, report dump.Report, out *output) error {
+	if empty, ok := errors.AsType[*dump.EmptyError](err); ok {
+		return explainEmpty(empty)
+	}
+	if out.stream() && report.BytesWritten > 0 {
+		return incompleteOutput(err, out.name)
+	}
+	return err
+}
+
+// explainEmpty says what there is, since what was asked for is not.
+func explainEmpty(e *dump.EmptyError) error {
+	var holds []string
+	first, last, found := int64(0), int64(0), false
+	cover := func(minMs, maxMs int64) {
+		if !found || minMs < first {
+			first = minMs
+		}
+		if !found || maxMs > last {
+			last = maxMs
+		}
+		found = true
+	}
+	if e.Plan != nil && len(e.Plan.Blocks) > 0 {
+		b := e.Plan.Blocks
+		minMs, maxMs := b[0].MinTime, b[0].MaxTime
+		for _, x := range b[1:] {
+			minMs, maxMs = min(minMs, x.MinTime), max(maxMs, x.MaxTime)
+		}
+		cover(minMs, maxMs)
+		holds = append(holds, fmt.Sprintf("%s from %s to %s", term.Counted(len(b), "block", "blocks"), term.Time(minMs), term.Time(maxMs)))
+	}
+	switch {
+	case e.HeadMin <= e.HeadMax:
+		cover(e.HeadMin, e.HeadMax)
+		holds = append(holds, fmt.Sprintf("a head from %s to %s", term.Time(e.HeadMin), term.Time(e.HeadMax)))
+	case e.Plan != nil && e.Plan.Head.Mode == wire.HeadNone:
+		holds = append(holds, "perhaps a head, which --head none leaves out")
+	default:
+		holds = append(holds, "no samples in the head")
+	}
+	err := fmt.Errorf("%w: the data dir holds %s", e, strings.Join(holds, ", and "))
+	if !found {
+		return err
+	}
+	return hinted(err, "take all of it with --min-time %s --max-time %s, or see promdump meta; if the times are right, no series matches --match", term.Time(first), term.Time(last))
+}

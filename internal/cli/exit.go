@@ -1,0 +1,147 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/promdump/promdump/internal/archive"
+	"github.com/promdump/promdump/internal/datadir"
+	"github.com/promdump/promdump/internal/restore"
+)
+
+// ExitCode is how a program tells another how it went.
+type ExitCode int
+
+const (
+	Done         ExitCode = 0
+	Failed       ExitCode = 1
+	Usage        ExitCode = 2
+	Incomplete   ExitCode = 3
+	Unverified   ExitCode = 4
+	NoTarget     ExitCode = 10
+	NotPermitted ExitCode = 11
+	NoAgent      ExitCode = 12
+	Interrupted  ExitCode = 130
+)
+
+// Meaning is a line of the table of exit codes.
+type Meaning struct {
+	Code ExitCode
+	Name string
+	Text string
+}
+
+// ExitCodes is the table. docs/exit-codes.md and the help say the same.
+func ExitCodes() []Meaning {
+	return []Meaning{
+		{Done, "done", "Everything that was asked for was done."},
+		{Failed, "error", "Something failed; the message says what. An empty selection too."},
+		{Usage, "usage", "The command line is wrong. Nothing was read or written."},
+		{Incomplete, "incomplete", "A dump without its end: the one that was read was cut, or the one that was written to stdout could not be finished."},
+		{Unverified, "verification failed", "A dump that is damaged: a digest is wrong, or a block in it is not what Prometheus can read."},
+		{NoTarget, "no such target", "There is no data dir there (or no such pod)."},
+		{NotPermitted, "not permitted", "A file, a directory or a cluster's rules do not allow it."},
+		{NoAgent, "agent could not run", "The agent could not run in the container."},
+		{Interrupted, "interrupted", "Ctrl-C or SIGTERM. What was begun was removed."},
+	}
+}
+
+func exitCodesTopic() *cobra.Command {
+	var b strings.Builder
+	b.WriteString("Exit codes:\n\n")
+	for _, m := range ExitCodes() {
+		fmt.Fprintf(&b, "  %3d  %s: %s\n", m.Code, m.Name, m.Text)
+	}
+	return &cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: strings.TrimSuffix(b.String(), "\n")}
+}
+
+// codeOf finds the exit code of an error.
+func codeOf(err error) ExitCode {
+	if e, ok := errors.AsType[*codedError](err); ok {
+		return e.code
+	}
+	_, usage := errors.AsType[*usageError](err)
+	_, damaged := errors.AsType[*restore.VerifyError](err)
+	switch {
+	case err == nil:
+		return Done
+	case usage:
+		return Usage
+	case errors.Is(err, archive.ErrIncomplete):
+		return Incomplete
+	case damaged, errors.Is(err, archive.ErrDamaged):
+		return Unverified
+	case errors.Is(err, datadir.ErrNotDataDir):
+		return NoTarget
+	case errors.Is(err, fs.ErrPermission):
+		return NotPermitted
+	}
+	return Failed
+}
+
+// codedError is an error whose exit code does not follow from what it is.
+type codedError struct {
+	code ExitCode
+	err  error
+}
+
+func (e *codedError) Error() string { return e.err.Error() }
+func (e *codedError) Unwrap() error { return e.err }
+
+// usageError is a wrong command line.
+type usageError struct {
+	err  error
+	hint string
+}
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+func (e *usageError) Hint() string  { return e.hint }
+
+func usagef(hint, format string, args ...any) error {
+	return &usageError{err: fmt.Errorf(format, args...), hint: hint}
+}
+
+// hintError knows what to do about an error.
+type hintError struct {
+	err  error
+	hint string
+}
+
+func (e *hintError) Error() string { return e.err.Error() }
+func (e *hintError) Unwrap() error { return e.err }
+func (e *hintError) Hint() string  { return e.hint }
+
+func hinted(err error, format string, args ...any) error {
+	return &hintError{err: err, hint: fmt.Sprintf(format, args...)}
+}
+
+// hintOf finds the hint of an error. Errors of other packages may have one too.
+func hintOf(err error) string {
+	if e, ok := errors.AsType[interface {
+		error
+		Hint() string
+	}](err); ok {
+		return e.Hint()
+	}
+	if errors.Is(err, archive.ErrNotDump) {
+		return "give a file that promdump wrote; what it holds is said by: promdump meta FILE"
+	}
+	if isNoSpace(err) {
+		return "--temp-dir names another place for temporary files"
+	}
+	return ""
+}
+
+// errInterrupted replaces "context canceled", which says nothing to a person, but
+// keeps a message that says what was left behind.
+func errInterrupted(err error) error {
+	if e, ok := errors.AsType[*codedError](err); ok {
+		return fmt.Errorf("interrupted: %w", e)
+	}
+	return errors.New("interrupted")
+}

@@ -1,0 +1,104 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/spf13/pflag"
+
+	"github.com/promdump/promdump/internal/datadir"
+	"github.com/promdump/promdump/internal/source/local"
+)
+
+// localDir is the Data of promdump: a data dir on this machine.
+type localDir struct{ path string }
+
+func (l *localDir) AddFlags(fs *pflag.FlagSet) {
+	fs.StringVarP(&l.path, "data-dir", "d", l.path, "data `dir` of a Prometheus, running or not; it is only read")
+}
+
+func (l *localDir) Given() bool { return l.path != "" }
+
+func (l *localDir) Open(_ context.Context, log *slog.Logger) (Opened, error) {
+	if l.path == "" {
+		return Opened{}, usagef("-d DIR names it", "no data dir is given")
+	}
+	if err := checkDataDir(l.path); err != nil {
+		return Opened{}, err
+	}
+	abs, err := filepath.Abs(l.path)
+	if err != nil {
+		return Opened{}, fmt.Errorf("find data dir: %w", err)
+	}
+	return Opened{Source: local.New(l.path, local.Options{Logger: log}), Kind: "local", Dir: abs}, nil
+}
+
+// checkDataDir says early and in words what is wrong with a data dir. It only
+// lists names.
+func checkDataDir(dir string) error {
+	entries, err := os.ReadDir(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return &codedError{NoTarget, hinted(fmt.Errorf("there is no data dir %s", dir),
+			"-d takes the directory that Prometheus got as --storage.tsdb.path")}
+	case errors.Is(err, fs.ErrPermission):
+		return hinted(fmt.Errorf("read data dir: %w", err), "run as the user that Prometheus runs as, or as root")
+	case err != nil:
+		return &codedError{NoTarget, fmt.Errorf("read data dir: %w", err)}
+	}
+	if holdsData(entries) {
+		return nil
+	}
+	what := "it is empty"
+	if len(entries) > 0 {
+		var names []string
+		for _, e := range entries[:min(len(entries), 5)] {
+			names = append(names, e.Name())
+		}
+		if len(entries) > len(names) {
+			names = append(names, "…")
+		}
+		what = "it holds " + strings.Join(names, ", ")
+	}
+	err = fmt.Errorf("%s: %w (%s)", dir, datadir.ErrNotDataDir, what)
+	if near := nearDataDir(dir, entries); near != "" {
+		return hinted(err, "%s looks like one: -d %s", near, near)
+	}
+	return hinted(err, "-d takes the directory that Prometheus got as --storage.tsdb.path")
+}
+
+// nearDataDir looks for a data dir just below dir, and just above: people name the
+// volume, or a block.
+func nearDataDir(dir string, entries []fs.DirEntry) string {
+	var candidates []string
+	for _, e := range entries {
+		if e.IsDir() {
+			candidates = append(candidates, filepath.Join(dir, e.Name()))
+		}
+	}
+	if abs, err := filepath.Abs(dir); err == nil {
+		candidates = append(candidates, filepath.Dir(abs))
+	}
+	for _, c := range candidates[max(0, len(candidates)-50):] {
+		if below, err := os.ReadDir(c); err == nil && holdsData(below) {
+			return c
+		}
+	}
+	return ""
+}
+
+func holdsData(entries []fs.DirEntry) bool {
+	for _, e := range entries {
+		if _, err := ulid.ParseStrict(e.Name()); e.IsDir() && (e.Name() == "wal" || err == nil) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,54 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/promdump/promdump/internal/term"
+	"github.com/promdump/promdump/internal/wire"
+)
+
+// printPlan is what --dry-run prints.
+func printPlan(w io.Writer, p *wire.Plan, c dumpConfig) error {
+	series := "all series"
+	if len(c.selectors) > 0 {
+		series = "series of " + strings.Join(c.selectors, " or ")
+	}
+	s := span{c.request.Selection.MinTime, c.request.Selection.MaxTime}
+	if _, err := fmt.Fprintf(w, "Selection: %s, %s\n\n", s, series); err != nil {
+		return err
+	}
+	var rows [][]string
+	taken := 0
+	for _, b := range p.Blocks {
+		if b.Action != wire.Skip {
+			taken++
+		}
+		rows = append(rows, []string{
+			b.ULID, term.Time(b.MinTime), term.Time(b.MaxTime), string(b.Action), term.Bytes(b.Bytes),
+			term.Count(b.Series), term.Count(b.Samples), b.Reason,
+		})
+	}
+	rows = append(rows, []string{"head", "", "", string(p.Head.Mode), term.Bytes(p.Head.Bytes), "", "", headReason(p.Head.Mode)})
+	columns := []term.Column{
+		{Name: "BLOCK"}, {Name: "FROM"}, {Name: "UNTIL"}, {Name: "ACTION"}, {Name: "SIZE", Right: true},
+		{Name: "SERIES", Right: true}, {Name: "SAMPLES", Right: true}, {Name: "REASON"},
+	}
+	if err := term.Table(w, columns, rows); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "\n%s of %s taken, about %s to read\n", term.Count(taken), term.Counted(len(p.Blocks), "block", "blocks"), term.Bytes(p.Bytes))
+	return err
+}
+
+func headReason(m wire.HeadMode) string {
+	switch m {
+	case wire.HeadBlock:
+		return "its selected samples become blocks"
+	case wire.HeadRaw:
+		return "its files are taken as they are"
+	default:
+		return "left out, as asked for"
+	}
+}

@@ -1,0 +1,252 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/promdump/promdump/internal/restore"
+	"github.com/promdump/promdump/internal/term"
+)
+
+// restoreFlags are the restore command's flags as typed.
+type restoreFlags struct {
+	dir, file, tempDir           string
+	dryRun, replace, yes         bool
+	wait, waitTimeout, retention string
+	ignoreRetention, ignoreSpace bool
+	allowUpload                  bool
+}
+
+// restoreConfig is what they mean.
+type restoreConfig struct {
+	spec   restore.Spec // without its reader, logger and progress
+	file   string       // "-": stdin
+	dryRun bool
+	yes    bool
+}
+
+func (f restoreFlags) compile() (restoreConfig, error) {
+	c := restoreConfig{file: f.file, dryRun: f.dryRun, yes: f.yes}
+	switch {
+	case f.dir == "":
+		return c, usagef("-d DIR names the data dir to restore into", "no data dir is given")
+	case f.file == "":
+		return c, usagef("-t FILE names it, -t - is stdin", "no dump file is given")
+	case f.replace && f.wait != "":
+		return c, usagef("stop the server, restore with --replace, start it again", "--replace needs a stopped server, so there is none to --wait for")
+	case f.yes && !f.replace:
+		return c, usagef("", "--yes answers --replace, which is not given")
+	case f.waitTimeout != "" && f.wait == "":
+		return c, usagef("--wait URL names the server", "--wait-timeout needs --wait")
+	}
+	c.spec = restore.Spec{
+		Dir: f.dir, Staging: f.tempDir, Replace: f.replace, IgnoreRetention: f.ignoreRetention,
+		IgnoreSpace: f.ignoreSpace, AllowUpload: f.allowUpload, WaitURL: f.wait,
+	}
+	var err error
+	if f.waitTimeout != "" {
+		if c.spec.WaitTimeout, err = typedDuration("--wait-timeout", f.waitTimeout); err != nil {
+			return c, err
+		}
+	}
+	switch f.retention {
+	case "":
+	case "none":
+		c.spec.Retention = -1
+	default:
+		if c.spec.Retention, err = typedDuration("--retention", f.retention); err != nil {
+			return c, err
+		}
+	}
+	return c, nil
+}
+
+func (a *app) restoreCommand() *cobra.Command {
+	var f restoreFlags
+	cmd := &cobra.Command{
+		Use:   "restore",
+		Short: "Put a dump's blocks into a data dir, beside what is there",
+		Long: `Put a dump's blocks into a data dir, beside what is there. They are unpacked and
+verified before the first of them appears. A running Prometheus serves them
+within a minute, without a restart. A block that is there already is skipped, so
+a restore can be repeated.
+
+--replace empties the data dir first, for which its server must be stopped.`,
+		Example: `  promdump restore -d /prometheus -t dump.tar.gz --dry-run
+  promdump restore -d /prometheus -t dump.tar.gz --wait http://localhost:9090`,
+		Args: cobra.NoArgs,
+		RunE: a.run(func(ctx context.Context, _ []string) error {
+			c, err := f.compile()
+			if err != nil {
+				return err
+			}
+			return a.runRestore(ctx, c)
+		}),
+	}
+	fs := cmd.Flags()
+	fs.SortFlags = false
+	fs.StringVarP(&f.dir, "data-dir", "d", "", "data `dir` to restore into; made if only its parent exists")
+	fs.StringVarP(&f.file, "dump-file", "t", "", "dump `file`, - for stdin")
+	fs.BoolVar(&f.dryRun, "dry-run", false, "unpack, verify and print what would be done; the data dir keeps what it has")
+	fs.BoolVar(&f.replace, "replace", false, "remove what the data dir holds")
+	fs.BoolVar(&f.yes, "yes", false, "do not ask before --replace removes anything")
+	fs.StringVar(&f.wait, "wait", "", "`URL` of the server on the data dir: wait until it serves the blocks")
+	fs.StringVar(&f.waitTimeout, "wait-timeout", "", "`length` of time to wait at most (default 3m)")
+	fs.StringVar(&f.retention, "retention", "", "the server's retention as a `length` of time, or none (default: as the server at --wait says, else 15d)")
+	fs.BoolVar(&f.ignoreRetention, "ignore-retention", false, "restore what retention deletes at once")
+	fs.BoolVar(&f.ignoreSpace, "ignore-space", false, "use the last of the disk")
+	fs.BoolVar(&f.allowUpload, "allow-upload", false, "let a Thanos sidecar upload the blocks")
+	fs.StringVar(&f.tempDir, "temp-dir", "", "`dir` to unpack the dump in (default: inside the data dir, so that nothing is copied twice)")
+	return cmd
+}
+
+func (a *app) runRestore(ctx context.Context, c restoreConfig) (err error) {
+	if c.spec.Replace && !c.yes && !c.dryRun && !a.canAsk(c.file) {
+		return usagef("--yes if that is meant, --dry-run to see what would go", "--replace removes what %s holds, and there is nobody to ask", c.spec.Dir)
+	}
+	begin := a.Now()
+	in, shown, err := a.openDump(ctx, c.file)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, in.Close()) }()
+
+	progress := a.progress("unpacking")
+	defer progress.Done()
+	c.spec.Dump, c.spec.Logger = in, a.logger()
+	c.spec.Progress = func(p restore.Progress) {
+		if p.Step == restore.Unpack {
+			progress.Set(p.Done, p.Total, "")
+		}
+	}
+	plan, err := restore.NewPlan(ctx, c.spec)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, plan.Close()) }()
+	progress.Done()
+	a.notes(plan.Notes)
+	if c.dryRun {
+		return printRestore(a.Out, plan)
+	}
+	if len(plan.Replaced) > 0 && len(plan.Refusals) == 0 && !c.yes {
+		if err := a.ask(ctx, fmt.Sprintf("%s of %s will be removed. Go on? [y/N] ", strings.Join(plan.Replaced, ", "), plan.Target.Dir)); err != nil {
+			return err
+		}
+	}
+	report, err := plan.Run(ctx)
+	if err != nil {
+		if report != nil && len(report.Added) > 0 {
+			err = fmt.Errorf("%w (%s are in place already, whole; the same command goes on)", err, term.Counted(len(report.Added), "block", "blocks"))
+		}
+		return err
+	}
+	a.restored(report, shown, plan.Target.Dir, a.Now().Sub(begin))
+	return nil
+}
+
+func (a *app) restored(r *restore.Report, from, to string, took time.Duration) {
+	var series, samples uint64
+	for _, b := range r.Added {
+		series += b.Series
+		samples += b.Samples
+	}
+	more := ""
+	if r.Head == restore.HeadRaw {
+		more += ", the head's files"
+	}
+	if n := len(r.Skipped); n > 0 {
+		more += ", " + term.Counted(n, "block was", "blocks were") + " there already"
+	}
+	if r.Served {
+		more += ", the server serves them"
+	}
+	a.summary("restored %s, %s, %s%s, %s in %s: %s → %s",
+		term.Counted(len(r.Added), "block", "blocks"), term.Counted(series, "series", "series"), term.Counted(samples, "sample", "samples"),
+		more, term.Bytes(r.Bytes), term.Duration(took), from, to)
+}
+
+// canAsk tells whether somebody sees a question and can answer it.
+func (a *app) canAsk(file string) bool {
+	return file != "-" && term.IsTerminal(a.In) && term.IsTerminal(a.Err)
+}
+
+func (a *app) ask(ctx context.Context, question string) error {
+	fmt.Fprint(a.Err, term.Printable(question))
+	answer, err := bufio.NewReader(newInterruptible(ctx, a.In)).ReadString('\n')
+	if err != nil && err != io.EOF {
+		return fmt.Errorf("read the answer: %w", err)
+	}
+	switch strings.ToLower(strings.TrimSpace(answer)) {
+	case "y", "yes":
+		return nil
+	}
+	return errors.New("nothing was changed: the answer was not yes")
+}
+
+// printRestore is what --dry-run prints. What speaks against the restore is an
+// error of the restore itself, not of looking.
+func printRestore(w io.Writer, p *restore.Plan) error {
+	t := p.Target
+	state := fmt.Sprintf("%s, head of %s", term.Counted(len(t.Blocks), "block", "blocks"), term.Bytes(t.HeadBytes))
+	switch {
+	case !t.Exists:
+		state = "does not exist, will be made"
+	case t.Empty:
+		state = "empty"
+	}
+	if t.Live {
+		state += ", a server runs on it"
+	}
+	facts := []term.Fact{{Name: "Target:", Value: t.Dir}, {Name: "Holds:", Value: state}}
+	if t.Free >= 0 {
+		facts = append(facts, term.Fact{Name: "Free space:", Value: term.Bytes(t.Free)})
+	}
+	facts = append(facts, term.Fact{Name: "To publish:", Value: term.Bytes(p.Bytes())})
+	if len(p.Replaced) > 0 {
+		facts = append(facts, term.Fact{Name: "To remove:", Value: strings.Join(p.Replaced, ", ")})
+	}
+	switch p.Head {
+	case restore.HeadRaw:
+		facts = append(facts, term.Fact{Name: "Head:", Value: "its files are put in place as they are"})
+	case restore.HeadBlocks:
+		facts = append(facts, term.Fact{Name: "Head:", Value: "becomes blocks"})
+	}
+	if err := term.Facts(w, "Restore", facts); err != nil {
+		return err
+	}
+	var rows [][]string
+	for _, b := range p.Blocks {
+		rows = append(rows, []string{
+			b.ULID, term.Time(b.MinTime.UnixMilli()), term.Time(b.MaxTime.UnixMilli()), string(b.Action),
+			term.Bytes(b.Bytes), term.Count(b.Series), term.Count(b.Samples), b.Reason,
+		})
+	}
+	if len(rows) > 0 {
+		fmt.Fprintln(w)
+		columns := []term.Column{
+			{Name: "BLOCK"}, {Name: "FROM"}, {Name: "UNTIL"}, {Name: "ACTION"}, {Name: "SIZE", Right: true},
+			{Name: "SERIES", Right: true}, {Name: "SAMPLES", Right: true}, {Name: "REASON"},
+		}
+		if err := term.Table(w, columns, rows); err != nil {
+			return err
+		}
+	}
+	for _, r := range p.Refusals {
+		line := "\nWill be refused: " + r.Reason
+		if r.Flag != "" {
+			line += " (to go on all the same: " + r.Flag + ")"
+		}
+		if _, err := fmt.Fprintln(w, term.Printable(line)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,224 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/promdump/promdump/internal/archive"
+	"github.com/promdump/promdump/internal/block"
+	"github.com/promdump/promdump/internal/datadir"
+	"github.com/promdump/promdump/internal/term"
+)
+
+// verifyFlags are the verify command's flags as typed.
+type verifyFlags struct{ tempDir string }
+
+// verifyConfig is what they mean.
+type verifyConfig struct {
+	file    string // "-": stdin
+	tempDir string
+}
+
+func (f verifyFlags) compile(args []string) (verifyConfig, error) {
+	if len(args) != 1 {
+		return verifyConfig{}, usagef("promdump verify dump.tar.gz", "one dump file must be named")
+	}
+	return verifyConfig{file: args[0], tempDir: f.tempDir}, nil
+}
+
+func (a *app) verifyCommand() *cobra.Command {
+	var f verifyFlags
+	cmd := &cobra.Command{
+		Use:   "verify FILE",
+		Short: "Check a dump file: its digests, and each block down to its samples",
+		Long: `Check a dump file (- for stdin): that it is complete, that every digest is right,
+that every block is what Prometheus can read down to its samples, and that a raw
+head's logs can be read to their end. What is wrong is listed on stdout, with its
+place. The dump is unpacked into a temporary directory for this.`,
+		Example: "  promdump verify dump.tar.gz",
+		RunE: a.run(func(ctx context.Context, args []string) error {
+			c, err := f.compile(args)
+			if err != nil {
+				return err
+			}
+			return a.runVerify(ctx, c)
+		}),
+	}
+	cmd.Flags().StringVar(&f.tempDir, "temp-dir", "", "`dir` to unpack the dump in (default: the system's)")
+	return cmd
+}
+
+func (a *app) runVerify(ctx context.Context, c verifyConfig) (err error) {
+	in, shown, err := a.openDump(ctx, c.file)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, in.Close()) }()
+	return withTemp(c.tempDir, func(dir string) error {
+		v := &verification{app: a, shown: shown}
+		if err := v.unpack(ctx, in, dir); err != nil {
+			return err
+		}
+		if err := v.dir(ctx, dir); err != nil {
+			return err
+		}
+		if v.findings > 0 {
+			return &codedError{Unverified, fmt.Errorf("%s did not pass: %s", shown, term.Counted(v.findings, "finding", "findings"))}
+		}
+		if a.quiet {
+			return nil
+		}
+		_, err := fmt.Fprintf(a.Out, "%s is whole and right: %s, %s, %s%s\n", term.Printable(shown),
+			term.Counted(v.blocks, "block", "blocks"), term.Counted(v.stats.Series, "series", "series"),
+			term.Counted(v.stats.Samples, "sample", "samples"), v.rest())
+		return err
+	})
+}
+
+type verification struct {
+	*app
+	shown    string
+	findings int
+	blocks   int
+	stats    block.Stats
+	records  uint64
+	raw      bool
+}
+
+func (v *verification) rest() string {
+	s := ""
+	if v.raw {
+		s += ", and a raw head of " + term.Counted(v.records, "record", "records")
+	}
+	if v.stats.Unknown > 0 {
+		s += fmt.Sprintf(" (the samples of %s have an encoding that this promdump does not know)", term.Counted(v.stats.Unknown, "chunk", "chunks"))
+	}
+	return s
+}
+
+func (v *verification) found(place, problem string) {
+	v.findings++
+	fmt.Fprintln(v.Out, term.Printable(place+": "+problem))
+}
+
+func (v *verification) unpack(ctx context.Context, in io.Reader, dir string) error {
+	progress := v.progress("unpacking")
+	defer progress.Done()
+	total := int64(0)
+	if f, ok := in.(*os.File); ok {
+		if st, err := f.Stat(); err == nil && st.Mode().IsRegular() {
+			total = st.Size()
+		}
+	}
+	r := &counting{ctx: ctx, r: in, tell: func(n int64) { progress.Set(n, total, "") }}
+	_, _, err := archive.Extract(ctx, r, dir, nil)
+	if err == nil {
+		return nil
+	}
+	// A dump that is damaged in several places has an error for each.
+	for _, damage := range damages(err) {
+		place := damage.Entry
+		if place == "" {
+			place = v.shown
+		}
+		v.found(place, damage.Reason)
+	}
+	return fmt.Errorf("verify %s: %w", v.shown, err)
+}
+
+func damages(err error) []*archive.DamageError {
+	var many interface{ Unwrap() []error }
+	if errors.As(err, &many) {
+		var all []*archive.DamageError
+		for _, e := range many.Unwrap() {
+			all = append(all, damages(e)...)
+		}
+		return all
+	}
+	if d, ok := errors.AsType[*archive.DamageError](err); ok {
+		return []*archive.DamageError{d}
+	}
+	return nil
+}
+
+func (v *verification) dir(ctx context.Context, dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("list the unpacked dump: %w", err)
+	}
+	for _, e := range entries {
+		switch e.Name() {
+		case "wal", "wbl":
+			v.raw = true
+			continue
+		case "chunks_head":
+			continue
+		}
+		v.blocks++
+		stats, err := block.Verify(ctx, filepath.Join(dir, e.Name()), func(f block.Finding) {
+			v.found(f.Block+": "+f.Place, f.Problem)
+		})
+		if err != nil {
+			return err
+		}
+		v.stats.Series += stats.Series
+		v.stats.Samples += stats.Samples
+		v.stats.Chunks += stats.Chunks
+		v.stats.Unknown += stats.Unknown
+	}
+	if !v.raw {
+		return nil
+	}
+	return v.rawHead(ctx, dir)
+}
+
+// rawHead reads the logs to their end. On a live data dir a log may end within a
+// record; in a dump it was cut at one, so anything behind it is a finding.
+func (v *verification) rawHead(ctx context.Context, dir string) (err error) {
+	d, err := datadir.Open(ctx, dir, datadir.Options{
+		Head: datadir.RawHead, Wanted: func(datadir.Meta) bool { return false }, Logger: v.logger(),
+	})
+	if err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		v.found("head", strings.TrimPrefix(err.Error(), dir+"/"))
+		return nil
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	for _, records := range []iter.Seq2[[]byte, error]{d.Head.Records(ctx), d.Head.OutOfOrderRecords(ctx)} {
+		for _, err := range records {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if torn, ok := errors.AsType[*datadir.TornError](err); ok {
+				v.found(torn.File, fmt.Sprintf("cannot be read from byte %d on: %v", torn.Offset, torn.Err))
+				break
+			}
+			if err != nil {
+				return fmt.Errorf("verify the head's logs: %w", err)
+			}
+			v.records++
+		}
+	}
+	for _, files := range [][]*datadir.File{d.Head.WAL, d.Head.WBL, d.Head.Chunks} {
+		for _, f := range files {
+			fi, err := os.Stat(filepath.Join(dir, filepath.FromSlash(f.Name)))
+			if err != nil {
+				return fmt.Errorf("verify the head's files: %w", err)
+			}
+			if fi.Size() > f.Size {
+				v.found(f.Name, fmt.Sprintf("%d bytes behind its last record, at byte %d", fi.Size()-f.Size, f.Size))
+			}
+		}
+	}
+	return nil
+}
