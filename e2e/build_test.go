@@ -1,0 +1,116 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// binaries are built once for all tests.
+type binaries struct {
+	once       sync.Once
+	err        error
+	prometheus string
+	promdump   string
+	dir        string // of promdump, removed at the end
+}
+
+var built binaries
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if built.dir != "" {
+		os.RemoveAll(built.dir)
+	}
+	os.Exit(code)
+}
+
+func binary(t *testing.T) *binaries {
+	t.Helper()
+	built.once.Do(func() { built.err = built.build() })
+	if built.err != nil {
+		t.Fatal(built.err)
+	}
+	return &built
+}
+
+func (b *binaries) build() error {
+	version, err := run("go", "list", "-m", "-f", "{{.Version}}", "github.com/prometheus/prometheus")
+	if err != nil {
+		return err
+	}
+	dir, err := cache(strings.TrimSpace(version))
+	if err != nil {
+		return err
+	}
+	b.prometheus = filepath.Join(dir, "prometheus")
+	for _, name := range []string{"prometheus", "promtool"} {
+		bin := filepath.Join(dir, name)
+		if _, err := os.Stat(bin); err == nil {
+			continue
+		}
+		// Under another name first: a build that is cut off must not be taken for
+		// one that is done.
+		tmp := fmt.Sprintf("%s.%d", bin, os.Getpid())
+		if _, err := run("go", "build", "-tags", "remove_all_sd", "-o", tmp, "github.com/prometheus/prometheus/cmd/"+name); err != nil {
+			return err
+		}
+		if err := os.Rename(tmp, bin); err != nil {
+			return err
+		}
+	}
+	if b.dir, err = os.MkdirTemp("", "promdump-e2e-"); err != nil {
+		return err
+	}
+	b.promdump = filepath.Join(b.dir, "promdump")
+	cmd := exec.Command("go", "build", "-o", b.promdump, "./cmd/promdump")
+	cmd.Dir = ".."
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build promdump: %w\n%s", err, out)
+	}
+	return nil
+}
+
+func cache(version string) (string, error) {
+	user, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(user, "promdump-e2e", version)
+	return dir, os.MkdirAll(dir, 0o777)
+}
+
+func run(name string, args ...string) (string, error) {
+	cmd := exec.Command(name, args...)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, stderr.String())
+	}
+	return string(out), nil
+}
+
+// promdump runs the command and fails the test unless it exits 0.
+func promdump(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(binary(t).promdump, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("promdump %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// missing skips a test loudly, or fails it where env says that it must run.
+func missing(t *testing.T, env, format string, args ...any) {
+	t.Helper()
+	why := fmt.Sprintf(format, args...)
+	if os.Getenv(env) == "1" {
+		t.Fatalf("%s, and %s=1", why, env)
+	}
+	t.Skipf("SKIPPED, proves nothing here: %s (%s=1 makes this an error)", why, env)
+}

@@ -1,0 +1,105 @@
+package e2e
+
+import (
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/promdump/promdump/internal/tsdbtest"
+	"github.com/promdump/promdump/internal/wire"
+)
+
+// A living server is dumped again and again while it scrapes, receives samples
+// in and out of order, cuts head chunks, truncates its logs and compacts. Each
+// dump must hold what the server itself answers, no more and no less.
+func TestSoak(t *testing.T) {
+	limit := 30 * time.Second
+	if v := os.Getenv("PROMDUMP_E2E_SOAK"); v != "" {
+		var err error
+		if limit, err = time.ParseDuration(v); err != nil {
+			t.Fatalf("PROMDUMP_E2E_SOAK: %v", err)
+		}
+	}
+	dir := t.TempDir()
+	s := start(t, dir, serverOptions{target: target(t), window: "1m", args: quick})
+	begin := time.Now().UnixMilli()
+	w := send(t, s)
+	if !poll(60*time.Second, func() bool { return len(blocks(t, dir)) >= 2 }) {
+		t.Fatal("the server makes no blocks")
+	}
+	r := rand.New(rand.NewPCG(1, 1))
+	dumps, bad, samples := 0, 0, 0
+	names := map[string]bool{} // of blocks that were there: how much it compacted
+	for end := time.Now().Add(limit); time.Now().Before(end); dumps++ {
+		for _, b := range blocks(t, dir) {
+			names[b] = true
+		}
+		if n, ok := soakOnce(t, s, w, r, dumps, begin); !ok {
+			bad++
+		} else {
+			samples += n
+		}
+	}
+	w.end(t)
+	t.Logf("%d dumps, %d of them wrong, %d samples compared; the server had %d different blocks meanwhile", dumps, bad, samples, len(names))
+	if dumps < 4 || samples == 0 || len(names) < 4 {
+		t.Errorf("too few to prove anything")
+	}
+}
+
+// soakOnce makes one dump and judges it.
+func soakOnce(t *testing.T, s *server, w *sender, r *rand.Rand, n int, begin int64) (samples int, ok bool) {
+	now := time.Now().UnixMilli()
+	// A scrape's samples have the time of its start and come up to 400 ms later.
+	stable := now - 4000
+	w.hold(stable + 1)
+	sel := wire.Selection{MinTime: begin, MaxTime: stable}
+	args := []string{"dump", "-d", s.dir, "--min-time", ms(begin), "--max-time", ms(now), "--compression", []string{"none", "gzip", "zstd"}[n%3]}
+	exact := false
+	switch n % 4 {
+	case 0:
+	case 1:
+		args = append(args, "--head=raw")
+	case 2, 3:
+		a, b := begin+r.Int64N(stable-begin), begin+r.Int64N(stable-begin)
+		sel.MinTime, sel.MaxTime = min(a, b), max(a, b)
+		exact = true
+		args[4], args[6] = ms(sel.MinTime), ms(sel.MaxTime)
+		if n%4 == 3 {
+			sel.Matchers = [][]wire.Matcher{{{Type: "=~", Name: "__name__", Value: "pushed.*|latency.*"}}, {{Type: "=", Name: "i", Value: "3"}}}
+			args = append(args, "--match", `{__name__=~"pushed.*|latency.*"}`, "--match", `{i="3"}`)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "dump")
+	out, err := exec.Command(binary(t).promdump, append(args, "-t", file)...).CombinedOutput()
+	if err != nil {
+		t.Errorf("dump %d: promdump %v: %v\n%s", n, args, err, out)
+		return 0, false
+	}
+	want := s.export(sel)
+	if out, err := exec.Command(binary(t).promdump, "verify", file).CombinedOutput(); err != nil {
+		t.Errorf("dump %d: verify: %v\n%s", n, err, out)
+		return 0, false
+	}
+	restored := filepath.Join(t.TempDir(), "restored")
+	if err := os.MkdirAll(restored, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(binary(t).promdump, "restore", "-d", restored, "-t", file).CombinedOutput(); err != nil {
+		t.Errorf("dump %d: restore: %v\n%s", n, err, out)
+		return 0, false
+	}
+	read := sel
+	if exact {
+		read = tsdbtest.Everything() // also what was not asked for
+	}
+	got := tsdbtest.SamplesDir(t, restored, read)
+	if diff := tsdbtest.Diff(want, got); diff != "" {
+		t.Errorf("dump %d (promdump %v) differs from what the server says:\n%s", n, args, diff)
+		return 0, false
+	}
+	return want.Count(), true
+}
