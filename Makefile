@@ -1,0 +1,55 @@
+# promdump. `make demo` first, `make test` second; the rest is for developers.
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS  = -s -w 
+BIN      = bin
+LINT     = .cache/golangci-lint
+
+.PHONY: build demo test unit servers e2e bench lint check fuzz clean
+
+build: ## bin/promdump
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/promdump ./cmd/promdump
+
+demo: build ## a small TSDB with an incident, and the main job done on it
+	@sh ./demo.sh
+
+test: unit servers ## everything that needs Go alone, the real Prometheus included
+
+unit:
+	go test -timeout 10m ./...
+
+# A module of its own: it builds a Prometheus server from its Go module.
+servers:
+	cd e2e && go test -timeout 15m ./...
+
+# Longer, and nothing may be left out. The Kubernetes part comes with the plugin.
+e2e: ## real servers under load for minutes; root on Linux
+	cd e2e && PROMDUMP_E2E_SOAK=$${PROMDUMP_E2E_SOAK:-3m} PROMDUMP_E2E_REQUIRE_OLD=1 PROMDUMP_E2E_REQUIRE_STRACE=1 go test -count=1 -timeout 25m -v -run . ./...
+
+bench: build ## speed and memory, as ratios to cat, tar and promtool
+	cd e2e && go run ./bench
+
+lint: $(LINT) ## gofmt, vet and linters, pinned in tools/go.mod
+	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo 'gofmt -w these files' >&2; exit 1; }
+	go vet ./...
+	cd e2e && go vet ./...
+	$(LINT) run ./...
+
+$(LINT): tools/go.mod tools/go.sum
+	@mkdir -p $(@D)
+	go build -C tools -o $(abspath $@) github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+FUZZTIME ?= 15s
+fuzz: ## each fuzz target for FUZZTIME
+	@set -e; go list ./... | while read -r pkg; do \
+		for f in $$(go test -list '^Fuzz' "$$pkg" | grep '^Fuzz' || true); do \
+			echo "$$pkg $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) "$$pkg" | tail -n 1; \
+		done; \
+	done
+
+check: lint build test e2e ## all that CI does
+	go mod verify
+	$(MAKE) fuzz FUZZTIME=5s
+
+clean:
+	rm -rf $(BIN) .cache

@@ -1,0 +1,35 @@
+// Package promdump is the tour of promdump in one page.
+//
+// promdump takes everything around the time of an incident out of a Prometheus
+// that you can barely reach, as one verified file that any Prometheus can load,
+// and it never harms the Prometheus it reads.
+//
+// The data goes one way:
+//
+//	data dir ─> datadir ─> slice ─> agent ─wire─> source ─> dump ─> archive ─> file
+//	            handles    plan,    one           local     series and records
+//	                       series   request                 become blocks (block)
+//
+// Left of wire is what may run in the container of a living server: it reads,
+// holds little and changes nothing. Right of it, on the user's machine, is all
+// the heavy work: building indexes, replaying the head, compressing.
+//
+//   - internal/datadir opens a data dir that Prometheus is writing to, so that
+//     what was opened stays whole whatever Prometheus does.
+//   - internal/slice decides for each block: whole, cut or skipped; it reads the
+//     selected series of a cut block and filters the head's log.
+//   - internal/wire is what is said between the two sides, as messages and as
+//     frames of bytes.
+//   - internal/agent carries out one request.
+//   - internal/source has the ways to get at data; each tells the same story, and
+//     source/sourcetest holds all of them to it.
+//   - internal/block turns series and records into blocks, and verifies blocks.
+//   - internal/archive is the dump file; docs/format.md specifies it.
+//   - internal/dump assembles what a source tells into an archive.
+//   - internal/restore puts a dump into a data dir, beside what is there.
+//   - internal/term and internal/cli are what a person sees.
+//   - internal/tsdbtest makes real TSDBs for tests; e2e tests with real servers.
+//
+// The rules that this page states about who may import whom are a test:
+// house_test.go.
+package promdump

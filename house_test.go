@@ -1,0 +1,155 @@
+package promdump_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const (
+	module = "github.com/promdump/promdump/"
+	tsdb   = "github.com/prometheus/prometheus/tsdb"
+)
+
+// go list, not the parser: what counts is what is linked.
+func list(t *testing.T, args ...string) []string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "go", append([]string{"list"}, args...)...).Output()
+	if err != nil {
+		t.Fatalf("go list %v: %v", args, err)
+	}
+	return strings.Fields(string(out))
+}
+
+// Who may import whom of ours. A package that is not named here has no place in
+// the house yet: give it one.
+var imports = map[string][]string{
+	"internal/archive":           nil,
+	"internal/wire":              nil,
+	"internal/term":              nil,
+	"internal/datadir":           nil,
+	"internal/slice":             {"datadir", "wire"},
+	"internal/agent":             {"datadir", "slice", "wire"},
+	"internal/block":             {"wire"},
+	"internal/source":            {"wire"},
+	"internal/source/local":      {"agent", "wire"},
+	"internal/source/sourcetest": {"archive", "dump", "source", "tsdbtest", "wire"},
+	"internal/dump":              {"archive", "block", "source", "wire"},
+	"internal/restore":           {"archive", "block", "source", "source/local", "wire"},
+	"internal/tsdbtest":          {"wire"},
+	"internal/tsdbtest/mktsdb":   {"tsdbtest"},
+	"internal/cli":               {"archive", "block", "dump", "restore", "source", "source/local", "term", "wire"},
+	"cmd/promdump":               {"cli"},
+	"":                           nil,
+}
+
+func TestImports(t *testing.T) {
+	for _, pkg := range list(t, "-f", `{{.ImportPath}}={{join .Imports ","}}`, "./...") {
+		path, deps, _ := strings.Cut(pkg, "=")
+		path = strings.TrimPrefix(strings.TrimPrefix(path, strings.TrimSuffix(module, "/")), "/")
+		allowed, known := imports[path]
+		if !known {
+			t.Errorf("%s has no place in the house: say in house_test.go what it may import", path)
+			continue
+		}
+		for dep := range strings.SplitSeq(deps, ",") {
+			ours, ok := strings.CutPrefix(dep, module)
+			if ok && !slices.Contains(allowed, strings.TrimPrefix(ours, "internal/")) {
+				t.Errorf("%s imports %s: data flows one way, see doc.go", path, ours)
+			}
+			if dep == tsdb && !slices.Contains([]string{"internal/block", "internal/tsdbtest", "internal/query"}, path) {
+				t.Errorf("%s imports the full TSDB: only block, query and tsdbtest know it", path)
+			}
+		}
+	}
+}
+
+// What runs in the container of a Prometheus stays small: linking the TSDB
+// itself would make it three times the size.
+func TestAgentDoesNotLinkTheTSDB(t *testing.T) {
+	for _, pkg := range []string{"datadir", "slice", "wire", "agent"} {
+		deps := list(t, "-deps", "./internal/"+pkg)
+		if len(deps) < 10 {
+			t.Fatalf("%s has %d dependencies, that can't be all", pkg, len(deps))
+		}
+		for _, dep := range deps {
+			if dep == tsdb || strings.HasPrefix(dep, "k8s.io/") || dep == "github.com/prometheus/prometheus/config" {
+				t.Errorf("%s links %s", pkg, dep)
+			}
+		}
+	}
+}
+
+// bans are calls that hide something from the reader.
+var bans = map[string]string{
+	"os.Exit":            "only main ends the program: below it an exit leaves files behind",
+	"log.Fatal":          "only main ends the program: below it an exit leaves files behind",
+	"context.Background": "a context comes from main, or Ctrl-C ends there",
+	"context.TODO":       "a context comes from main, or Ctrl-C ends there",
+	"slog.Default":       "a logger is handed in",
+}
+
+func TestSource(t *testing.T) {
+	docs := map[string]bool{}
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (d.Name() == "testdata" || d.Name() == "e2e" || d.Name() == "tools" || path != "." && strings.HasPrefix(d.Name(), ".")) {
+			return fs.SkipDir
+		}
+		if d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		fset := token.NewFileSet()
+		f, err := parser.ParseFile(fset, path, nil, parser.ParseComments)
+		if err != nil {
+			return err
+		}
+		docs[filepath.Dir(path)] = docs[filepath.Dir(path)] || f.Doc != nil && len(f.Doc.Text()) > 80
+		if n := fset.File(f.Pos()).LineCount(); n > 500 {
+			t.Errorf("%s has %d lines: a file that does not fit a reader's head is two files", path, n)
+		}
+		// Tests' own library runs in tests alone.
+		inMain := f.Name.Name == "main" || strings.HasPrefix(path, "internal/tsdbtest/") || strings.HasPrefix(path, "internal/source/sourcetest/")
+		ast.Inspect(f, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.FuncDecl:
+				if n.Recv == nil && n.Name.Name == "init" {
+					t.Errorf("%s: no init: what a program does begins in main", fset.Position(n.Pos()))
+				}
+			case *ast.SelectorExpr:
+				x, ok := n.X.(*ast.Ident)
+				if why, banned := bans[exprName(x, n)]; ok && banned && !inMain {
+					t.Errorf("%s: %s: %s", fset.Position(n.Pos()), exprName(x, n), why)
+				}
+			}
+			return true
+		})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for dir, documented := range docs {
+		if !documented {
+			t.Errorf("%s has no package documentation that would teach anything", dir)
+		}
+	}
+	if len(docs) < 12 {
+		t.Errorf("just %d packages were seen", len(docs))
+	}
+}
+
+func exprName(x *ast.Ident, sel *ast.SelectorExpr) string {
+	if x == nil {
+		return ""
+	}
+	return x.Name + "." + sel.Sel.Name
+}
