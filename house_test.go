@@ -44,8 +44,8 @@ var imports = map[string][]string{
 	"internal/restore":           {"archive", "block", "source", "source/local", "wire"},
 	"internal/tsdbtest":          {"wire"},
 	"internal/tsdbtest/mktsdb":   {"tsdbtest"},
-	"internal/cli":               {"archive", "block", "dump", "restore", "source", "source/local", "term", "wire"},
-	"cmd/promdump":               {"cli"},
+	"internal/cli":               {"archive", "block", "datadir", "dump", "restore", "source", "source/local", "term", "wire"},
+	"cmd/promdump":               {"cli", "term"},
 	"":                           nil,
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"log/slog"
 	"math"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -99,7 +100,7 @@ func newFilter(s *Selection) *filter {
 	return &filter{
 		sel: s, selected: refSet{}, sampled: refSet{}, kinds: kinds{hists: refSet{}, floats: refSet{}},
 		min: math.MaxInt64, max: math.MinInt64,
-		dec: record.NewDecoder(labels.NewSymbolTable(), nil),
+		dec: record.NewDecoder(labels.NewSymbolTable(), slog.New(slog.DiscardHandler)),
 	}
 }
 
