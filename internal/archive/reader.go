@@ -49,8 +49,9 @@ func (d *Reader) Manifest() Manifest { return d.manifest }
 func (d *Reader) readManifest() error {
 	e, err := d.header()
 	if _, ok := errors.AsType[*DamageError](err); ok && (d.s.err == nil || d.s.err == io.EOF) {
-		// It could be decompressed: some other tar, or no tar at all.
-		return fmt.Errorf("%w: %v", ErrNotDump, err)
+		// It could be decompressed: some other tar, or no tar at all. That is no
+		// damage, so the error must not match it.
+		return fmt.Errorf("%w: %s", ErrNotDump, err.Error())
 	}
 	if err != nil {
 		return err

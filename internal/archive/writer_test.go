@@ -224,7 +224,7 @@ func TestWriterOrder(t *testing.T) {
 		"file after close": func(d *Writer) error { _ = d.Close(); return d.File(ulid1+"/index", 0, strings.NewReader("")) },
 		"close twice": func(d *Writer) error {
 			if err := errors.Join(d.Manifest(Manifest{}), d.Close()); err != nil {
-				return nil
+				t.Fatal(err)
 			}
 			return d.Close()
 		},

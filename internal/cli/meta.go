@@ -182,16 +182,17 @@ func sketch(r *archive.Reader, dir string) (sizes map[string]int64, raw bool, er
 		}
 		top, rest, _ := strings.Cut(e.Name, "/")
 		path := filepath.Join(dir, filepath.FromSlash(e.Name))
-		switch {
-		case top == "wal" || top == "wbl":
+		switch top {
+		case "wal", "wbl":
 			raw = true
 			err = unpack(r, path)
-		case top == "chunks_head": // the logs say the same
+		case "chunks_head": // the logs say the same
 		default:
 			sizes[top] += e.Size
-			if rest == "meta.json" {
+			switch rest {
+			case "meta.json":
 				err = unpack(r, path)
-			} else if rest == "index" {
+			case "index":
 				// A block without an index is none; nobody looks into it.
 				err = unpack(strings.NewReader(""), path)
 			}

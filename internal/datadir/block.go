@@ -97,7 +97,7 @@ func openBlock(dir, name string, wanted func(Meta) bool) (_ *Block, err error) {
 	b := &Block{}
 	defer func() {
 		if err != nil {
-			closeAll(b.Files)
+			err = errors.Join(err, closeAll(b.Files))
 		}
 	}()
 	meta, err := openFile(dir, name+"/meta.json")

@@ -1,6 +1,7 @@
 package restore
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -179,7 +180,7 @@ func (p *Plan) weighSpace() error {
 	} else if !same {
 		need = p.Bytes()
 	}
-	if err, ok := noRoom(dir, free, size, need).(*RefusedError); ok {
+	if err, ok := errors.AsType[*RefusedError](noRoom(dir, free, size, need)); ok {
 		p.Refusals = append(p.Refusals, err.Refusals...)
 	}
 	return nil

@@ -20,11 +20,11 @@ import (
 // pods, in the order of their labels. The state of each series goes on from one
 // block to the next.
 type cluster struct {
-	scale         Scale
-	metrics       []metric
-	spaces, pods  int
-	series        []state
-	interval, end int64
+	scale        Scale
+	metrics      []metric
+	spaces, pods int
+	series       []state
+	interval     int64
 }
 
 type shape uint8

@@ -242,7 +242,10 @@ func (k Kind) cancel(t *testing.T) {
 			t.Fatalf("cancelled after message %d of %d: the story stopped without an error", stop+1, total)
 		}
 		// Leaving the loop is no error and leaves nothing open.
-		for msg := range src.Read(t.Context(), all) {
+		for msg, err := range src.Read(t.Context(), all) {
+			if err != nil {
+				t.Fatal(err)
+			}
 			drain(t, msg)
 			break
 		}
