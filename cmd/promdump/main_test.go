@@ -41,10 +41,7 @@ func TestScripts(t *testing.T) {
 			return os.Mkdir(filepath.Join(e.WorkDir, "tmp"), 0o777)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			// tsdb DIR [all|blocks|head|logs]: a small real data dir, or a part of it.
-			// logs is without chunks_head: a few late samples of the generated data are
-			// in no log that a server still reads, and these scripts are about the
-			// command line, not about what is in a head.
+			// tsdb DIR [all|blocks|head]: a small real data dir, or a part of it.
 			"tsdb": func(ts *testscript.TestScript, _ bool, args []string) {
 				dir := ts.MkAbs(args[0])
 				ts.Check(tsdbtest.CopyDir(dir, data))
@@ -53,8 +50,7 @@ func TestScripts(t *testing.T) {
 				ts.Check(err)
 				for _, e := range entries {
 					block := len(e.Name()) == 26
-					chunks := e.Name() == "chunks_head"
-					if kind == "blocks" && !block || kind == "head" && block || kind == "logs" && chunks {
+					if kind == "blocks" && !block || kind == "head" && block {
 						ts.Check(os.RemoveAll(filepath.Join(dir, e.Name())))
 					}
 				}

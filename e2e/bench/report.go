@@ -21,6 +21,7 @@ type way struct {
 type task struct {
 	name  string
 	ways  []*way // the first one is what the others are compared with
+	apart bool   // the ways do different things: there is no ratio
 	setup func(ctx context.Context) error
 	judge func(t *task) []verdict
 }
@@ -50,15 +51,22 @@ func (w *way) median(of func(cost) float64) float64 {
 
 func (w *way) wall() float64 { return w.median(func(c cost) float64 { return c.Wall }) }
 func (w *way) cpu() float64  { return w.median(func(c cost) float64 { return c.CPU }) }
-func (w *way) rss() float64  { return w.median(func(c cost) float64 { return float64(c.RSS) }) / (1 << 20) }
-func (w *way) heap() float64 { return w.median(func(c cost) float64 { return float64(c.Heap) }) / (1 << 20) }
-func (w *way) out() float64  { return w.median(func(c cost) float64 { return float64(c.Out) }) / 1e6 }
+func (w *way) rss() float64 {
+	return w.median(func(c cost) float64 { return float64(c.RSS) }) / (1 << 20)
+}
+func (w *way) heap() float64 {
+	return w.median(func(c cost) float64 { return float64(c.Heap) }) / (1 << 20)
+}
+func (w *way) out() float64 { return w.median(func(c cost) float64 { return float64(c.Out) }) / 1e6 }
 
 // ratio of the walls, run by run: a machine that is slow for a while is slow for
 // both.
 func (w *way) ratio(to *way) float64 {
+	if len(w.took) != len(to.took) {
+		return w.wall() / to.wall()
+	}
 	var all []float64
-	for i := range min(len(w.took), len(to.took)) {
+	for i := range w.took {
 		all = append(all, w.took[i].Wall/to.took[i].Wall)
 	}
 	return median(all)
@@ -87,8 +95,8 @@ func (t *task) run(ctx context.Context, runs int, log io.Writer) error {
 	return nil
 }
 
-// print writes the tables of all tasks that have run.
-func print(out io.Writer, tasks []*task) {
+// tables writes the tables of all tasks that have run.
+func tables(out io.Writer, tasks []*task) {
 	fmt.Fprintln(out, "\n| task | way | wall s | ratio | CPU s | peak RSS MiB | Go heap MiB | output MB |")
 	fmt.Fprintln(out, "|---|---|---:|---:|---:|---:|---:|---:|")
 	for _, t := range tasks {
@@ -97,7 +105,11 @@ func print(out io.Writer, tasks []*task) {
 			if i > 0 {
 				name = ""
 			}
-			fmt.Fprintf(out, "| %s | %s | %.3f | %.2f | %.2f | %.0f | %s | %s |\n", name, w.name, w.wall(), w.ratio(t.ways[0]), w.cpu(), w.rss(), optional(w.heap()), optional(w.out()))
+			ratio := ""
+			if !t.apart {
+				ratio = fmt.Sprintf("%.2f", w.ratio(t.ways[0]))
+			}
+			fmt.Fprintf(out, "| %s | %s | %.3f | %s | %.2f | %.0f | %s | %s |\n", name, w.name, w.wall(), ratio, w.cpu(), w.rss(), optional(w.heap()), optional(w.out()))
 		}
 	}
 	fmt.Fprintln(out, "\n| task | bar | measured | |")

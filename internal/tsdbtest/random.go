@@ -85,8 +85,13 @@ func (d *TSDB) fill(ctx context.Context) error {
 	if err := f.play(ctx, first, second); err != nil {
 		return err
 	}
-	if err := f.deleteSome(ctx, first, second); err != nil {
-		return err
+	// Nothing that a head chunk has out of order: those chunks outlive their
+	// compaction, and after a restart Prometheus serves from them what was deleted
+	// in the block. What is right would be a matter of taste.
+	if to := f.oldest(); to > first {
+		if err := f.deleteSome(ctx, first, to); err != nil {
+			return err
+		}
 	}
 	if err := d.Close(); err != nil {
 		return err
@@ -101,11 +106,8 @@ func (d *TSDB) fill(ctx context.Context) error {
 	if err := f.deleteSome(ctx, second, f.ticks-1); err != nil {
 		return err
 	}
-	// In blocks, after the last compaction, which carries deletions out. Not of
-	// out-of-order samples of the head older than its in-order ones: after a restart
-	// Prometheus serves those again, so what is right would be a matter of taste.
-	oldest := min(f.db.Head().MinOOOTime(), f.db.Head().MinTime())
-	if err := f.deleteSome(ctx, 0, int((oldest-f.MinTime)/f.opts.Interval.Milliseconds())-1); err != nil {
+	// In blocks, after the last compaction, which carries deletions out.
+	if err := f.deleteSome(ctx, 0, f.oldest()); err != nil {
 		return err
 	}
 	if err := f.emptySeries(ctx); err != nil {
@@ -114,6 +116,12 @@ func (d *TSDB) fill(ctx context.Context) error {
 	d.db.ForceHeadMMap()
 	f.noteBorders()
 	return nil
+}
+
+// oldest is the last tick before everything that the head has, also out of order.
+func (f *filler) oldest() int {
+	oldest := min(f.db.Head().MinOOOTime(), f.db.Head().MinTime())
+	return int((oldest-f.MinTime)/f.opts.Interval.Milliseconds()) - 1
 }
 
 func (f *filler) time(tick int) int64 {
