@@ -95,13 +95,11 @@ func (h *Head) cut() error {
 		if f == nil {
 			continue
 		}
-		r := newSegmentReader(f, true)
-		for r.next() {
+		size, err := wholeRecords(f)
+		if err != nil {
+			return fmt.Errorf("find the end of %s: %w", f.Name, err)
 		}
-		if r.err != nil {
-			return r.err
-		}
-		f.Size = r.whole
+		f.Size = size
 	}
 	if n := len(h.Chunks); n > 0 {
 		last := h.Chunks[n-1]
@@ -133,7 +131,7 @@ func wholeChunks(f *File) (int64, error) {
 		return 0, ignoreEOF(err)
 	}
 	whole := int64(chunksHeaderSize)
-	sum := crc32.New(crc32.MakeTable(crc32.Castagnoli))
+	sum := crc32.New(castagnoli)
 	for {
 		head, err := r.Peek(chunkHeaderSize + binary.MaxVarintLen32)
 		if err != nil && len(head) <= chunkHeaderSize {

@@ -3,14 +3,18 @@ package datadir
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"iter"
 
 	"github.com/prometheus/prometheus/tsdb/wlog"
 )
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Wider than a page, so that a page costs one read at most.
 const readAhead = 256 << 10
@@ -96,4 +100,53 @@ func (r *segmentReader) next() bool {
 		r.err = &TornError{File: r.f.Name, Offset: r.whole, Err: err}
 	}
 	return false
+}
+
+// A segment is a row of pages, a page a row of fragments, each behind a header
+// of type, length and checksum (tsdb/docs/format/wal.md). A record is one full
+// fragment, or a first, some middle and a last one.
+const (
+	pageSize     = 32 << 10
+	fragmentHead = 1 + 2 + 4
+	fragmentType = 1<<3 - 1 // the bits above say how the record is compressed
+
+	fullFragment   = 1
+	firstFragment  = 2
+	middleFragment = 3
+	lastFragment   = 4
+)
+
+// wholeRecords is the size of f up to the end of the last record before anything
+// that is none, in bytes. It looks at checksums and not into records.
+func wholeRecords(f *File) (int64, error) {
+	pages := make([]byte, 16*pageSize)
+	var whole int64
+	inside := false // a record that has begun and not ended
+	for at := int64(0); at < f.Size; at += int64(len(pages)) {
+		n, err := f.ReadAt(pages[:min(int64(len(pages)), f.Size-at)], at)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return 0, err
+		}
+		for off := 0; off < n; off += pageSize {
+			page := pages[off:min(off+pageSize, n)]
+			for pos := 0; pos < len(page) && page[pos] != 0; {
+				if len(page)-pos < fragmentHead {
+					return whole, nil
+				}
+				kind, size := page[pos]&fragmentType, int(binary.BigEndian.Uint16(page[pos+1:]))
+				sum := binary.BigEndian.Uint32(page[pos+3:])
+				if pos += fragmentHead; len(page)-pos < size || crc32.Checksum(page[pos:pos+size], castagnoli) != sum {
+					return whole, nil
+				}
+				if kind < fullFragment || kind > lastFragment || inside != (kind == middleFragment || kind == lastFragment) {
+					return whole, nil
+				}
+				inside = kind == firstFragment || kind == middleFragment
+				if pos += size; !inside {
+					whole = at + int64(off+pos)
+				}
+			}
+		}
+	}
+	return whole, nil
 }
