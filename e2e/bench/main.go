@@ -95,12 +95,12 @@ func run(ctx context.Context) (err error) {
 	}
 
 	tasks := map[string]func() []*task{
+		"large": func() []*task { return b.large(*dir) },
 		"whole": b.whole, "compressed": b.compressed, "slice": b.slice, "namespace": b.namespace,
 		"agent": b.agentMemory, "head": b.head, "restore": b.restore,
 	}
 	order := []string{"whole", "compressed", "slice", "namespace", "agent", "head", "restore"}
 	if *large {
-		tasks["large"] = func() []*task { return b.large(*dir) }
 		order = append(order, "large")
 	}
 	if *only != "" {
@@ -110,7 +110,7 @@ func run(ctx context.Context) (err error) {
 	for _, name := range order {
 		these, ok := tasks[name]
 		if !ok {
-			return fmt.Errorf("no task %q (large needs -large)", name)
+			return fmt.Errorf("no task %q", name)
 		}
 		for _, t := range these() {
 			if err := warm(b.data); err != nil {

@@ -55,6 +55,7 @@ func (a *app) checkOutput(name string) error {
 // dataDir is where nothing may be written.
 func (a *app) openOutput(name, dataDir string) (*output, error) {
 	if name == "-" {
+		widen(a.Out)
 		return &output{Writer: a.Out, name: "stdout"}, nil
 	}
 	final := name

@@ -8,10 +8,11 @@ import (
 )
 
 const (
-	// A read that goes on where the last one ended takes this much at once, one
-	// elsewhere takes what is asked for and a little more.
-	sequentialRead = 256 << 10
+	// A read elsewhere takes what is asked for and a little more. Each read that
+	// goes on where the last one ended takes twice as much as that, up to a bound:
+	// places that are wanted often lie beside each other without being a row.
 	randomRead     = 4 << 10
+	sequentialRead = 256 << 10
 
 	// A jump of less than this is still taken as going on: reading over it is
 	// cheaper than another read.
@@ -20,9 +21,10 @@ const (
 
 // window is a piece of a file in memory.
 type window struct {
-	f   *datadir.File
-	off int64
-	buf []byte // valid until the next call of at
+	f    *datadir.File
+	off  int64
+	buf  []byte // valid until the next call of at
+	step int    // size of the last read, if it is the first or went on from another
 }
 
 func (w *window) end() int64 { return w.off + int64(len(w.buf)) }
@@ -42,10 +44,13 @@ func (w *window) at(off int64, n int) ([]byte, error) {
 }
 
 func (w *window) move(off int64, n int) error {
-	size := max(n, randomRead)
-	if len(w.buf) > 0 && off >= w.off && off < w.end()+nearby {
-		size = max(n, sequentialRead)
+	if off >= w.off && off < w.end()+nearby {
+		w.step = min(2*w.step, sequentialRead)
+	} else {
+		w.step = 0
 	}
+	w.step = max(w.step, randomRead)
+	size := max(n, w.step)
 	size = int(min(int64(size), w.f.Size-off))
 	if cap(w.buf) < size {
 		w.buf = make([]byte, size)
