@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -75,11 +76,15 @@ func soakOnce(t *testing.T, s *server, w *sender, r *rand.Rand, n int, begin int
 	}
 	file := filepath.Join(t.TempDir(), "dump")
 	out, err := exec.Command(binary(t).promdump, append(args, "-t", file)...).CombinedOutput()
+	want := s.export(sel)
 	if err != nil {
-		t.Errorf("dump %d: promdump %v: %v\n%s", n, args, err, out)
+		// A range of some milliseconds can be empty; it must not be called so if not.
+		if want.Count() == 0 && strings.Contains(string(out), "nothing is selected") {
+			return 0, true
+		}
+		t.Errorf("dump %d: promdump %v: %v, the server has %d samples\n%s", n, args, err, want.Count(), out)
 		return 0, false
 	}
-	want := s.export(sel)
 	if out, err := exec.Command(binary(t).promdump, "verify", file).CombinedOutput(); err != nil {
 		t.Errorf("dump %d: verify: %v\n%s", n, err, out)
 		return 0, false
