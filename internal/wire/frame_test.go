@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -114,6 +115,32 @@ func TestFileThatIsShorterThanItSaid(t *testing.T) {
 	err := w.Write(&File{Name: "index", Size: 5, Body: strings.NewReader("abc")})
 	if !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Fatalf("got %v", err)
+	}
+}
+
+// A file's bytes are as many as it said, and nothing comes between them.
+func TestFileWithOtherBytes(t *testing.T) {
+	for what, after := range map[string]func(w *Writer) error{
+		"more bytes":   func(w *Writer) error { return w.frame(kindData, []byte("abcd")) },
+		"another kind": func(w *Writer) error { return w.Write(&End{}) },
+		"a failure":    func(w *Writer) error { return w.Fail(Failure{Text: "gone"}) },
+	} {
+		var buf bytes.Buffer
+		w, _ := NewWriter(&buf)
+		head := binary.AppendUvarint(appendString(nil, "index"), 3)
+		if err := errors.Join(w.frame(kindFile, head), after(w), w.Flush()); err != nil {
+			t.Fatal(err)
+		}
+		m, err := NewReader(&buf).Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = io.ReadAll(m.(*File).Body)
+		_, damaged := errors.AsType[*FrameError](err)
+		_, failed := errors.AsType[*Failure](err)
+		if want := what == "a failure"; failed != want || damaged == want {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 }
 
