@@ -222,7 +222,7 @@ func (a *assembler) block(msg wire.Message) (err error) {
 		}
 		a.cut = nil
 		a.finishPart(a.planned(a.cutting))
-		return a.add(built)
+		return a.add(built, a.cutting)
 	}
 	return nil
 }
@@ -255,7 +255,7 @@ func (a *assembler) headPart(msg wire.Message) (err error) {
 		a.head = nil
 		a.finishPart(a.report.Plan.Head.Bytes)
 		for _, b := range built {
-			if err := a.add(b); err != nil {
+			if err := a.add(b, "head"); err != nil {
 				return err
 			}
 		}
@@ -263,13 +263,14 @@ func (a *assembler) headPart(msg wire.Message) (err error) {
 	return nil
 }
 
-// add writes a built block, and removes it from the staging directory.
-func (a *assembler) add(b *block.Built) error {
+// add writes a block that was built of origin, and removes it from the staging
+// directory.
+func (a *assembler) add(b *block.Built, origin string) error {
 	if b == nil {
 		return nil
 	}
 	ulid := b.Meta.ULID.String()
-	a.spec.Logger.Debug("built block", "ulid", ulid, "origin", a.cutting, "series", b.Meta.Stats.NumSeries, "samples", b.Meta.Stats.NumSamples)
+	a.spec.Logger.Debug("built block", "ulid", ulid, "origin", origin, "series", b.Meta.Stats.NumSeries, "samples", b.Meta.Stats.NumSamples)
 	w, err := a.writer()
 	if err != nil {
 		return err
