@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -380,5 +381,72 @@ func eachChunk(t *testing.T, b *Built, visit func(series string, m chunks.Meta, 
 			}
 			visit(lb.Labels().String(), m, i == len(metas)-1)
 		}
+	}
+}
+
+// How many shards there are does not show in the blocks, and none of them stays.
+func TestHeadShards(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
+	var records [][]byte
+	for ref := range chunks.HeadSeriesRef(100) {
+		records = append(records, seriesRecord(ref+1))
+	}
+	for at := range int64(50) {
+		var samples []record.RefSample
+		for ref := range chunks.HeadSeriesRef(100) {
+			samples = append(samples, record.RefSample{Ref: ref + 1, T: at * 1000, V: float64(at) * float64(ref)})
+		}
+		records = append(records, floatsRecord(plain, samples...))
+	}
+	late := floatsRecord(plain, record.RefSample{Ref: 7, T: 2500, V: 1}, record.RefSample{Ref: 99, T: 1500, V: 2}, record.RefSample{Ref: 5000, T: 1, V: 1})
+	before := runtime.NumGoroutine()
+	names := map[string]bool{}
+	for _, n := range []int{1, 2, 3, 8} {
+		runtime.GOMAXPROCS(n)
+		h, err := NewHeadBuilder(HeadSpec{Parent: t.TempDir(), MaxTime: 1e6, BlockRange: 20_000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := min(n, maxShards); len(h.shards) != want {
+			t.Errorf("%d processors: %d shards, want %d", n, len(h.shards), want)
+		}
+		for _, rec := range records {
+			feed(t, h, wire.WAL, [][]byte{rec})
+		}
+		feed(t, h, wire.WBL, [][]byte{late})
+		built, err := h.Finish(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := ""
+		var samples uint64
+		for _, b := range built {
+			all += b.Meta.ULID.String() + " " // it is of the content
+			samples += b.Meta.Stats.NumSamples
+		}
+		names[all] = true
+		if samples != 100*50+2 || len(built) != 3 || h.Ignored() != (HeadIgnored{UnknownSeries: 1}) {
+			t.Errorf("%d processors: %d samples in %d blocks, ignored %+v", n, samples, len(built), h.Ignored())
+		}
+		// A builder that is given up in the middle of its work.
+		if h, err = NewHeadBuilder(HeadSpec{Parent: t.TempDir(), MaxTime: 1e6}); err != nil {
+			t.Fatal(err)
+		}
+		feed(t, h, wire.WAL, records)
+		if err := h.Discard(); err != nil {
+			t.Error(err)
+		}
+	}
+	if len(names) != 1 {
+		t.Errorf("the blocks depend on the number of processors: %v", names)
+	}
+	for range 100 {
+		if runtime.NumGoroutine() <= before {
+			return
+		}
+		runtime.Gosched()
+	}
+	if n := runtime.NumGoroutine(); n > before {
+		t.Errorf("%d goroutines were left behind", n-before)
 	}
 }

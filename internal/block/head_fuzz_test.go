@@ -46,9 +46,15 @@ func TestHeadMalformed(t *testing.T) {
 					t.Error(err)
 				}
 			}()
-			err = h.Records(&wire.Records{Log: wire.WAL, Records: [][]byte{c.rec}})
+			// The shards take records while we go on, so the error may come later.
+			if err = h.Records(&wire.Records{Log: wire.WAL, Records: [][]byte{c.rec}}); err == nil {
+				_, err = h.Finish(context.Background())
+			}
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("error %v, want one with %q", err, c.want)
+			}
+			if err := h.Records(&wire.Records{Log: wire.WAL}); err == nil {
+				t.Error("more records after an error")
 			}
 			if _, err := h.Finish(context.Background()); err == nil {
 				t.Error("finished after an error")

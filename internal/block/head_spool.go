@@ -71,7 +71,7 @@ var _ chunkSink = (*spoolSink)(nil)
 
 // spoolSink takes the finished chunks of one series.
 type spoolSink struct {
-	b      *HeadBuilder
+	b      *headShard
 	series *headSeries
 }
 
