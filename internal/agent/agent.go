@@ -84,6 +84,9 @@ func (r *reading) read(ctx context.Context, path string, req wire.Request, log *
 			return err
 		}
 		r.end.Blocks++
+		if err := b.Close(); err != nil {
+			return fmt.Errorf("close block %s: %w", plan.Blocks[i].ULID, err)
+		}
 	}
 	switch req.Head {
 	case wire.HeadBlock:

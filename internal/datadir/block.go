@@ -93,6 +93,20 @@ func (b *Block) Chunks() []*File {
 	return files
 }
 
+// Close closes the block's files before the data dir is closed: as long as they
+// are open, a block that Prometheus deletes keeps its space on the disk.
+func (b *Block) Close() error {
+	files := b.Files
+	b.Files = nil
+	return closeAll(files)
+}
+
+// brokenError is about what is in a block, not about getting at it.
+type brokenError struct{ err error }
+
+func (e *brokenError) Error() string { return e.err.Error() }
+func (e *brokenError) Unwrap() error { return e.err }
+
 func openBlock(dir, name string, wanted func(Meta) bool) (_ *Block, err error) {
 	b := &Block{}
 	defer func() {
@@ -102,7 +116,7 @@ func openBlock(dir, name string, wanted func(Meta) bool) (_ *Block, err error) {
 	}()
 	meta, err := openFile(dir, name+"/meta.json")
 	if errors.Is(err, errChanged) && exists(filepath.Join(dir, name)) {
-		return nil, errors.New("it has no meta.json")
+		return nil, &brokenError{errors.New("it has no meta.json")}
 	}
 	if err != nil {
 		return nil, err
@@ -113,10 +127,10 @@ func openBlock(dir, name string, wanted func(Meta) bool) (_ *Block, err error) {
 		return nil, fmt.Errorf("read meta.json: %w", err)
 	}
 	if b.Meta, err = ParseMeta(buf); err != nil {
-		return nil, err
+		return nil, &brokenError{err}
 	}
 	if b.Meta.ULID != name {
-		return nil, fmt.Errorf("meta.json names another block: %s", b.Meta.ULID)
+		return nil, &brokenError{fmt.Errorf("meta.json names another block: %s", b.Meta.ULID)}
 	}
 	chunks, err := segments(dir, name+"/chunks")
 	if err != nil {

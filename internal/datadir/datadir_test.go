@@ -304,6 +304,71 @@ func TestTornRecordInTheMiddleIsAnError(t *testing.T) {
 	}
 }
 
+// A server that died within a record and was started again has an empty segment
+// behind the torn one, until it has repaired that.
+func TestTornTailBeforeAnEmptySegment(t *testing.T) {
+	dir := t.TempDir()
+	recs := writeLog(t, filepath.Join(dir, "wal"), 20, 9000)
+	names, _ := segments(dir, "wal")
+	last := filepath.Join(dir, names[len(names)-1])
+	f, err := openFile(dir, names[len(names)-1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.f.Close()
+	whole, err := wholeRecords(f) // zeros follow
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(last, whole-10); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(wlog.SegmentName(filepath.Join(dir, "wal"), len(names)), nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []HeadFiles{LogOnly, RawHead} {
+		d := mustOpen(t, dir, Options{Head: want})
+		got, err := read(t, &d.Head)
+		if err != nil || !slices.EqualFunc(got, recs[:len(recs)-1], bytes.Equal) {
+			t.Errorf("%v: %d records of %d, %v", want, len(got), len(recs)-1, err)
+		}
+	}
+}
+
+// A log that is just being repaired lacks a segment. It is looked at again.
+func TestRepairUnderWay(t *testing.T) {
+	dir := t.TempDir()
+	writeLog(t, filepath.Join(dir, "wal"), 20, 9000)
+	if err := os.WriteFile(filepath.Join(dir, "wal", "00000009.repair"), []byte("x"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := open(dir, Options{Head: LogOnly, Logger: quiet}, false); !errors.Is(err, errChanged) {
+		t.Errorf("got %v", err)
+	}
+	mustOpen(t, dir, Options{Head: LogOnly}).Close() // of a server that died in its repair
+}
+
+// A block that we cannot get at is an error; only one that is none is left out.
+func TestBlockThatCannotBeRead(t *testing.T) {
+	dir := t.TempDir()
+	id := writeBlock(t, dir, 0, 10)
+	index := filepath.Join(dir, id, "index")
+	if err := os.Remove(index); err != nil {
+		t.Fatal(err)
+	}
+	d := mustOpen(t, dir, Options{})
+	if len(d.Broken) != 1 || len(d.Blocks) != 0 {
+		t.Errorf("without an index: %d broken, %d blocks", len(d.Broken), len(d.Blocks))
+	}
+	// Permissions do not count for root; a directory cannot be read as a file by anyone.
+	if err := os.Mkdir(index, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(t.Context(), dir, Options{Logger: quiet}); err == nil || errors.Is(err, errChanged) {
+		t.Errorf("with an index that cannot be read: %v", err)
+	}
+}
+
 // A file that grows while it is read does not grow for us.
 func TestGrowingFile(t *testing.T) {
 	dir := t.TempDir()

@@ -108,7 +108,7 @@ func open(path string, o Options, last bool) (_ *Dir, err error) {
 			d.Close()
 		}
 	}()
-	if err := d.Head.open(path, o.Head); err != nil {
+	if err := d.Head.open(path, o.Head, last); err != nil {
 		return nil, err
 	}
 	before, err := blockNames(path)
@@ -117,14 +117,20 @@ func open(path string, o Options, last bool) (_ *Dir, err error) {
 	}
 	for _, name := range before {
 		b, err := openBlock(path, name, o.Wanted)
-		switch {
-		case errors.Is(err, errChanged):
-			return nil, err
-		case err != nil:
-			d.Broken = append(d.Broken, Broken{ULID: name, Err: err})
-		default:
+		if err == nil {
 			d.Blocks = append(d.Blocks, b)
+			continue
 		}
+		// What we may not read, or what the disk does not give, is no broken block:
+		// Prometheus may well serve it.
+		_, broken := errors.AsType[*brokenError](err)
+		if last && errors.Is(err, errChanged) && exists(filepath.Join(path, name)) {
+			broken = true // a file of it is missing for good
+		}
+		if !broken {
+			return nil, err
+		}
+		d.Broken = append(d.Broken, Broken{ULID: name, Err: err})
 	}
 	// The open files are whole already. This catches what a listing itself can
 	// miss while entries are renamed under it.

@@ -39,7 +39,7 @@ func (h *Head) close() error {
 
 // open opens the head chunks before the logs: a log that is younger than the
 // chunks has all of their samples that still count, an older one may not.
-func (h *Head) open(dir string, want HeadFiles) error {
+func (h *Head) open(dir string, want HeadFiles, last bool) error {
 	h.MinValidTime = math.MinInt64
 	if want == NoHead {
 		return nil
@@ -67,8 +67,8 @@ func (h *Head) open(dir string, want HeadFiles) error {
 	if err != nil {
 		return err
 	}
+	h.lastWAL = lastWritten(wal)
 	if len(wal) > 0 {
-		h.lastWAL = wal[len(wal)-1]
 		// The first segment after a checkpoint is the next one. If it isn't, segments
 		// were dropped between our looks at the directory.
 		if n, _ := strconv.Atoi(filepath.Base(wal[0].Name)); checkpoint != "" && n != from {
@@ -78,11 +78,33 @@ func (h *Head) open(dir string, want HeadFiles) error {
 	if h.WBL, err = openSegments(dir, "wbl", 0); err != nil {
 		return err
 	}
-	if len(h.WBL) > 0 {
-		h.lastWBL = h.WBL[len(h.WBL)-1]
+	h.lastWBL = lastWritten(h.WBL)
+	// A checkpoint that came meanwhile has what the segments before it had.
+	if now, _, err := lastCheckpoint(dir); err != nil {
+		return err
+	} else if now != checkpoint {
+		return fmt.Errorf("%w: %s came", errChanged, now)
+	}
+	// While a server repairs its log, a segment has this name and is no segment.
+	for _, name := range []string{"wal", "wbl"} {
+		found, err := filepath.Glob(filepath.Join(dir, name, "*.repair"))
+		if err == nil && len(found) > 0 && !last {
+			return fmt.Errorf("%w: %s is repaired", errChanged, name)
+		}
 	}
 	if want == RawHead {
 		return h.cut()
+	}
+	return nil
+}
+
+// lastWritten is the segment that may end within a record. A server that starts
+// after a crash makes a new, empty one before it looks at the one that it died in.
+func lastWritten(files []*File) *File {
+	for _, f := range slices.Backward(files) {
+		if f.Size > 0 {
+			return f
+		}
 	}
 	return nil
 }
