@@ -48,6 +48,7 @@ type teller struct {
 	min, max int64 // of the block that is cut, Unix milliseconds, both included
 
 	chunks  []*window                  // one for each chunk file
+	file    int                        // the one that was read last
 	deleted map[uint64][]wire.Interval // by series id
 	series  wire.Series
 	end     wire.BlockEnd
@@ -212,6 +213,11 @@ func (t *teller) read(refs []chunkRef) error {
 	first, last := refs[0], refs[len(refs)-1]
 	if first.file() >= len(t.chunks) {
 		return fmt.Errorf("index names the chunk file %06d, which is not there", first.file()+1)
+	}
+	if t.file != first.file() {
+		// Series go through the files in order; a block may have hundreds.
+		t.chunks[t.file].buf = nil
+		t.file = first.file()
 	}
 	w := t.chunks[first.file()]
 	span := int(last.offset() - first.offset())

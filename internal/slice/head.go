@@ -86,6 +86,9 @@ type filter struct {
 	min, max int64 // of all samples that count
 	told     uint64
 
+	// countOnly tells nothing, so what it does not know it does not lose.
+	countOnly bool
+
 	out  []byte
 	ends []int // where each record in out ends
 
@@ -100,7 +103,8 @@ func newFilter(s *Selection) *filter {
 	return &filter{
 		sel: s, selected: refSet{}, sampled: refSet{}, kinds: kinds{hists: refSet{}, floats: refSet{}},
 		min: math.MaxInt64, max: math.MinInt64,
-		dec: record.NewDecoder(labels.NewSymbolTable(), slog.New(slog.DiscardHandler)),
+		countOnly: s.MinTime > s.MaxTime,
+		dec:       record.NewDecoder(labels.NewSymbolTable(), slog.New(slog.DiscardHandler)),
 	}
 }
 
@@ -151,6 +155,11 @@ func (f *filter) filter(rec []byte) (err error) {
 		return f.floatHistograms(rec, kind == record.FloatHistogramSamplesV2)
 	case record.Tombstones:
 		return f.tombstones(rec)
+	case record.Unknown:
+		if len(rec) > 0 && !f.countOnly {
+			return fmt.Errorf("a record has the kind %d, which this promdump does not know (--head=raw takes the log as it is)", rec[0])
+		}
+		return nil
 	default:
 		// Exemplars, metadata, markers of head chunks: nothing that a block holds.
 		return nil
