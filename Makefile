@@ -43,7 +43,7 @@ FUZZTIME ?= 15s
 fuzz: ## each fuzz target for FUZZTIME
 	@set -e; go list ./... | while read -r pkg; do \
 		for f in $$(go test -list '^Fuzz' "$$pkg" | grep '^Fuzz' || true); do \
-			echo "$$pkg $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x "$$pkg" | tail -n 1; \
+			echo "$$pkg $$f"; out=$$(go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x "$$pkg" 2>&1) || { echo "$$out"; exit 1; }; \
 		done; \
 	done
 
