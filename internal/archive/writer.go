@@ -101,6 +101,10 @@ func NewWriter(w io.Writer, opts Options) (*Writer, error) {
 func (d *Writer) compress(e encoder) {
 	for p := range d.work {
 		if !d.failed.Load() {
+			if p.out == nil {
+				// Grown step by step, it would leave twice its size behind as garbage.
+				p.out = make([]byte, 0, p.size+p.size/64)
+			}
 			var err error
 			if p.out, err = e.encode(p.out[:0], p.buf, p.kind); err != nil {
 				d.fail(fmt.Errorf("compress the dump: %w", err))
