@@ -195,6 +195,8 @@ type File struct {
 	Name string // relative to the data dir, with slashes
 	Size int64  // bytes
 	f    *os.File
+
+	blanks []blank // what is read otherwise than it is on the disk, in order
 }
 
 func openFile(dir, name string) (*File, error) {
@@ -216,10 +218,14 @@ func openFile(dir, name string) (*File, error) {
 }
 
 // ReadAt reads like [io.ReaderAt], also beyond Size when the file has grown.
-func (f *File) ReadAt(p []byte, off int64) (int, error) { return f.f.ReadAt(p, off) }
+func (f *File) ReadAt(p []byte, off int64) (int, error) {
+	n, err := f.f.ReadAt(p, off)
+	cover(f.blanks, p[:n], off)
+	return n, err
+}
 
 // Body reads the file from its start to Size. Bodies do not disturb each other.
-func (f *File) Body() *io.SectionReader { return io.NewSectionReader(f.f, 0, f.Size) }
+func (f *File) Body() *io.SectionReader { return io.NewSectionReader(f, 0, f.Size) }
 
 func closeAll(files []*File) error {
 	var err error

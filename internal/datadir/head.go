@@ -111,7 +111,8 @@ func lastWritten(files []*File) *File {
 
 // cut ends the files that may be written to at the last whole record or chunk.
 // A torn record makes Prometheus repair its log at start, and a torn chunk
-// makes it drop all head chunks.
+// makes it drop all head chunks. And no marker in the out-of-order log may stand
+// for a chunk that is not there.
 func (h *Head) cut() error {
 	for _, f := range []*File{h.lastWAL, h.lastWBL} {
 		if f == nil {
@@ -122,6 +123,11 @@ func (h *Head) cut() error {
 			return fmt.Errorf("find the end of %s: %w", f.Name, err)
 		}
 		f.Size = size
+	}
+	for _, f := range h.WBL {
+		if err := blankMarkers(f); err != nil {
+			return err
+		}
 	}
 	if n := len(h.Chunks); n > 0 {
 		last := h.Chunks[n-1]
