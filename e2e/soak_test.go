@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -24,6 +25,12 @@ func TestSoak(t *testing.T) {
 			t.Fatalf("PROMDUMP_E2E_SOAK: %v", err)
 		}
 	}
+	var wrong []string // repeated at the end, below the server's long log
+	t.Cleanup(func() {
+		if len(wrong) > 0 {
+			t.Logf("%d wrong dumps, the first:\n%s", len(wrong), wrong[0])
+		}
+	})
 	dir := t.TempDir()
 	s := start(t, dir, serverOptions{target: target(t), window: "1m", args: quick})
 	begin := time.Now().UnixMilli()
@@ -32,27 +39,28 @@ func TestSoak(t *testing.T) {
 		t.Fatal("the server makes no blocks")
 	}
 	r := rand.New(rand.NewPCG(1, 1))
-	dumps, bad, samples := 0, 0, 0
+	dumps, samples := 0, 0
 	names := map[string]bool{} // of blocks that were there: how much it compacted
 	for end := time.Now().Add(limit); time.Now().Before(end); dumps++ {
 		for _, b := range blocks(t, dir) {
 			names[b] = true
 		}
-		if n, ok := soakOnce(t, s, w, r, dumps, begin); !ok {
-			bad++
-		} else {
-			samples += n
+		n, err := soakOnce(t, s, w, r, dumps, begin)
+		if err != nil {
+			wrong = append(wrong, fmt.Sprintf("dump %d: %v", dumps, err))
+			t.Error(wrong[len(wrong)-1])
 		}
+		samples += n
 	}
 	w.end(t)
-	t.Logf("%d dumps, %d of them wrong, %d samples compared; the server had %d different blocks meanwhile", dumps, bad, samples, len(names))
+	t.Logf("%d dumps, %d of them wrong, %d samples compared; the server had %d different blocks meanwhile", dumps, len(wrong), samples, len(names))
 	if dumps < 4 || samples == 0 || len(names) < 4 {
 		t.Errorf("too few to prove anything")
 	}
 }
 
 // soakOnce makes one dump and judges it.
-func soakOnce(t *testing.T, s *server, w *sender, r *rand.Rand, n int, begin int64) (samples int, ok bool) {
+func soakOnce(t *testing.T, s *server, w *sender, r *rand.Rand, n int, begin int64) (samples int, err error) {
 	now := time.Now().UnixMilli()
 	// A scrape's samples have the time of its start and come up to 400 ms later.
 	stable := now - 4000
@@ -80,22 +88,19 @@ func soakOnce(t *testing.T, s *server, w *sender, r *rand.Rand, n int, begin int
 	if err != nil {
 		// A range of some milliseconds can be empty; it must not be called so if not.
 		if want.Count() == 0 && strings.Contains(string(out), "nothing is selected") {
-			return 0, true
+			return 0, nil
 		}
-		t.Errorf("dump %d: promdump %v: %v, the server has %d samples\n%s", n, args, err, want.Count(), out)
-		return 0, false
+		return 0, fmt.Errorf("promdump %v: %w, the server has %d samples\n%s", args, err, want.Count(), out)
 	}
 	if out, err := exec.Command(binary(t).promdump, "verify", file).CombinedOutput(); err != nil {
-		t.Errorf("dump %d: verify: %v\n%s", n, err, out)
-		return 0, false
+		return 0, fmt.Errorf("verify: %w\n%s", err, out)
 	}
 	restored := filepath.Join(t.TempDir(), "restored")
 	if err := os.MkdirAll(restored, 0o777); err != nil {
 		t.Fatal(err)
 	}
 	if out, err := exec.Command(binary(t).promdump, "restore", "-d", restored, "-t", file).CombinedOutput(); err != nil {
-		t.Errorf("dump %d: restore: %v\n%s", n, err, out)
-		return 0, false
+		return 0, fmt.Errorf("restore: %w\n%s", err, out)
 	}
 	read := sel
 	if exact {
@@ -103,8 +108,7 @@ func soakOnce(t *testing.T, s *server, w *sender, r *rand.Rand, n int, begin int
 	}
 	got := tsdbtest.SamplesDir(t, restored, read)
 	if diff := tsdbtest.Diff(want, got); diff != "" {
-		t.Errorf("dump %d (promdump %v) differs from what the server says:\n%s", n, args, diff)
-		return 0, false
+		return 0, fmt.Errorf("promdump %v differs from what the server says:\n%s", args, diff)
 	}
-	return want.Count(), true
+	return want.Count(), nil
 }
