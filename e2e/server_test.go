@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -31,13 +30,14 @@ import (
 
 // server is a running Prometheus.
 type server struct {
-	t    *testing.T
-	url  string
-	dir  string
-	cmd  *exec.Cmd
-	log  *logBuffer
-	done chan struct{}
-	once sync.Once
+	client remote.ReadClient // nil until it is asked
+	t      *testing.T
+	url    string
+	dir    string
+	cmd    *exec.Cmd
+	log    *logBuffer
+	done   chan struct{}
+	once   sync.Once
 }
 
 // serverOptions say how a server is started.
@@ -183,39 +183,14 @@ func poll(limit time.Duration, ready func() bool) bool {
 	return true
 }
 
-// export is everything that the server serves of a selection. A server that
-// compacts every few seconds sometimes stands still until the reader gives up
-// (seen with 3.x: the log goes on with the end of the request), so it asks again.
+// export is everything that the server serves of a selection, by its remote
+// read API, streamed: chunks of blocks, head and out-of-order head.
 func (s *server) export(sel wire.Selection) tsdbtest.Served {
 	s.t.Helper()
-	for try := 1; ; try++ {
-		served, err := s.read(sel)
-		if err == nil {
-			return served
-		}
-		if !errors.Is(err, context.DeadlineExceeded) || try == 3 {
-			s.t.Fatalf("remote read: %v (try %d)", err, try)
-		}
-		s.t.Logf("remote read, again: %v", err)
-	}
-}
-
-// read asks the remote read API, streamed: chunks of blocks, head and
-// out-of-order head.
-func (s *server) read(sel wire.Selection) (tsdbtest.Served, error) {
-	u, err := url.Parse(s.url + "/api/v1/read")
-	if err != nil {
-		return nil, err
-	}
-	client, err := remote.NewReadClient("e2e", &remote.ClientConfig{
-		URL: &config.URL{URL: u}, Timeout: model.Duration(20 * time.Second), ChunkedReadLimit: 1 << 28,
-	})
-	if err != nil {
-		return nil, err
-	}
+	client := s.reader()
 	lists, err := tsdbtest.Matchers(sel)
 	if err != nil {
-		return nil, err
+		s.t.Fatal(err)
 	}
 	served := tsdbtest.Served{}
 	for _, list := range lists {
@@ -226,17 +201,36 @@ func (s *server) read(sel wire.Selection) (tsdbtest.Served, error) {
 		}
 		q, err := remote.ToQuery(sel.MinTime, sel.MaxTime, list, nil)
 		if err != nil {
-			return nil, err
+			s.t.Fatal(err)
 		}
 		set, err := client.Read(s.t.Context(), q, true)
 		if err != nil {
-			return nil, err
+			s.t.Fatalf("remote read: %v", err)
 		}
 		if err := tsdbtest.Collect(served, set, sel.MinTime, sel.MaxTime); err != nil {
-			return nil, err
+			s.t.Fatalf("remote read: %v", err)
 		}
 	}
-	return served, nil
+	return served
+}
+
+// reader is one for all reads: each has connections of its own that stay open,
+// and a server takes 512.
+func (s *server) reader() remote.ReadClient {
+	if s.client != nil {
+		return s.client
+	}
+	u, err := url.Parse(s.url + "/api/v1/read")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.client, err = remote.NewReadClient("e2e", &remote.ClientConfig{
+		URL: &config.URL{URL: u}, Timeout: model.Duration(time.Minute), ChunkedReadLimit: 1 << 28,
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return s.client
 }
 
 // get asks the API and gives the data of its answer, or false if it could not
