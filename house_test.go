@@ -39,6 +39,7 @@ var imports = map[string][]string{
 	"internal/block":             {"wire"},
 	"internal/source":            {"wire"},
 	"internal/source/local":      {"agent", "wire"},
+	"internal/source/pod":        {"wire"},
 	"internal/source/sourcetest": {"archive", "dump", "source", "tsdbtest", "wire"},
 	"internal/dump":              {"archive", "block", "source", "wire"},
 	"internal/restore":           {"archive", "block", "source", "source/local", "wire"},
@@ -46,6 +47,7 @@ var imports = map[string][]string{
 	"internal/tsdbtest/mktsdb":   {"tsdbtest"},
 	"internal/cli":               {"archive", "block", "datadir", "dump", "restore", "source", "source/local", "term", "wire"},
 	"cmd/promdump":               {"cli", "term"},
+	"cmd/promdump-agent":         {"agent"},
 	"":                           nil,
 }
 
@@ -73,8 +75,8 @@ func TestImports(t *testing.T) {
 // What runs in the container of a Prometheus stays small: linking the TSDB
 // itself would make it three times the size.
 func TestAgentDoesNotLinkTheTSDB(t *testing.T) {
-	for _, pkg := range []string{"datadir", "slice", "wire", "agent"} {
-		deps := list(t, "-deps", "./internal/"+pkg)
+	for _, pkg := range []string{"internal/datadir", "internal/slice", "internal/wire", "internal/agent", "cmd/promdump-agent"} {
+		deps := list(t, "-deps", "./"+pkg)
 		if len(deps) < 10 {
 			t.Fatalf("%s has %d dependencies, that can't be all", pkg, len(deps))
 		}

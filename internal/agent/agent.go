@@ -11,8 +11,10 @@ package agent
 import (
 	"context"
 	"fmt"
+	"io"
 	"iter"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/promdump/promdump/internal/datadir"
@@ -67,16 +69,19 @@ func (r *reading) read(ctx context.Context, path string, req wire.Request, log *
 	}
 	defer d.Close()
 
-	plan := newPlan(d, sel, req, log)
+	told := before(req.Resume)
+	told.first(d.Blocks)
+	plan := newPlan(d, sel, req, told, log)
 	if !r.tell(plan) || req.PlanOnly {
 		return nil
 	}
 	for i, b := range d.Blocks {
+		at := told.at(plan.Blocks[i].ULID)
 		switch plan.Blocks[i].Action {
 		case wire.Whole:
-			err = r.files(ctx, b.Files)
+			err = r.files(ctx, b.Files, at)
 		case wire.Cut:
-			err = r.cut(ctx, b, sel)
+			err = r.cut(ctx, b, sel, at.Parts)
 		default:
 			continue
 		}
@@ -94,7 +99,7 @@ func (r *reading) read(ctx context.Context, path string, req wire.Request, log *
 	case wire.HeadRaw:
 		for _, files := range [][]*datadir.File{d.Head.WAL, d.Head.WBL, d.Head.Chunks} {
 			if err == nil {
-				err = r.files(ctx, files)
+				err = r.files(ctx, files, wire.Position{})
 			}
 		}
 	}
@@ -105,22 +110,35 @@ func (r *reading) read(ctx context.Context, path string, req wire.Request, log *
 	return nil
 }
 
-func (r *reading) files(ctx context.Context, files []*datadir.File) error {
-	for _, f := range files {
+// files tells the files from a position on.
+func (r *reading) files(ctx context.Context, files []*datadir.File, at wire.Position) error {
+	from := slices.IndexFunc(files, func(f *datadir.File) bool { return f.Name == at.File })
+	if at.File != "" && (from < 0 || files[from].Size < at.Offset) {
+		return fmt.Errorf("go on with %s at byte %d: there is no such place any more", at.File, at.Offset)
+	}
+	for _, f := range files[max(from, 0):] {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if !r.tell(&wire.File{Name: f.Name, Size: f.Size, Body: f.Body()}) {
+		body := f.Body()
+		m := &wire.File{Name: f.Name, Size: f.Size, Body: body}
+		if f.Name == at.File {
+			m.Offset = at.Offset
+			if _, err := body.Seek(at.Offset, io.SeekStart); err != nil {
+				return err
+			}
+		}
+		if !r.tell(m) {
 			return nil
 		}
 		r.end.Files++
-		r.end.Bytes += uint64(f.Size)
+		r.end.Bytes += uint64(m.Size - m.Offset)
 	}
 	return nil
 }
 
-func (r *reading) cut(ctx context.Context, b *datadir.Block, sel *slice.Selection) error {
-	return slice.Block(ctx, b, sel, func(m wire.Message) bool {
+func (r *reading) cut(ctx context.Context, b *datadir.Block, sel *slice.Selection, skip uint64) error {
+	return slice.Block(ctx, b, sel, skip, func(m wire.Message) bool {
 		if end, ok := m.(*wire.BlockEnd); ok {
 			r.end.Series += end.Series
 		}
@@ -129,12 +147,15 @@ func (r *reading) cut(ctx context.Context, b *datadir.Block, sel *slice.Selectio
 }
 
 // newPlan says what is told of the data dir; its blocks are in the order of d's.
-func newPlan(d *datadir.Dir, sel *slice.Selection, req wire.Request, log *slog.Logger) *wire.Plan {
+func newPlan(d *datadir.Dir, sel *slice.Selection, req wire.Request, told told, log *slog.Logger) *wire.Plan {
 	p := &wire.Plan{Head: wire.PlannedHead{Mode: req.Head, Bytes: d.Head.Bytes(), MinValidTime: d.Head.MinValidTime}}
 	p.Bytes = p.Head.Bytes
 	for _, b := range d.Blocks {
 		pb := describe(b)
 		pb.Action, pb.Reason = sel.Decide(b.Meta, req.WholeBlocks)
+		if told.has(b.Meta) {
+			pb.Action, pb.Reason = wire.Skip, "told before"
+		}
 		log.Debug("block", "ulid", pb.ULID, "action", pb.Action, "reason", pb.Reason, "minTime", time.UnixMilli(pb.MinTime).UTC(), "maxTime", time.UnixMilli(pb.MaxTime).UTC(), "bytes", pb.Bytes)
 		p.Blocks = append(p.Blocks, pb)
 		if pb.Action != wire.Skip {
@@ -159,7 +180,7 @@ func describe(b *datadir.Block) wire.PlannedBlock {
 	return wire.PlannedBlock{
 		ULID: m.ULID, MinTime: m.MinTime, MaxTime: m.MaxTime,
 		Samples: m.Stats.Samples, Series: m.Stats.Series, Chunks: m.Stats.Chunks, Tombstones: m.Stats.Tombstones,
-		Level: m.Compaction.Level, Sources: len(m.Compaction.Sources), Hints: m.Compaction.Hints,
+		Level: m.Compaction.Level, Sources: m.Compaction.Sources, Hints: m.Compaction.Hints,
 		Bytes: b.Bytes,
 	}
 }

@@ -79,7 +79,7 @@ func newMetaView(source string, inv *wire.Inventory) metaView {
 	for i, b := range inv.Blocks {
 		v.Blocks = append(v.Blocks, blockView{
 			ULID: b.ULID, rangeView: newRange(b.MinTime, b.MaxTime), Series: b.Series, Samples: b.Samples, Chunks: b.Chunks,
-			Bytes: b.Bytes, Level: b.Level, Sources: b.Sources, Tombstones: b.Tombstones, Hints: b.Hints,
+			Bytes: b.Bytes, Level: b.Level, Sources: len(b.Sources), Tombstones: b.Tombstones, Hints: b.Hints,
 		})
 		p := &v.Persistent
 		if i == 0 {

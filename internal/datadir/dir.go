@@ -68,7 +68,7 @@ type Broken struct {
 
 // Open opens what o asks for of the data dir at path.
 func Open(ctx context.Context, path string, o Options) (*Dir, error) {
-	if err := check(path); err != nil {
+	if err := Check(path); err != nil {
 		return nil, err
 	}
 	for try := 1; ; try++ {
@@ -88,7 +88,9 @@ func Open(ctx context.Context, path string, o Options) (*Dir, error) {
 	}
 }
 
-func check(path string) error {
+// Check tells whether path looks like a data dir: nil, [ErrNotDataDir], or why it
+// cannot be read.
+func Check(path string) error {
 	entries, err := os.ReadDir(path)
 	if err != nil {
 		return fmt.Errorf("read data dir: %w", err)

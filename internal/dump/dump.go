@@ -138,14 +138,16 @@ type assembler struct {
 
 // take takes one message of the story.
 func (a *assembler) take(msg wire.Message) error {
-	if p, ok := msg.(*wire.Plan); ok == (a.report.Plan != nil) {
-		return errors.New("the source told its plan twice, or not at the start")
-	} else if ok {
-		plan := *p
-		a.report.Plan = &plan
-		return nil
+	if _, ok := msg.(*wire.Plan); !ok && a.report.Plan == nil {
+		return errors.New("the source did not begin with its plan")
 	}
 	switch m := msg.(type) {
+	case *wire.Plan:
+		// A second one has more blocks, after a stream that broke.
+		plan := *m
+		a.report.Plan = &plan
+	case *wire.Forget:
+		return a.forget(m.ULID)
 	case *wire.File:
 		return a.file(m)
 	case *wire.BlockStart, *wire.Symbols, *wire.Series, *wire.BlockEnd:
@@ -261,6 +263,18 @@ func (a *assembler) headPart(msg wire.Message) (err error) {
 		}
 	}
 	return nil
+}
+
+// forget drops what was begun, before it is told again.
+func (a *assembler) forget(ulid string) (err error) {
+	switch {
+	case ulid == "" && a.head != nil:
+		err, a.head = a.head.Discard(), nil
+	case ulid != "" && a.cut != nil && ulid == a.cutting:
+		err, a.cut = a.cut.Discard(), nil
+	}
+	a.read = a.base
+	return err
 }
 
 // add writes a block that was built of origin, and removes it from the staging

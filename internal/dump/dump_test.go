@@ -137,7 +137,6 @@ func TestStoriesWithoutSense(t *testing.T) {
 	for what, story := range map[string][]wire.Message{
 		"nothing":                  {},
 		"no plan":                  {&wire.End{}},
-		"two plans":                {plan, plan, &wire.End{}},
 		"file with a hostile name": {plan, file("../../etc/passwd"), &wire.End{}},
 		"file of no data dir":      {plan, file("queries.active"), &wire.End{}},
 		"file twice":               {plan, file("wal/00000001"), file("wal/00000001"), &wire.End{}},

@@ -24,10 +24,12 @@ const (
 )
 
 // Block tells the selected series of one block: BlockStart, Symbols and Series,
-// BlockEnd. It stops early without an error when tell gives false.
-func Block(ctx context.Context, b *datadir.Block, s *Selection, tell func(wire.Message) bool) error {
+// BlockEnd. The first skip messages with series are left out, and their chunks
+// are not read: which series are in one depends on the block and the selection
+// alone. It stops early without an error when tell gives false.
+func Block(ctx context.Context, b *datadir.Block, s *Selection, skip uint64, tell func(wire.Message) bool) error {
 	t := &teller{
-		ctx: ctx, sel: s, tell: tell,
+		ctx: ctx, sel: s, tell: tell, skip: skip,
 		min: max(s.MinTime, b.Meta.MinTime),
 		max: min(s.MaxTime, b.Meta.MaxTime-1),
 	}
@@ -45,6 +47,7 @@ type teller struct {
 	ctx      context.Context
 	sel      *Selection
 	tell     func(wire.Message) bool
+	skip     uint64
 	min, max int64 // of the block that is cut, Unix milliseconds, both included
 
 	chunks  []*window                  // one for each chunk file
@@ -186,6 +189,11 @@ func (t *teller) entry(e *entry) error {
 	t.end.Chunks += uint64(to - from)
 	for from < to {
 		n := t.fit(e.chunks[from:to])
+		if t.skip > 0 {
+			t.skip--
+			from += n
+			continue
+		}
 		if err := t.read(e.chunks[from : from+n]); err != nil {
 			return err
 		}

@@ -32,7 +32,7 @@ func tell(t *testing.T, b *datadir.Block, sel *Selection) told {
 	out := told{Symbols: map[string]bool{}}
 	symbols := map[uint32]string{}
 	open, ended := "", false
-	err := Block(t.Context(), b, sel, func(m wire.Message) bool {
+	err := Block(t.Context(), b, sel, 0, func(m wire.Message) bool {
 		switch m := m.(type) {
 		case *wire.Symbols:
 			for i, ref := range m.Refs {
@@ -232,7 +232,7 @@ func TestDamagedBlock(t *testing.T) {
 							t.Fatalf("%s, flip at %d: %v", name, at, r)
 						}
 					}()
-					if err = Block(t.Context(), b, sel, func(wire.Message) bool { return true }); err == nil {
+					if err = Block(t.Context(), b, sel, 0, func(wire.Message) bool { return true }); err == nil {
 						got = tell(t, b, sel)
 					}
 				}()

@@ -6,8 +6,8 @@
 // where both are in one process and no byte is framed. See [Message] for their
 // order.
 //
-// A stream begins with the eight bytes "promdump" and a byte with the version.
-// Then come frames:
+// A stream begins with the eight bytes "promdump", a byte with the version and
+// one with the [Codec] that compresses what follows. Then come frames:
 //
 //	kind     1 byte
 //	length   uvarint, of the payload, at most MaxFrame
@@ -16,7 +16,9 @@
 //
 // Payloads of plans and of what begins and ends a part are JSON; those of
 // symbols, series, records and file bytes are binary, see encode.go. The end of
-// the stream means nothing: only an End message does.
+// the stream means nothing: only an End message does, at whose end stand the
+// number of frames before it (8 bytes) and the CRC-32 of their checksums (4).
+// Keep-alive frames may come between any two others and say nothing.
 //
 // What is not promised: that a stream tells a story in its order. A decoder
 // checks frames; who takes the messages checks their sense.

@@ -8,7 +8,7 @@ import (
 
 // Binary payloads, all numbers varints, strings and bytes behind their length:
 //
-//	File     name, size
+//	File     name, size, offset
 //	Data     bytes
 //	Symbols  ( ref, string )*
 //	Series   flags (1: more), labels n, ref*n, deleted n, ( min, max )*n,
@@ -31,10 +31,12 @@ func (w *Writer) encode(m Message) (k kind, text any, err error) {
 		return kindHeadStart, m, nil
 	case *HeadEnd:
 		return kindHeadEnd, m, nil
+	case *Forget:
+		return kindForget, m, nil
 	case *End:
 		return kindEnd, m, nil
 	case *File:
-		k, b = kindFile, binary.AppendUvarint(appendString(b, m.Name), uint64(m.Size))
+		k, b = kindFile, binary.AppendUvarint(binary.AppendUvarint(appendString(b, m.Name), uint64(m.Size)), uint64(m.Offset))
 	case *Symbols:
 		k = kindSymbols
 		for i, ref := range m.Refs {
@@ -99,6 +101,8 @@ func decode(k kind, b []byte) (Message, error) {
 		return text(&HeadStart{})
 	case kindHeadEnd:
 		return text(&HeadEnd{})
+	case kindForget:
+		return text(&Forget{})
 	case kindEnd:
 		return text(&End{})
 	case kindFailure:
@@ -108,8 +112,8 @@ func decode(k kind, b []byte) (Message, error) {
 		}
 		return nil, f
 	case kindFile:
-		f := &File{Name: string(d.bytes()), Size: int64(d.uvarint())}
-		d.bad = d.bad || f.Size < 0
+		f := &File{Name: string(d.bytes()), Size: int64(d.uvarint()), Offset: int64(d.uvarint())}
+		d.bad = d.bad || f.Offset < 0 || f.Size < f.Offset
 		m = f
 	case kindSymbols:
 		s := &Symbols{}

@@ -2,13 +2,13 @@ package wire
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
-	"iter"
+	"sync"
 )
 
 // MaxFrame bounds a frame's payload, in bytes.
@@ -36,6 +36,9 @@ const (
 	kindHeadEnd
 	kindEnd
 	kindFailure
+	kindKeepAlive
+	kindInventory
+	kindForget
 )
 
 // VersionError says that the other side speaks another version.
@@ -45,31 +48,41 @@ func (e *VersionError) Error() string {
 	return fmt.Sprintf("the other side speaks version %d of the wire format, this promdump speaks %d", e.Version, Version)
 }
 
-// Failure is an error of the far side, told in place of the rest of its story.
-type Failure struct {
-	Text string `json:"text"`
-	Hint string `json:"hint,omitempty"`
-}
-
-func (e *Failure) Error() string { return e.Text }
-
 // FrameError says that what came is no frame, or no payload of its kind.
 type FrameError struct{ Reason string }
 
 func (e *FrameError) Error() string { return "the stream is damaged: " + e.Reason }
 
-// Writer writes messages as frames.
+// Writer writes messages as frames. It may be used while KeepAlive is called
+// elsewhere.
 type Writer struct {
-	w    *bufio.Writer
+	mu     sync.Mutex
+	w      *bufio.Writer
+	codec  flusher // nil: none
+	silent bool    // nothing was written since the last KeepAlive
+	sum    sum     // of the frames so far
+
 	buf  []byte // payload of the frame that is made
 	data []byte
 }
 
 // NewWriter begins a stream.
-func NewWriter(w io.Writer) (*Writer, error) {
-	out := &Writer{w: bufio.NewWriterSize(w, 64<<10)}
-	out.w.WriteString(magic)
-	return out, out.w.WriteByte(Version)
+func NewWriter(w io.Writer, c Codec) (*Writer, error) {
+	if _, err := w.Write(append([]byte(magic), Version, byte(c))); err != nil {
+		return nil, err
+	}
+	out := &Writer{}
+	switch c {
+	case Plain:
+		out.w = bufio.NewWriterSize(w, 64<<10)
+	default:
+		var err error
+		if out.codec, err = c.writer(w); err != nil {
+			return nil, err
+		}
+		out.w = bufio.NewWriterSize(out.codec, 64<<10)
+	}
+	return out, nil
 }
 
 // Write writes one message; of a file also all its bytes.
@@ -92,6 +105,18 @@ func (w *Writer) Write(m Message) error {
 	return nil
 }
 
+// Inventory answers the question for what there is.
+func (w *Writer) Inventory(inv *Inventory) error {
+	b, err := json.Marshal(inv)
+	if err != nil {
+		return err
+	}
+	if err := w.frame(kindInventory, b); err != nil {
+		return err
+	}
+	return w.Flush()
+}
+
 // Fail tells an error in place of the rest of the story.
 func (w *Writer) Fail(f Failure) error {
 	b, err := json.Marshal(f)
@@ -105,13 +130,38 @@ func (w *Writer) Fail(f Failure) error {
 }
 
 // Flush sends what is buffered.
-func (w *Writer) Flush() error { return w.w.Flush() }
+func (w *Writer) Flush() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.flush()
+}
+
+func (w *Writer) flush() error {
+	if err := w.w.Flush(); err != nil || w.codec == nil {
+		return err
+	}
+	return w.codec.Flush()
+}
+
+// KeepAlive sends what is buffered, and something if there was nothing since the
+// last time. Called now and then it tells the other side that the stream lives.
+func (w *Writer) KeepAlive() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.silent {
+		if err := w.put(kindKeepAlive, nil); err != nil {
+			return err
+		}
+	}
+	w.silent = true
+	return w.flush()
+}
 
 func (w *Writer) body(f *File) error {
 	if w.data == nil {
 		w.data = make([]byte, dataFrame)
 	}
-	for left := f.Size; left > 0; {
+	for left := f.Size - f.Offset; left > 0; {
 		b := w.data[:min(left, dataFrame)]
 		if _, err := io.ReadFull(f.Body, b); err != nil {
 			return fmt.Errorf("read %s: %w", f.Name, noEOF(err))
@@ -128,173 +178,52 @@ func (w *Writer) frame(k kind, payload []byte) error {
 	if len(payload) > MaxFrame {
 		return fmt.Errorf("a message of %d bytes is beyond the %d bytes of a frame", len(payload), MaxFrame)
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.silent = false
+	return w.put(k, payload)
+}
+
+func (w *Writer) put(k kind, payload []byte) error {
+	if k == kindEnd {
+		payload = w.sum.append(payload)
+	}
 	var head [1 + binary.MaxVarintLen32]byte
 	head[0] = byte(k)
 	n := 1 + binary.PutUvarint(head[1:], uint64(len(payload)))
 	w.w.Write(head[:n])
 	w.w.Write(payload)
-	var sum [4]byte
-	binary.LittleEndian.PutUint32(sum[:], checksum(k, payload))
-	_, err := w.w.Write(sum[:]) // a bufio.Writer keeps its first error
+	c := checksum(k, payload)
+	w.sum.add(c)
+	_, err := w.w.Write(binary.LittleEndian.AppendUint32(nil, c)) // a bufio.Writer keeps its first error
 	return err
+}
+
+// sum is of a row of frames: their number and the checksum of their checksums.
+// That of all frames before it stands at the end of an End frame, so that no
+// frame can be missing, be there twice or come from another stream.
+type sum struct {
+	frames uint64
+	sum    uint32
+}
+
+const sumSize = 8 + 4
+
+func (s *sum) add(checksum uint32) {
+	s.frames++
+	s.sum = crc32.Update(s.sum, castagnoli, binary.LittleEndian.AppendUint32(nil, checksum))
+}
+
+func (s *sum) append(b []byte) []byte {
+	return binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint64(b, s.frames), s.sum)
+}
+
+// take takes the sum from the end of a payload, if it is the one.
+func (s *sum) take(payload []byte) ([]byte, bool) {
+	text := payload[:max(len(payload)-sumSize, 0)]
+	return text, bytes.Equal(payload[len(text):], s.append(nil))
 }
 
 func checksum(k kind, payload []byte) uint32 {
 	return crc32.Update(crc32.Checksum([]byte{byte(k)}, castagnoli), castagnoli, payload)
-}
-
-// Reader reads messages from frames.
-type Reader struct {
-	r     *bufio.Reader
-	begun bool
-	buf   []byte
-	file  *fileBody // the file whose bytes come now, if any
-}
-
-// NewReader reads a stream that a Writer wrote.
-func NewReader(r io.Reader) *Reader { return &Reader{r: bufio.NewReaderSize(r, 64<<10)} }
-
-// All gives the messages up to and with End, or up to one error. A stream that
-// ends before End gives io.ErrUnexpectedEOF.
-func (r *Reader) All() iter.Seq2[Message, error] {
-	return func(yield func(Message, error) bool) {
-		for {
-			m, err := r.Next()
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			if !yield(m, nil) {
-				return
-			}
-			if _, ok := m.(*End); ok {
-				return
-			}
-		}
-	}
-}
-
-// Next reads the next message, which is valid until the next call. A file's
-// body must be read to its end before. Errors: *VersionError, *FrameError,
-// *Failure, io.ErrUnexpectedEOF for a stream that was cut, or what the stream's
-// reader gave.
-func (r *Reader) Next() (Message, error) {
-	if !r.begun {
-		if err := r.begin(); err != nil {
-			return nil, err
-		}
-		r.begun = true
-	}
-	if r.file != nil && r.file.left > 0 {
-		return nil, errors.New("the file before was not read to its end")
-	}
-	r.file = nil
-	k, payload, err := r.frame()
-	if err != nil {
-		return nil, err
-	}
-	m, err := decode(k, payload)
-	if err != nil {
-		return nil, err
-	}
-	if f, ok := m.(*File); ok {
-		r.file = &fileBody{r: r, left: f.Size}
-		f.Body = r.file
-	}
-	return m, nil
-}
-
-func (r *Reader) begin() error {
-	var head [len(magic) + 1]byte
-	if _, err := io.ReadFull(r.r, head[:]); err != nil {
-		return noEOF(err)
-	}
-	if string(head[:len(magic)]) != magic {
-		return &FrameError{fmt.Sprintf("it begins with %q", head[:])}
-	}
-	if v := int(head[len(magic)]); v != Version {
-		return &VersionError{v}
-	}
-	return nil
-}
-
-func (r *Reader) frame() (kind, []byte, error) {
-	k, err := r.r.ReadByte()
-	if err != nil {
-		return 0, nil, noEOF(err)
-	}
-	size, err := binary.ReadUvarint(r.r)
-	if err != nil {
-		return 0, nil, noEOF(err)
-	}
-	if size > MaxFrame {
-		return 0, nil, &FrameError{fmt.Sprintf("a frame of %d bytes", size)}
-	}
-	if r.buf, err = readN(r.r, r.buf[:0], int(size)); err != nil {
-		return 0, nil, noEOF(err)
-	}
-	var sum [4]byte
-	if _, err := io.ReadFull(r.r, sum[:]); err != nil {
-		return 0, nil, noEOF(err)
-	}
-	if binary.LittleEndian.Uint32(sum[:]) != checksum(kind(k), r.buf) {
-		return 0, nil, &FrameError{"the checksum of a frame differs"}
-	}
-	return kind(k), r.buf, nil
-}
-
-// readN reads n bytes into b. It grows b as bytes come and not as they are
-// promised.
-func readN(r io.Reader, b []byte, n int) ([]byte, error) {
-	for len(b) < n {
-		step := min(n-len(b), max(1<<20, len(b)))
-		from := len(b)
-		if cap(b) < from+step {
-			grown := make([]byte, from, from+step)
-			copy(grown, b)
-			b = grown
-		}
-		b = b[:from+step]
-		if _, err := io.ReadFull(r, b[from:]); err != nil {
-			return b, err
-		}
-	}
-	return b, nil
-}
-
-// fileBody gives the bytes of the data frames that follow a file.
-type fileBody struct {
-	r    *Reader
-	left int64  // bytes not given yet
-	now  []byte // of the current frame
-}
-
-func (b *fileBody) Read(p []byte) (int, error) {
-	if b.left == 0 {
-		return 0, io.EOF
-	}
-	for len(b.now) == 0 {
-		k, payload, err := b.r.frame()
-		if err != nil {
-			return 0, err
-		}
-		switch {
-		case k == kindFailure:
-			_, err := decode(k, payload)
-			return 0, err
-		case k != kindData || int64(len(payload)) > b.left:
-			return 0, &FrameError{"a file's bytes are followed by something else before its end"}
-		}
-		b.now = payload
-	}
-	n := copy(p, b.now)
-	b.now, b.left = b.now[n:], b.left-int64(n)
-	return n, nil
-}
-
-func noEOF(err error) error {
-	if errors.Is(err, io.EOF) {
-		return io.ErrUnexpectedEOF
-	}
-	return err
 }

@@ -42,14 +42,14 @@ func story(rng *rand.Rand) []Message {
 	return []Message{
 		&Plan{Blocks: []PlannedBlock{{ULID: "A", MinTime: when(), Action: Cut, Hints: []string{"x"}}}, Bytes: 7, Notes: []string{"n"}},
 		&BlockStart{ULID: "A", MinTime: when(), MaxTime: when()}, symbols, series, &BlockEnd{1, 2},
-		&HeadStart{when(), when()}, records, &Records{Log: WBL}, &HeadEnd{MinTime: when(), Series: 3}, &End{Files: 1},
+		&HeadStart{when(), when()}, records, &Records{Log: WBL}, &Forget{}, &Forget{ULID: "A"}, &HeadEnd{MinTime: when(), Series: 3}, &End{Files: 1},
 	}
 }
 
 func encoded(t testing.TB, ms ...Message) []byte {
 	t.Helper()
 	var buf bytes.Buffer
-	w, err := NewWriter(&buf)
+	w, err := NewWriter(&buf, Plain)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +111,7 @@ func TestFilesOfAllSizes(t *testing.T) {
 }
 
 func TestFileThatIsShorterThanItSaid(t *testing.T) {
-	w, _ := NewWriter(io.Discard)
+	w, _ := NewWriter(io.Discard, Plain)
 	err := w.Write(&File{Name: "index", Size: 5, Body: strings.NewReader("abc")})
 	if !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Fatalf("got %v", err)
@@ -126,8 +126,8 @@ func TestFileWithOtherBytes(t *testing.T) {
 		"a failure":    func(w *Writer) error { return w.Fail(Failure{Text: "gone"}) },
 	} {
 		var buf bytes.Buffer
-		w, _ := NewWriter(&buf)
-		head := binary.AppendUvarint(appendString(nil, "index"), 3)
+		w, _ := NewWriter(&buf, Plain)
+		head := binary.AppendUvarint(binary.AppendUvarint(appendString(nil, "index"), 3), 0)
 		if err := errors.Join(w.frame(kindFile, head), after(w), w.Flush()); err != nil {
 			t.Fatal(err)
 		}
@@ -194,19 +194,19 @@ func TestOtherVersion(t *testing.T) {
 
 func TestFailureTakesTheStorysPlace(t *testing.T) {
 	var buf bytes.Buffer
-	w, _ := NewWriter(&buf)
-	if err := w.Fail(Failure{Text: "no such directory", Hint: "look elsewhere"}); err != nil {
+	w, _ := NewWriter(&buf, Plain)
+	if err := w.Fail(Failure{Text: "no such directory", Tip: "look elsewhere"}); err != nil {
 		t.Fatal(err)
 	}
 	_, err := NewReader(&buf).Next()
 	f, ok := errors.AsType[*Failure](err)
-	if !ok || f.Text != "no such directory" || f.Hint != "look elsewhere" {
+	if !ok || f.Text != "no such directory" || f.Tip != "look elsewhere" {
 		t.Fatalf("got %v", err)
 	}
 }
 
 func TestFrameIsBounded(t *testing.T) {
-	w, _ := NewWriter(io.Discard)
+	w, _ := NewWriter(io.Discard, Plain)
 	if err := w.Write(&Symbols{Refs: []uint32{1}, Strings: []string{strings.Repeat("x", MaxFrame)}}); err == nil {
 		t.Fatal("a frame beyond its bound was written")
 	}

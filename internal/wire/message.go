@@ -9,6 +9,9 @@ import "io"
 //	[ HeadStart Records* HeadEnd ]
 //	End
 //
+// A source whose stream breaks may go on after a second Plan, and tell what had
+// begun once more: a Forget says what does not count.
+//
 // A story that does not finish with End is incomplete, however quietly it
 // stopped. A message, and every slice and reader in it, belongs to its consumer
 // only until the consumer asks for the next one. Times are Unix milliseconds.
@@ -45,7 +48,7 @@ type PlannedBlock struct {
 	Chunks     uint64   `json:"chunks"`
 	Tombstones uint64   `json:"tombstones,omitempty"`
 	Level      int      `json:"level"`
-	Sources    int      `json:"sources"`
+	Sources    []string `json:"sources"` // ULIDs of what it was compacted of, itself if of none
 	Hints      []string `json:"hints,omitempty"`
 	Bytes      int64    `json:"bytes"` // sum of its files
 
@@ -63,12 +66,13 @@ type PlannedHead struct {
 	MinValidTime int64 `json:"minValidTime"`
 }
 
-// File is a file as it stands in the data dir. Body gives exactly Size bytes
-// and must be read to its end, or the story cannot go on.
+// File is a file as it stands in the data dir. Body gives exactly the bytes from
+// Offset to Size and must be read to its end, or the story cannot go on.
 type File struct {
-	Name string // relative to the data dir, with slashes: "01ARZ…/chunks/000001", "wal/00000003"
-	Size int64
-	Body io.Reader
+	Name   string // relative to the data dir, with slashes: "01ARZ…/chunks/000001", "wal/00000003"
+	Size   int64
+	Offset int64 // not 0 only where a Resume asked for it
+	Body   io.Reader
 }
 
 // BlockStart begins the selected series of one cut block.
@@ -149,6 +153,12 @@ type HeadEnd struct {
 	Samples uint64 `json:"samples"` // told
 }
 
+// Forget says that what was told of a block, or of the head, does not count: it
+// is told again, or what replaced it is.
+type Forget struct {
+	ULID string `json:"ulid"` // empty: the head
+}
+
 // End is the last message. Its counts are of what was told.
 type End struct {
 	Files  uint64 `json:"files"`
@@ -166,4 +176,5 @@ func (*BlockEnd) message()   {}
 func (*HeadStart) message()  {}
 func (*Records) message()    {}
 func (*HeadEnd) message()    {}
+func (*Forget) message()     {}
 func (*End) message()        {}

@@ -16,6 +16,32 @@ type Request struct {
 
 	// PlanOnly ends the story after the Plan (dry runs).
 	PlanOnly bool `json:"planOnly,omitempty"`
+
+	// Resume goes on with a story that was cut.
+	Resume *Resume `json:"resume,omitempty"`
+}
+
+// Resume says what was told before. A block is not told again when it is there,
+// or when it was compacted of nothing but blocks that are. The head is told from
+// its beginning.
+type Resume struct {
+	Have []Block   `json:"have,omitempty"`
+	At   *Position `json:"at,omitempty"` // nil: the story was cut between blocks
+}
+
+// Block names a block, and what it was compacted of.
+type Block struct {
+	ULID    string   `json:"ulid"`
+	Sources []string `json:"sources,omitempty"`
+}
+
+// Position is a place in a block. Its block is told first, from there on; if it
+// is not there any more, it is not in the plan.
+type Position struct {
+	ULID   string `json:"ulid"`
+	File   string `json:"file,omitempty"`   // of a whole block: this file, relative to the data dir,
+	Offset int64  `json:"offset,omitempty"` // from this byte on; the files before it are here
+	Parts  uint64 `json:"parts,omitempty"`  // of a cut block: how many Series messages are here
 }
 
 // HeadMode says what is done with what is not in a block yet.

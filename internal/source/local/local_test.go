@@ -50,7 +50,7 @@ func (f framed) Read(ctx context.Context, req wire.Request) iter.Seq2[wire.Messa
 }
 
 func (f framed) send(ctx context.Context, req wire.Request, out io.Writer) error {
-	w, err := wire.NewWriter(out)
+	w, err := wire.NewWriter(out, wire.Zstd)
 	if err != nil {
 		return err
 	}

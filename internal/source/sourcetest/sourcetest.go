@@ -32,6 +32,9 @@ type Kind struct {
 	// Selections is how many random selections are tried on each of Seeds TSDBs;
 	// defaults are 12 and 3.
 	Selections, Seeds int
+
+	// Stops is at how many messages of a story it is cancelled; default: at each.
+	Stops int
 }
 
 // Run runs the suite.
@@ -219,7 +222,11 @@ func (k Kind) cancel(t *testing.T) {
 		drain(t, msg)
 		total++
 	}
-	for stop := range total {
+	step := 1
+	if k.Stops > 0 {
+		step = max(total/k.Stops, 1)
+	}
+	for stop := 0; stop < total; stop += step {
 		ctx, cancel := context.WithCancel(t.Context())
 		n, failed := 0, error(nil)
 		for msg, err := range src.Read(ctx, all) {

@@ -1,0 +1,245 @@
+package agent
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/promdump/promdump/internal/datadir"
+	"github.com/promdump/promdump/internal/wire"
+)
+
+const (
+	keepAlive = 5 * time.Second // the client takes silence of several of these for a dead stream
+
+	// clientSilence is how long a client may say nothing. Its death is the end of
+	// our stdin nearly always; this is for the rest.
+	clientSilence = 3 * time.Minute
+
+	// receiveTime is how long a client may take to say that it has all.
+	receiveTime = 2 * time.Minute
+
+	// graceTime is for an orderly end after the client has gone. A write into a
+	// stream that nobody reads would hang for ever.
+	graceTime = time.Second
+
+	defaultMemory = 64 << 20 // bytes
+)
+
+// Exit codes of the client's command, see docs/exit-codes.md.
+const (
+	codeNoTarget     = 10
+	codeNotPermitted = 11
+	codeNoAgent      = 12
+)
+
+var errClientGone = errors.New("the client has gone")
+
+// Process is what Serve runs in.
+type Process struct {
+	In       io.Reader
+	Out, Err io.Writer
+	Cgroup   fs.FS              // the container's, usually /sys/fs/cgroup
+	Limit    func(memory int64) // keeps the heap below, bytes
+}
+
+// Serve answers one call. It returns when the client has received the answer,
+// or when there is no client any more: whoever calls it ends the process then,
+// since what is written to a stream that nobody reads does not return.
+func Serve(ctx context.Context, p Process) error {
+	in := bufio.NewReader(p.In)
+	call, err := wire.ReadCall(in)
+	if err != nil {
+		return refuse(p.Out, err)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	client := watch(in, cancel)
+	done := make(chan error, 1)
+	go func() { done <- p.answer(ctx, call, client) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(graceTime):
+		return context.Cause(ctx)
+	}
+}
+
+// refuse answers a call that cannot be understood. A client of another version
+// finds ours at the beginning of the stream.
+func refuse(out io.Writer, err error) error {
+	w, werr := wire.NewWriter(out, wire.Plain)
+	if werr != nil {
+		return errors.Join(err, werr)
+	}
+	return errors.Join(err, w.Fail(wire.Failure{Text: err.Error(), Code: codeNoAgent}))
+}
+
+// client is what we know of the other side.
+type client struct{ received <-chan struct{} }
+
+// watch reads the client's lines until it has gone, which cancels.
+func watch(in *bufio.Reader, cancel context.CancelCauseFunc) client {
+	received := make(chan struct{})
+	silence := time.AfterFunc(clientSilence, func() { cancel(errClientGone) })
+	go func() {
+		told := false
+		for {
+			line, err := in.ReadString('\n')
+			if err != nil {
+				cancel(errClientGone)
+				return
+			}
+			silence.Reset(clientSilence)
+			if !told && strings.TrimSpace(line) == wire.Received {
+				told = true
+				close(received)
+			}
+		}
+	}()
+	return client{received: received}
+}
+
+func (p Process) answer(ctx context.Context, call wire.Call, c client) error {
+	w, err := wire.NewWriter(throttle(ctx, p.Out, call.Limits.Bandwidth), call.Codec)
+	if err != nil {
+		return err
+	}
+	alive, stop := context.WithCancel(ctx)
+	defer stop()
+	go keepAlives(alive, w)
+	if err := p.tell(ctx, call, w); err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		err = errors.Join(err, w.Fail(failure(err)))
+		c.wait(ctx)
+		return err
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	return c.wait(ctx)
+}
+
+// wait waits until the client says that it has all. What is on its way when a
+// process ends may get lost.
+func (c client) wait(ctx context.Context) error {
+	select {
+	case <-c.received:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(receiveTime):
+		return errors.New("the client does not say that it has received all")
+	}
+}
+
+func keepAlives(ctx context.Context, w *wire.Writer) {
+	tick := time.NewTicker(keepAlive)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if w.KeepAlive() != nil {
+				return // the story's own writes see the error too
+			}
+		}
+	}
+}
+
+func (p Process) tell(ctx context.Context, call wire.Call, w *wire.Writer) error {
+	log := slog.New(slog.DiscardHandler)
+	if call.Debug {
+		log = slog.New(slog.NewTextHandler(p.Err, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	limit := call.Limits.Memory
+	if limit <= 0 {
+		limit = defaultMemory
+	}
+	if err := enoughMemory(p.Cgroup, limit); err != nil {
+		return err
+	}
+	p.Limit(limit)
+	dir, err := findDir(call.Dirs)
+	if err != nil {
+		return err
+	}
+	log.Debug("agent", "dir", dir, "memory", limit, "uid", os.Getuid())
+	switch call.Do {
+	case wire.DoInventory:
+		inv, err := Inventory(ctx, dir, log)
+		if err != nil {
+			return err
+		}
+		return w.Inventory(inv)
+	case wire.DoRead:
+		if call.Request == nil {
+			return errors.New("the call has no request")
+		}
+		for m, err := range Read(ctx, dir, *call.Request, log) {
+			if err != nil {
+				return err
+			}
+			if err := w.Write(m); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return fmt.Errorf("the call asks for %q, which this agent cannot do", call.Do)
+}
+
+// findDir is the first of the directories that is a data dir.
+func findDir(dirs []string) (string, error) {
+	if len(dirs) == 0 {
+		return "", errors.New("the call names no data dir")
+	}
+	var all error
+	for _, dir := range dirs {
+		err := datadir.Check(dir)
+		if err == nil {
+			return dir, nil
+		}
+		all = errors.Join(all, err)
+	}
+	if len(dirs) == 1 {
+		return "", all
+	}
+	return "", fmt.Errorf("no data dir is found: %s", strings.ReplaceAll(all.Error(), "\n", "; "))
+}
+
+// failure is what the client is told of an error.
+func failure(err error) wire.Failure {
+	f := wire.Failure{Text: err.Error()}
+	var hint interface{ Hint() string }
+	if errors.As(err, &hint) {
+		f.Tip = hint.Hint()
+	}
+	_, memory := errors.AsType[*MemoryError](err)
+	switch {
+	case memory:
+		f.Code = codeNoAgent
+	case errors.Is(err, fs.ErrPermission):
+		f.Code = codeNotPermitted
+		f.Tip = fmt.Sprintf("the agent runs as uid %d, which may not read it", os.Getuid())
+	case errors.Is(err, datadir.ErrNotDataDir), errors.Is(err, fs.ErrNotExist):
+		f.Code = codeNoTarget
+		f.Tip = "-d takes the directory that Prometheus got as --storage.tsdb.path"
+	}
+	return f
+}

@@ -1,0 +1,204 @@
+// Package pod is the source for a Prometheus in a container that takes commands:
+// it uploads the agent, starts it, and listens. See [Exec] for all that it needs
+// of Kubernetes.
+//
+// A stream that breaks is begun again where it stopped, with a new agent: whole
+// blocks at their byte, cut ones at their series, the head from its beginning.
+// For that a whole block is kept in a staging directory until all of it is here;
+// a block that was compacted away meanwhile is forgotten, and what replaced it is
+// told.
+//
+// What is not promised: that a dump over several streams shows one moment. What
+// was told is what was there when it was told.
+package pod
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/promdump/promdump/internal/wire"
+)
+
+// Exec runs a command in the container until it ends, or ctx does. That it gives
+// no error says nothing about what went through its streams.
+type Exec func(ctx context.Context, command []string, in io.Reader, out, err io.Writer) error
+
+// Options of a Source.
+type Options struct {
+	Name  string   // names the source for a person
+	Exec  Exec     // into the container
+	Agent Agents   // the program for its machine
+	Dirs  []string // the data dir is the first of these that is one
+
+	// Staging is an existing directory for blocks on their way. It needs the space of
+	// two of the largest. Empty: the system's.
+	Staging string
+
+	Codec  wire.Codec
+	Limits wire.Limits
+	Debug  bool // the agent tells what it decides
+
+	// Note tells a person what is not as it should be, while it happens.
+	Note   func(string)
+	Logger *slog.Logger
+
+	times times // tests wait less
+}
+
+// Agents gives the agent for a machine, as uname -m names it. It is called once
+// for each upload.
+type Agents func(ctx context.Context, machine string) (gzip []byte, size int64, err error)
+
+// times are how long is waited for what.
+type times struct {
+	stall time.Duration   // a stream without a byte for so long is dead
+	ping  time.Duration   // between the lines that tell the agent that we live
+	pause []time.Duration // before the next try; after all of them without a byte more we give up
+}
+
+var usual = times{
+	stall: 30 * time.Second,
+	ping:  15 * time.Second,
+	pause: []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 15 * time.Second, 15 * time.Second, 15 * time.Second},
+}
+
+// Source is a data dir in a container.
+type Source struct{ o Options }
+
+// New makes a source. Nothing is done until it is read.
+func New(o Options) *Source {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Note == nil {
+		o.Note = func(string) {}
+	}
+	if o.times.stall == 0 {
+		o.times = usual
+	}
+	return &Source{o}
+}
+
+// String names the container.
+func (s *Source) String() string { return s.o.Name }
+
+// Inventory implements source.Source.
+func (s *Source) Inventory(ctx context.Context) (inv *wire.Inventory, err error) {
+	err = s.again(ctx, func(ctx context.Context) (bool, error) {
+		return false, s.talk(ctx, wire.Call{Do: wire.DoInventory}, func(r *wire.Reader) error {
+			inv, err = r.Inventory()
+			return err
+		})
+	})
+	return inv, err
+}
+
+// Read implements source.Source.
+func (s *Source) Read(ctx context.Context, req wire.Request) iter.Seq2[wire.Message, error] {
+	return func(yield func(wire.Message, error) bool) {
+		if err := s.read(ctx, req, yield); err != nil && !errors.Is(err, errLeft) {
+			yield(nil, err)
+		}
+	}
+}
+
+func (s *Source) read(ctx context.Context, req wire.Request, yield func(wire.Message, error) bool) (err error) {
+	dir, err := os.MkdirTemp(s.o.Staging, "promdump-pod-")
+	if err != nil {
+		return fmt.Errorf("make staging directory: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	ctx, cancel := context.WithCancel(ctx)
+	h := &handover{ctx: ctx, items: make(chan item)}
+	st := &story{req: req, out: h, spool: spool{dir: dir}}
+	done := make(chan error, 1)
+	go func() {
+		defer close(h.items)
+		done <- s.again(ctx, func(ctx context.Context) (bool, error) {
+			before := st.got
+			err := s.talk(ctx, wire.Call{Do: wire.DoRead, Request: st.request()}, st.listen)
+			return st.got > before, err
+		})
+	}()
+	left := h.consume(yield)
+	cancel()
+	if err := <-done; !left {
+		return err
+	}
+	return errLeft
+}
+
+// errLeft: who asked does not want more.
+var errLeft = errors.New("left")
+
+// again tries until f succeeds, until its error is one that no try mends, or
+// until it failed often in a row without getting any further.
+func (s *Source) again(ctx context.Context, f func(context.Context) (further bool, err error)) error {
+	failed := 0
+	for first := true; ; first = false {
+		further, err := f(ctx)
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if further {
+			failed, first = 0, false
+		}
+		if final(err, first) {
+			return err
+		}
+		if failed == len(s.o.times.pause) {
+			return &LostError{Tries: failed + 1, Err: err}
+		}
+		pause := s.o.times.pause[failed]
+		failed++
+		s.o.Logger.Debug("stream broke", "error", err, "try", failed, "pause", pause)
+		s.o.Note(fmt.Sprintf("%v: going on in %v (try %d of %d)", err, pause, failed, len(s.o.times.pause)))
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
+
+// final tells whether trying again is useless: when the agent itself says what
+// is wrong, when the fault is on this machine, and when the very first try is
+// refused for a reason that is known.
+func final(err error, first bool) bool {
+	_, told := errors.AsType[*wire.Failure](err)
+	_, version := errors.AsType[*wire.VersionError](err)
+	_, ours := errors.AsType[*localError](err)
+	_, known := errors.AsType[interface {
+		error
+		ExitCode() int
+		Hint() string
+	}](err)
+	return told || version || ours || first && known
+}
+
+// localError is of this machine or of what takes the story, not of the stream.
+type localError struct{ err error }
+
+func (e *localError) Error() string { return e.err.Error() }
+func (e *localError) Unwrap() error { return e.err }
+
+// LostError says that the stream broke again and again.
+type LostError struct {
+	Tries int // in a row, without a byte more
+	Err   error
+}
+
+func (e *LostError) Error() string {
+	return fmt.Sprintf("the connection to the container is lost (%d tries): %v", e.Tries, e.Err)
+}
+
+func (e *LostError) Unwrap() error { return e.Err }

@@ -1,0 +1,205 @@
+package pod
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/promdump/promdump/internal/wire"
+)
+
+// talk starts an agent, makes one call and lets listen hear the answer. The agent
+// is told when all of it is here.
+func (s *Source) talk(ctx context.Context, call wire.Call, listen func(*wire.Reader) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	c, err := s.start(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	call.Version, call.Dirs, call.Codec, call.Limits, call.Debug = wire.Version, s.o.Dirs, s.o.Codec, s.o.Limits, s.o.Debug
+	if err := wire.WriteCall(c.in, call); err != nil {
+		return c.explain(fmt.Errorf("send the request: %w", err))
+	}
+	pings, stop := context.WithCancel(ctx)
+	var pinging sync.WaitGroup
+	pinging.Go(func() { c.ping(pings, s.o.times.ping) })
+	err = listen(wire.NewReader(c))
+	stop()
+	if err != nil {
+		_, told := errors.AsType[*wire.Failure](err)
+		if told {
+			c.received(&pinging)
+		}
+		return c.explain(err)
+	}
+	c.received(&pinging)
+	return nil
+}
+
+// conversation is with a command that runs in the container.
+type conversation struct {
+	cancel context.CancelFunc
+	in     *io.PipeWriter
+	out    *io.PipeReader
+	said   *tail // on stderr
+	stall  time.Duration
+	ended  chan struct{} // exec has returned
+	err    error         // what it returned, once it has
+}
+
+// run runs a command and gives its streams.
+func (s *Source) run(ctx context.Context, command []string) *conversation {
+	ctx, cancel := context.WithCancel(ctx)
+	inR, inW := io.Pipe()
+	outR, outW := io.Pipe()
+	c := &conversation{cancel: cancel, in: inW, out: outR, said: &tail{}, stall: s.o.times.stall, ended: make(chan struct{})}
+	if s.o.Debug {
+		c.said.log = func(line string) { s.o.Logger.Debug("agent says", "line", line) }
+	}
+	go func() {
+		defer close(c.ended)
+		c.err = s.o.Exec(ctx, command, inR, outW, c.said)
+		end := c.err
+		if end == nil {
+			end = io.ErrUnexpectedEOF // that a command ends means nothing
+		}
+		outW.CloseWithError(end)
+		inR.CloseWithError(end)
+	}()
+	return c
+}
+
+// stallError says that a stream stands still.
+type stallError struct{ after time.Duration }
+
+func (e *stallError) Error() string { return fmt.Sprintf("nothing came for %v", e.after) }
+
+// Read gives what the command writes. A stream that stands still is an error.
+func (c *conversation) Read(p []byte) (int, error) {
+	t := time.AfterFunc(c.stall, func() { c.out.CloseWithError(&stallError{c.stall}) })
+	defer t.Stop()
+	n, err := c.out.Read(p)
+	if err == io.ErrClosedPipe {
+		err = &stallError{c.stall}
+	}
+	return n, err
+}
+
+// ping tells the agent now and then that we live.
+func (c *conversation) ping(ctx context.Context, every time.Duration) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if _, err := io.WriteString(c.in, wire.Ping+"\n"); err != nil {
+				return
+			}
+		}
+	}
+}
+
+// received tells the agent that all is here, and gives it a moment to end: an
+// end of its own is cleaner than that of its stream.
+func (c *conversation) received(pinging *sync.WaitGroup) {
+	const moment = 5 * time.Second
+	done := time.AfterFunc(moment, func() { c.in.CloseWithError(io.ErrClosedPipe) })
+	defer done.Stop()
+	pinging.Wait()
+	io.WriteString(c.in, wire.Received+"\n")
+	go io.Copy(io.Discard, c.out)
+	select {
+	case <-c.ended:
+	case <-time.After(moment):
+	}
+}
+
+// close ends the command: its stdin ends, and with it the agent. It returns when
+// nothing of ours runs here any more.
+func (c *conversation) close() {
+	c.in.Close()
+	c.out.Close()
+	c.cancel()
+	<-c.ended
+}
+
+// explain adds what the command said to an error of its stream.
+func (c *conversation) explain(err error) error {
+	if _, ours := errors.AsType[*localError](err); ours {
+		return err
+	}
+	if _, told := errors.AsType[*wire.Failure](err); told {
+		return err
+	}
+	// How the command ended says more than how its stream did.
+	c.in.Close()
+	select {
+	case <-c.ended:
+		if c.err != nil && !errors.Is(err, c.err) {
+			err = fmt.Errorf("%w (%w)", c.err, err)
+		}
+	case <-time.After(time.Second):
+	}
+	if said := c.said.String(); said != "" {
+		err = fmt.Errorf("%w: %s", err, said)
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = &brokenError{err}
+	}
+	return err
+}
+
+// brokenError says in words that a stream ended early.
+type brokenError struct{ err error }
+
+func (e *brokenError) Error() string {
+	return strings.ReplaceAll(e.err.Error(), io.ErrUnexpectedEOF.Error(), "the stream from the container broke")
+}
+func (e *brokenError) Unwrap() error { return e.err }
+
+// tail keeps the end of what is written to it.
+type tail struct {
+	mu   sync.Mutex
+	text []byte
+	rest []byte // of a line, for log
+	log  func(line string)
+}
+
+const maxTail = 1 << 10
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.text = append(t.text, p...)
+	t.text = t.text[max(0, len(t.text)-maxTail):]
+	if t.log != nil {
+		t.rest = append(t.rest, p...)
+		for {
+			line, rest, ok := bytes.Cut(t.rest, []byte("\n"))
+			if !ok {
+				break
+			}
+			t.log(string(line))
+			t.rest = rest
+		}
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.log != nil {
+		return "" // it was shown
+	}
+	return strings.Join(strings.FieldsFunc(string(t.text), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
+}

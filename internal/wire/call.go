@@ -1,0 +1,98 @@
+package wire
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// Verb is what an agent is asked to do.
+type Verb string
+
+const (
+	DoRead      Verb = "read"      // tell the story that Call.Request asks for
+	DoInventory Verb = "inventory" // tell what there is
+)
+
+// Call is what a client says first: one line of JSON on the agent's stdin. After
+// it come lines without meaning, so that the agent knows that the client lives,
+// and at last the line [Received]: the agent does not end before, since what is
+// on its way when a process ends may be lost.
+type Call struct {
+	Version int      `json:"version"`
+	Do      Verb     `json:"do"`
+	Dirs    []string `json:"dirs"` // the data dir is the first of these that is one
+	Request *Request `json:"request,omitempty"`
+	Codec   Codec    `json:"codec"`
+	Limits  Limits   `json:"limits"`
+	Debug   bool     `json:"debug,omitempty"` // tell what is decided, on stderr
+}
+
+// Limits are what an agent may take of the machine that it runs on.
+type Limits struct {
+	Memory    int64 `json:"memory,omitempty"`    // bytes; 0: the default
+	Bandwidth int64 `json:"bandwidth,omitempty"` // bytes a second on the wire; 0: any
+}
+
+// Lines that a client sends after its call.
+const (
+	Ping     = "ping"
+	Received = "received"
+)
+
+// maxCall bounds a call, in bytes: one that goes on with a story names the blocks
+// that it has.
+const maxCall = 64 << 20
+
+// WriteCall writes a call.
+func WriteCall(w io.Writer, c Call) error {
+	b, err := json.Marshal(c)
+	if err != nil {
+		return fmt.Errorf("encode call: %w", err)
+	}
+	_, err = w.Write(append(b, '\n'))
+	return err
+}
+
+// ReadCall reads a call. A call of another version gives a *VersionError.
+func ReadCall(r *bufio.Reader) (Call, error) {
+	var line []byte
+	for {
+		part, err := r.ReadSlice('\n')
+		line = append(line, part...)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, bufio.ErrBufferFull) {
+			return Call{}, noEOF(err)
+		}
+		if len(line) > maxCall {
+			return Call{}, &FrameError{"the call has no end"}
+		}
+	}
+	var c Call
+	if err := json.Unmarshal(line, &c); err != nil {
+		return Call{}, &FrameError{fmt.Sprintf("the call cannot be read: %v", err)}
+	}
+	if c.Version != Version {
+		return Call{}, &VersionError{c.Version}
+	}
+	return c, nil
+}
+
+// Failure is an error of the far side, told in place of the rest of its story.
+type Failure struct {
+	Text string `json:"text"`
+	Tip  string `json:"hint,omitempty"`
+	Code int    `json:"code,omitempty"` // the exit code that it means; 0: that of any error
+}
+
+func (e *Failure) Error() string { return e.Text }
+
+// Hint says what to do about it.
+func (e *Failure) Hint() string { return e.Tip }
+
+// ExitCode is that of the client's command.
+func (e *Failure) ExitCode() int { return max(e.Code, 1) }

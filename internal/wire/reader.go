@@ -1,0 +1,220 @@
+package wire
+
+import (
+	"bufio"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+)
+
+// Reader reads messages from frames.
+type Reader struct {
+	r     *bufio.Reader
+	begun bool // its header was read
+	sum   sum  // of the frames so far
+	buf   []byte
+	file  *fileBody // the file whose bytes come now, if any
+}
+
+// NewReader reads a stream that a Writer wrote.
+func NewReader(r io.Reader) *Reader { return &Reader{r: bufio.NewReaderSize(r, 64<<10)} }
+
+// All gives the messages up to and with End, or up to one error. A stream that
+// ends before End gives io.ErrUnexpectedEOF.
+func (r *Reader) All() iter.Seq2[Message, error] {
+	return func(yield func(Message, error) bool) {
+		for {
+			m, err := r.Next()
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if !yield(m, nil) {
+				return
+			}
+			if _, ok := m.(*End); ok {
+				return
+			}
+		}
+	}
+}
+
+// Next reads the next message, which is valid until the next call. A file's
+// body must be read to its end before. Errors: *VersionError, *FrameError,
+// *Failure, io.ErrUnexpectedEOF for a stream that was cut, or what the stream's
+// reader gave.
+func (r *Reader) Next() (Message, error) {
+	if err := r.begin(); err != nil {
+		return nil, err
+	}
+	if r.file != nil && r.file.left > 0 {
+		return nil, errors.New("the file before was not read to its end")
+	}
+	r.file = nil
+	k, payload, err := r.next()
+	if err != nil {
+		return nil, err
+	}
+	m, err := decode(k, payload)
+	if err != nil {
+		return nil, err
+	}
+	if f, ok := m.(*File); ok {
+		r.file = &fileBody{r: r, left: f.Size - f.Offset}
+		f.Body = r.file
+	}
+	return m, nil
+}
+
+// Inventory reads the answer to a question for what there is.
+func (r *Reader) Inventory() (*Inventory, error) {
+	if err := r.begin(); err != nil {
+		return nil, err
+	}
+	k, payload, err := r.next()
+	if err != nil {
+		return nil, err
+	}
+	if k == kindFailure {
+		_, err := decode(k, payload)
+		return nil, err
+	}
+	inv := &Inventory{}
+	if k != kindInventory {
+		return nil, &FrameError{fmt.Sprintf("a frame of kind %d where the inventory should be", k)}
+	}
+	if err := json.Unmarshal(payload, inv); err != nil {
+		return nil, &FrameError{fmt.Sprintf("%T: %v", inv, err)}
+	}
+	return inv, nil
+}
+
+func (r *Reader) begin() error {
+	if r.begun {
+		return nil
+	}
+	r.begun = true
+	var head [len(magic) + 2]byte
+	if _, err := io.ReadFull(r.r, head[:]); err != nil {
+		return noEOF(err)
+	}
+	if string(head[:len(magic)]) != magic {
+		return &FrameError{fmt.Sprintf("it begins with %q", head[:])}
+	}
+	if v := int(head[len(magic)]); v != Version {
+		return &VersionError{v}
+	}
+	codec := Codec(head[len(magic)+1])
+	if codec == Plain {
+		return nil
+	}
+	in, err := codec.reader(r.r)
+	if err != nil {
+		return err
+	}
+	r.r = bufio.NewReaderSize(in, 64<<10)
+	return nil
+}
+
+// next is the next frame that says something.
+func (r *Reader) next() (kind, []byte, error) {
+	for {
+		k, payload, err := r.frame()
+		if err != nil || k != kindKeepAlive {
+			return k, payload, err
+		}
+	}
+}
+
+func (r *Reader) frame() (kind, []byte, error) {
+	k, err := r.r.ReadByte()
+	if err != nil {
+		return 0, nil, noEOF(err)
+	}
+	size, err := binary.ReadUvarint(r.r)
+	if err != nil {
+		return 0, nil, noEOF(err)
+	}
+	if size > MaxFrame {
+		return 0, nil, &FrameError{fmt.Sprintf("a frame of %d bytes", size)}
+	}
+	if r.buf, err = readN(r.r, r.buf[:0], int(size)); err != nil {
+		return 0, nil, noEOF(err)
+	}
+	var stored [4]byte
+	if _, err := io.ReadFull(r.r, stored[:]); err != nil {
+		return 0, nil, noEOF(err)
+	}
+	c := binary.LittleEndian.Uint32(stored[:])
+	if c != checksum(kind(k), r.buf) {
+		return 0, nil, &FrameError{"the checksum of a frame differs"}
+	}
+	payload := r.buf
+	if kind(k) == kindEnd {
+		whole := false
+		if payload, whole = r.sum.take(r.buf); !whole {
+			return 0, nil, &FrameError{"its end does not fit what came before"}
+		}
+	}
+	r.sum.add(c)
+	return kind(k), payload, nil
+}
+
+// readN reads n bytes into b. It grows b as bytes come and not as they are
+// promised.
+func readN(r io.Reader, b []byte, n int) ([]byte, error) {
+	for len(b) < n {
+		step := min(n-len(b), max(1<<20, len(b)))
+		from := len(b)
+		if cap(b) < from+step {
+			grown := make([]byte, from, from+step)
+			copy(grown, b)
+			b = grown
+		}
+		b = b[:from+step]
+		if _, err := io.ReadFull(r, b[from:]); err != nil {
+			return b, err
+		}
+	}
+	return b, nil
+}
+
+// fileBody gives the bytes of the data frames that follow a file.
+type fileBody struct {
+	r    *Reader
+	left int64  // bytes not given yet
+	now  []byte // of the current frame
+}
+
+func (b *fileBody) Read(p []byte) (int, error) {
+	if b.left == 0 {
+		return 0, io.EOF
+	}
+	for len(b.now) == 0 {
+		k, payload, err := b.r.next()
+		if err != nil {
+			return 0, err
+		}
+		switch {
+		case k == kindFailure:
+			_, err := decode(k, payload)
+			return 0, err
+		case k != kindData || int64(len(payload)) > b.left:
+			return 0, &FrameError{"a file's bytes are followed by something else before its end"}
+		}
+		b.now = payload
+	}
+	n := copy(p, b.now)
+	b.now, b.left = b.now[n:], b.left-int64(n)
+	return n, nil
+}
+
+func noEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
