@@ -54,13 +54,16 @@ type Process struct {
 // or when there is no client any more: whoever calls it ends the process then,
 // since what is written to a stream that nobody reads does not return.
 func Serve(ctx context.Context, p Process) error {
-	in := bufio.NewReader(p.In)
+	in := bufio.NewReaderSize(p.In, 64<<10) // as wide as a wire.Reader's, so that this takes it as its own
 	call, err := wire.ReadCall(in)
 	if err != nil {
 		return refuse(p.Out, err)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	if call.Do == wire.DoReceive {
+		return p.serveReceive(ctx, cancel, call, in)
+	}
 	client := watch(in, cancel)
 	done := make(chan error, 1)
 	go func() { done <- p.answer(ctx, call, client) }()
@@ -163,30 +166,29 @@ func keepAlives(ctx context.Context, w *wire.Writer) {
 }
 
 func (p Process) tell(ctx context.Context, call wire.Call, w *wire.Writer) error {
-	log := slog.New(slog.DiscardHandler)
-	if call.Debug {
-		log = slog.New(slog.NewTextHandler(p.Err, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	}
-	limit := call.Limits.Memory
-	if limit <= 0 {
-		limit = defaultMemory
-	}
-	if err := enoughMemory(p.Cgroup, limit); err != nil {
+	log := p.logger(call)
+	if err := p.limit(call); err != nil {
 		return err
 	}
-	p.Limit(limit)
+	if call.Do == wire.DoInspect {
+		t, err := inspect(call.Dirs)
+		if err != nil {
+			return err
+		}
+		return w.Answer(t)
+	}
 	dir, err := findDir(call.Dirs)
 	if err != nil {
 		return err
 	}
-	log.Debug("agent", "dir", dir, "memory", limit, "uid", os.Getuid())
+	log.Debug("agent", "dir", dir, "uid", os.Getuid())
 	switch call.Do {
 	case wire.DoInventory:
 		inv, err := Inventory(ctx, dir, log)
 		if err != nil {
 			return err
 		}
-		return w.Inventory(inv)
+		return w.Answer(inv)
 	case wire.DoRead:
 		if call.Request == nil {
 			return errors.New("the call has no request")
@@ -202,6 +204,26 @@ func (p Process) tell(ctx context.Context, call wire.Call, w *wire.Writer) error
 		return nil
 	}
 	return fmt.Errorf("the call asks for %q, which this agent cannot do", call.Do)
+}
+
+func (p Process) logger(call wire.Call) *slog.Logger {
+	if !call.Debug {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(slog.NewTextHandler(p.Err, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// limit refuses to start where memory is short, and keeps ours below its limit.
+func (p Process) limit(call wire.Call) error {
+	limit := call.Limits.Memory
+	if limit <= 0 {
+		limit = defaultMemory
+	}
+	if err := enoughMemory(p.Cgroup, limit); err != nil {
+		return err
+	}
+	p.Limit(limit)
+	return nil
 }
 
 // findDir is the first of the directories that is a data dir.

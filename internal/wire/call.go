@@ -13,7 +13,9 @@ type Verb string
 
 const (
 	DoRead      Verb = "read"      // tell the story that Call.Request asks for
-	DoInventory Verb = "inventory" // tell what there is
+	DoInventory Verb = "inventory" // answer with an Inventory
+	DoInspect   Verb = "inspect"   // answer with a Target
+	DoReceive   Verb = "receive"   // answer with Ready, take files and End as a stream on stdin, answer with Restored
 )
 
 // Call is what a client says first: one line of JSON on the agent's stdin. After

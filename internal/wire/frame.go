@@ -37,7 +37,7 @@ const (
 	kindEnd
 	kindFailure
 	kindKeepAlive
-	kindInventory
+	kindAnswer
 	kindForget
 )
 
@@ -105,13 +105,14 @@ func (w *Writer) Write(m Message) error {
 	return nil
 }
 
-// Inventory answers the question for what there is.
-func (w *Writer) Inventory(inv *Inventory) error {
-	b, err := json.Marshal(inv)
+// Answer answers a call that has no story: with an [Inventory], a [Target], a
+// [Ready] or a [Restored].
+func (w *Writer) Answer(v any) error {
+	b, err := json.Marshal(v)
 	if err != nil {
-		return err
+		return fmt.Errorf("encode %T: %w", v, err)
 	}
-	if err := w.frame(kindInventory, b); err != nil {
+	if err := w.frame(kindAnswer, b); err != nil {
 		return err
 	}
 	return w.Flush()

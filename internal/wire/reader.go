@@ -69,27 +69,26 @@ func (r *Reader) Next() (Message, error) {
 	return m, nil
 }
 
-// Inventory reads the answer to a question for what there is.
-func (r *Reader) Inventory() (*Inventory, error) {
+// Answer reads what [Writer.Answer] wrote into v.
+func (r *Reader) Answer(v any) error {
 	if err := r.begin(); err != nil {
-		return nil, err
+		return err
 	}
 	k, payload, err := r.next()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if k == kindFailure {
 		_, err := decode(k, payload)
-		return nil, err
+		return err
 	}
-	inv := &Inventory{}
-	if k != kindInventory {
-		return nil, &FrameError{fmt.Sprintf("a frame of kind %d where the inventory should be", k)}
+	if k != kindAnswer {
+		return &FrameError{fmt.Sprintf("a frame of kind %d where an answer should be", k)}
 	}
-	if err := json.Unmarshal(payload, inv); err != nil {
-		return nil, &FrameError{fmt.Sprintf("%T: %v", inv, err)}
+	if err := json.Unmarshal(payload, v); err != nil {
+		return &FrameError{fmt.Sprintf("%T: %v", v, err)}
 	}
-	return inv, nil
+	return nil
 }
 
 func (r *Reader) begin() error {

@@ -91,9 +91,9 @@ func (s *Source) String() string { return s.o.Name }
 // Inventory implements source.Source.
 func (s *Source) Inventory(ctx context.Context) (inv *wire.Inventory, err error) {
 	err = s.again(ctx, func(ctx context.Context) (bool, error) {
-		return false, s.talk(ctx, wire.Call{Do: wire.DoInventory}, func(r *wire.Reader) error {
-			inv, err = r.Inventory()
-			return err
+		return false, s.talk(ctx, wire.Call{Do: wire.DoInventory}, func(_ *conversation, r *wire.Reader) error {
+			inv = &wire.Inventory{}
+			return r.Answer(inv)
 		})
 	})
 	return inv, err

@@ -39,7 +39,7 @@ func (s *story) request() *wire.Request {
 }
 
 // listen hears one stream to its end.
-func (s *story) listen(r *wire.Reader) error {
+func (s *story) listen(_ *conversation, r *wire.Reader) error {
 	if err := s.forgetHead(); err != nil {
 		return err
 	}

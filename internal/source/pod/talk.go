@@ -15,7 +15,7 @@ import (
 
 // talk starts an agent, makes one call and lets listen hear the answer. The agent
 // is told when all of it is here.
-func (s *Source) talk(ctx context.Context, call wire.Call, listen func(*wire.Reader) error) error {
+func (s *Source) talk(ctx context.Context, call wire.Call, listen func(*conversation, *wire.Reader) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	c, err := s.start(ctx)
@@ -29,8 +29,10 @@ func (s *Source) talk(ctx context.Context, call wire.Call, listen func(*wire.Rea
 	}
 	pings, stop := context.WithCancel(ctx)
 	var pinging sync.WaitGroup
-	pinging.Go(func() { c.ping(pings, s.o.times.ping) })
-	err = listen(wire.NewReader(c))
+	if call.Do != wire.DoReceive { // there the files are what tells that we live
+		pinging.Go(func() { c.ping(pings, s.o.times.ping) })
+	}
+	err = listen(c, wire.NewReader(c))
 	stop()
 	if err != nil {
 		_, told := errors.AsType[*wire.Failure](err)
@@ -115,7 +117,7 @@ func (c *conversation) received(pinging *sync.WaitGroup) {
 	done := time.AfterFunc(moment, func() { c.in.CloseWithError(io.ErrClosedPipe) })
 	defer done.Stop()
 	pinging.Wait()
-	io.WriteString(c.in, wire.Received+"\n")
+	io.WriteString(c.in, "\n"+wire.Received+"\n") // what it refused may have stopped anywhere
 	go io.Copy(io.Discard, c.out)
 	select {
 	case <-c.ended:

@@ -1,0 +1,238 @@
+package agent
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/promdump/promdump/internal/wire"
+)
+
+// creating is what a server's own blocks are called until they are whole: it
+// removes such directories when it starts.
+const creating = ".tmp-for-creation"
+
+// serveReceive takes blocks from stdin. All of them are there, whole and on the
+// disk before the first gets its name; when anything fails none is left behind.
+func (p Process) serveReceive(ctx context.Context, cancel context.CancelCauseFunc, call wire.Call, in *bufio.Reader) error {
+	w, err := wire.NewWriter(p.Out, call.Codec)
+	if err != nil {
+		return err
+	}
+	alive, stop := context.WithCancel(ctx)
+	defer stop()
+	go keepAlives(alive, w)
+	r := &receiver{}
+	done := make(chan error, 1)
+	go func() { done <- p.receive(call, in, w, r) }()
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		err = context.Cause(ctx) // whoever reads stdin cannot be stopped, but does nothing any more
+	}
+	err = errors.Join(err, r.end())
+	if err != nil {
+		err = errors.Join(err, w.Fail(failure(err)))
+	}
+	werr := watch(in, cancel).wait(ctx)
+	return errors.Join(err, werr)
+}
+
+func (p Process) receive(call wire.Call, in io.Reader, w *wire.Writer, r *receiver) error {
+	if err := p.limit(call); err != nil {
+		return err
+	}
+	dir, err := findTarget(call.Dirs)
+	if err != nil {
+		return err
+	}
+	if err := r.begin(dir); err != nil {
+		return err
+	}
+	if err := w.Answer(wire.Ready{}); err != nil {
+		return err
+	}
+	for m, err := range wire.NewReader(in).All() {
+		if err != nil {
+			return fmt.Errorf("receive blocks: %w", err)
+		}
+		switch m := m.(type) {
+		case *wire.File:
+			err = r.file(m)
+		case *wire.End:
+			err = r.publish()
+		default:
+			err = fmt.Errorf("receive blocks: %T is no part of one", m)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return w.Answer(r.result)
+}
+
+// receiver puts blocks into a data dir.
+type receiver struct {
+	mu     sync.Mutex // between the work and an end that comes from elsewhere
+	ended  bool
+	dir    string
+	owner  [2]int          // uid and gid of the data dir, if we may give files away; else -1
+	staged []string        // ULIDs that are there under a name of their own
+	skip   map[string]bool // that were there before
+	result wire.Restored
+}
+
+func (r *receiver) begin(dir string) error {
+	r.dir, r.skip, r.owner = dir, map[string]bool{}, [2]int{-1, -1}
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return fmt.Errorf("look at %s: %w", dir, err)
+	}
+	if os.Getuid() == 0 {
+		r.owner = [2]int{int(st.Uid), int(st.Gid)}
+	}
+	return nil
+}
+
+// blockFile is what may come, and nothing else.
+var blockFile = regexp.MustCompile(`^([0-9A-HJKMNP-TV-Z]{26})/(meta\.json|index|tombstones|chunks/[0-9]{6})$`)
+
+func (r *receiver) file(f *wire.File) error {
+	parts := blockFile.FindStringSubmatch(f.Name)
+	if parts == nil || f.Offset != 0 || !isBlock(parts[1]) {
+		return fmt.Errorf("receive blocks: %q is no file of a block", f.Name)
+	}
+	id, name := parts[1], parts[2]
+	if err := r.block(id); err != nil {
+		return err
+	}
+	if r.skip[id] {
+		_, err := io.Copy(io.Discard, f.Body)
+		return err
+	}
+	path := filepath.Join(r.dir, id+creating, filepath.FromSlash(name))
+	if strings.HasPrefix(name, "chunks/") {
+		if err := r.guard(func() error { return r.mkdir(filepath.Dir(path)) }); err != nil {
+			return err
+		}
+	}
+	return r.write(path, f)
+}
+
+// guard runs a step that makes something, unless all was ended already.
+func (r *receiver) guard(f func() error) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended {
+		return errClientGone
+	}
+	return f()
+}
+
+// block begins a block with its first file.
+func (r *receiver) block(id string) error {
+	return r.guard(func() error {
+		if _, known := r.skip[id]; known {
+			return nil
+		}
+		if _, err := os.Lstat(filepath.Join(r.dir, id)); err == nil {
+			r.skip[id] = true
+			r.result.Skipped = append(r.result.Skipped, id)
+			return nil
+		}
+		r.skip[id] = false
+		r.staged = append(r.staged, id)
+		tmp := filepath.Join(r.dir, id+creating)
+		if err := os.RemoveAll(tmp); err != nil { // of a restore that was killed
+			return err
+		}
+		return r.mkdir(tmp)
+	})
+}
+
+func (r *receiver) mkdir(path string) error {
+	if err := os.Mkdir(path, 0o777); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return os.Chown(path, r.owner[0], r.owner[1])
+}
+
+func (r *receiver) write(path string, f *wire.File) (err error) {
+	var out *os.File
+	if err := r.guard(func() error {
+		out, err = os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666)
+		return err
+	}); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, out.Close()) }()
+	if _, err := io.Copy(out, f.Body); err != nil {
+		return fmt.Errorf("receive %s: %w", f.Name, err)
+	}
+	if err := out.Chown(r.owner[0], r.owner[1]); err != nil {
+		return err
+	}
+	return out.Sync()
+}
+
+// publish gives all blocks their names.
+func (r *receiver) publish() error {
+	for _, id := range r.staged {
+		tmp := filepath.Join(r.dir, id+creating)
+		for _, dir := range []string{filepath.Join(tmp, "chunks"), tmp} {
+			if err := syncDir(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	for len(r.staged) > 0 {
+		if err := r.guard(func() error {
+			id := r.staged[0]
+			final := filepath.Join(r.dir, id)
+			if err := os.Rename(filepath.Join(r.dir, id+creating), final); err != nil {
+				return err
+			}
+			r.staged = r.staged[1:]
+			r.result.Added = append(r.result.Added, id)
+			now := time.Now()
+			return os.Chtimes(final, now, now)
+		}); err != nil {
+			return err
+		}
+	}
+	return syncDir(r.dir)
+}
+
+// end removes what has not got its name.
+func (r *receiver) end() (err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ended = true
+	for _, id := range r.staged {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(r.dir, id+creating)))
+	}
+	r.staged = nil
+	return err
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	err = d.Sync()
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOTSUP) {
+		err = nil // some filesystems cannot
+	}
+	return errors.Join(err, d.Close())
+}

@@ -1,0 +1,139 @@
+package pod
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/promdump/promdump/internal/wire"
+)
+
+// Inspect tells what a restore must know of the data dir.
+func (s *Source) Inspect(ctx context.Context) (*wire.Target, error) {
+	t := &wire.Target{}
+	err := s.again(ctx, func(ctx context.Context) (bool, error) {
+		return false, s.talk(ctx, wire.Call{Do: wire.DoInspect}, func(_ *conversation, r *wire.Reader) error { return r.Answer(t) })
+	})
+	return t, err
+}
+
+// Upload is a file on its way into the data dir.
+type Upload struct {
+	Name string // relative to the data dir, with slashes
+	Path string // here
+	Size int64  // bytes
+}
+
+// Uploads lists the files of blocks below a directory, meta.json last.
+func Uploads(dir string, ulids []string) ([]Upload, error) {
+	var all []Upload
+	for _, id := range ulids {
+		chunks, err := filepath.Glob(filepath.Join(dir, id, "chunks", "*"))
+		if err != nil {
+			return nil, err
+		}
+		names := []string{}
+		for _, c := range chunks {
+			names = append(names, "chunks/"+filepath.Base(c))
+		}
+		for _, name := range append(names, "index", "tombstones", "meta.json") {
+			path := filepath.Join(dir, id, filepath.FromSlash(name))
+			fi, err := os.Stat(path)
+			if errors.Is(err, os.ErrNotExist) && name == "tombstones" {
+				continue
+			}
+			if err != nil {
+				return nil, fmt.Errorf("find what is restored: %w", err)
+			}
+			all = append(all, Upload{Name: id + "/" + name, Path: path, Size: fi.Size()})
+		}
+	}
+	return all, nil
+}
+
+// Send puts blocks into the data dir: all of them, or none. When the stream
+// breaks it begins again; blocks that are there by then are skipped. progress is
+// told of bytes on their way.
+func (s *Source) Send(ctx context.Context, files []Upload, progress func(bytes int64)) (*wire.Restored, error) {
+	result := &wire.Restored{}
+	err := s.again(ctx, func(ctx context.Context) (bool, error) {
+		*result = wire.Restored{}
+		return false, s.talk(ctx, wire.Call{Do: wire.DoReceive}, func(c *conversation, r *wire.Reader) error {
+			if err := r.Answer(&wire.Ready{}); err != nil {
+				return err
+			}
+			answer := make(chan error, 1)
+			go func() { answer <- r.Answer(result) }()
+			err := send(c.in, files, &upload{progress: progress, answer: answer})
+			if errors.Is(err, errAnswered) {
+				err = nil
+			}
+			if err == nil {
+				return <-answer
+			}
+			c.in.CloseWithError(err) // or the agent would wait for more
+			their := <-answer
+			if _, ours := errors.AsType[*localError](err); !ours && their != nil {
+				return their
+			}
+			return err
+		})
+	})
+	return result, err
+}
+
+// send writes files as a story of their own.
+func send(to io.Writer, files []Upload, u *upload) error {
+	w, err := wire.NewWriter(to, wire.Plain)
+	if err != nil {
+		return fmt.Errorf("send blocks: %w", err)
+	}
+	end := &wire.End{}
+	for _, f := range files {
+		in, err := os.Open(f.Path)
+		if err != nil {
+			return &localError{err}
+		}
+		if fi, err := in.Stat(); err != nil || fi.Size() != f.Size {
+			return &localError{errors.Join(fmt.Errorf("send %s: it has changed", f.Path), err, in.Close())}
+		}
+		u.Reader = in
+		err = errors.Join(w.Write(&wire.File{Name: f.Name, Size: f.Size, Body: u}), in.Close())
+		if err != nil {
+			return fmt.Errorf("send %s: %w", f.Name, err)
+		}
+		end.Files++
+		end.Bytes += uint64(f.Size)
+	}
+	if err := errors.Join(w.Write(end), w.Flush()); err != nil {
+		return fmt.Errorf("send blocks: %w", err)
+	}
+	return nil
+}
+
+// errAnswered: the agent has answered before it had all, so it has refused.
+var errAnswered = errors.New("answered")
+
+// upload counts what is read of the files, and stops when the agent has answered.
+type upload struct {
+	io.Reader
+	progress func(int64)
+	sent     int64
+	answer   chan error
+}
+
+func (u *upload) Read(p []byte) (int, error) {
+	select {
+	case err := <-u.answer:
+		u.answer <- err
+		return 0, errAnswered
+	default:
+	}
+	n, err := u.Reader.Read(p)
+	u.sent += int64(n)
+	u.progress(u.sent)
+	return n, err
+}
