@@ -127,9 +127,7 @@ func (p Process) answer(ctx context.Context, call wire.Call, c client) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		err = errors.Join(err, w.Fail(failure(err)))
-		c.wait(ctx)
-		return err
+		return errors.Join(err, w.Fail(failure(err)), c.wait(ctx))
 	}
 	if err := w.Flush(); err != nil {
 		return err

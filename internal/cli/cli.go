@@ -24,6 +24,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -35,9 +36,13 @@ import (
 
 // Program is a command line: promdump, or the kubectl plugin.
 type Program struct {
-	Name  string // as it is typed
-	Short string // one line, for its help
-	Data  Data
+	Name    string // as it is typed
+	Short   string // one line, for its help
+	Example string // of its help; empty: none
+	Data    Data
+
+	// Place is where restore goes; nil: a data dir on this machine.
+	Place Place
 
 	// Now is the clock; nil: the machine's.
 	Now func() time.Time
@@ -51,16 +56,39 @@ type Data interface {
 	// Given reports whether the flags name something to read.
 	Given() bool
 
+	// Missing is the usage error of a command line that does not say enough to read
+	// anything; nil: it does.
+	Missing() error
+
 	// Open finds what the flags name. It need not be closed: sources open what they
 	// read when they read it.
-	Open(ctx context.Context, log *slog.Logger) (Opened, error)
+	Open(ctx context.Context, asked Asked) (Opened, error)
+}
+
+// Lister is a Data that can look for what there is to read. It gets a command for
+// that, list.
+type Lister interface {
+	AddListFlags(*pflag.FlagSet)
+	List(ctx context.Context, asked Asked) (columns []term.Column, rows [][]string, err error)
+}
+
+// Global is a Data with flags of all commands, also of those that read nothing.
+type Global interface{ AddGlobalFlags(*pflag.FlagSet) }
+
+// Asked is how a command wants to be told things.
+type Asked struct {
+	Logger  *slog.Logger
+	Debug   bool
+	Note    func(string) // what a person should know while it happens
+	TempDir string       // for temporary files; empty: the system's
 }
 
 // Opened is a source that was found.
 type Opened struct {
 	Source source.Source
-	Kind   string // for the manifest: "local", "exec", …
-	Dir    string // the data dir if it is on this machine, absolute: nothing may be written into it
+	Kind   string   // for the manifest: "local", "exec", …
+	Dir    string   // the data dir if it is on this machine, absolute: nothing may be written into it
+	Notes  []string // what a person should know of it
 }
 
 // Main runs promdump with the arguments behind its name. It returns the exit
@@ -119,13 +147,27 @@ func (a *app) root() *cobra.Command {
 	cmd.Use = a.Name
 	cmd.Short = a.Short
 	cmd.Long = a.Short + ".\n\nWithout a command it dumps: the flags below are those of the dump command."
-	cmd.Example = ""
+	cmd.Example = a.Example
+	if name, _, two := strings.Cut(a.Name, " "); two {
+		cmd.Use = name
+		cmd.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: a.Name}
+	}
 	cmd.Version = version()
 	cmd.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
 	cmd.PersistentFlags().BoolVarP(&a.quiet, "quiet", "q", false, "no summary, no progress, no notes")
 	cmd.PersistentFlags().BoolVar(&a.debug, "debug", false, "tell what is decided and why, on stderr")
-	cmd.AddCommand(a.dumpCommand(), a.metaCommand(), a.verifyCommand(), a.restoreCommand(), a.versionCommand(), exitCodesTopic())
+	if g, ok := a.Data.(Global); ok {
+		g.AddGlobalFlags(cmd.PersistentFlags())
+	}
+	restore := a.restoreCommand
+	if a.Place != nil {
+		restore = a.restoreThereCommand
+	}
+	cmd.AddCommand(a.dumpCommand(), a.metaCommand(), a.verifyCommand(), restore(), a.versionCommand(), exitCodesTopic())
+	if l, ok := a.Data.(Lister); ok {
+		cmd.AddCommand(a.listCommand(l))
+	}
 	return cmd
 }
 
@@ -153,6 +195,11 @@ func (a *app) progress(verb string) *term.Progress {
 		return nil
 	}
 	return a.Progress(verb)
+}
+
+// asked is for a command that uses the directory for its temporary files.
+func (a *app) asked(tempDir string) Asked {
+	return Asked{Logger: a.logger(), Debug: a.debug, TempDir: tempDir, Note: func(s string) { a.notes([]string{s}) }}
 }
 
 func (a *app) notes(notes []string) {

@@ -151,7 +151,7 @@ func TestMetaAndVerifyConfig(t *testing.T) {
 		{metaFlags{output: "table"}, []string{"f"}, true, false},
 		{metaFlags{output: "xml"}, []string{"f"}, false, false},
 	} {
-		if _, err := c.flags.compile(c.args, c.data); (err == nil) != c.ok || err != nil && codeOf(err) != Usage {
+		if _, err := c.flags.compile(c.args, &localDir{path: map[bool]string{true: "/data"}[c.data]}); (err == nil) != c.ok || err != nil && codeOf(err) != Usage {
 			t.Errorf("%+v: %v", c, err)
 		}
 	}

@@ -94,8 +94,8 @@ last hour is taken; with --max-time alone, the hour that ends there; with
   promdump dump -d /prometheus --min-time 2021-04-01 --max-time 2021-04-02 --dry-run`,
 		Args: cobra.NoArgs,
 		RunE: a.run(func(ctx context.Context, _ []string) error {
-			if !a.Data.Given() {
-				return usagef("-d DIR names it", "no data dir is given")
+			if err := a.Data.Missing(); err != nil {
+				return err
 			}
 			c, err := f.compile(a.Now())
 			if err != nil {
@@ -125,10 +125,11 @@ func (a *app) runDump(ctx context.Context, c dumpConfig) error {
 		}
 	}
 	log := a.logger()
-	from, err := a.Data.Open(ctx, log)
+	from, err := a.Data.Open(ctx, a.asked(c.tempDir))
 	if err != nil {
 		return err
 	}
+	a.notes(from.Notes)
 	if c.dryRun {
 		plan, err := dump.ReadPlan(ctx, from.Source, c.request)
 		if err != nil {

@@ -80,6 +80,14 @@ func codeOf(err error) ExitCode {
 	case errors.Is(err, fs.ErrPermission):
 		return NotPermitted
 	}
+	// Errors of other packages may know theirs.
+	if e, ok := errors.AsType[interface {
+		error
+		ExitCode() int
+		Hint() string
+	}](err); ok {
+		return ExitCode(e.ExitCode())
+	}
 	return Failed
 }
 
@@ -101,6 +109,9 @@ type usageError struct {
 func (e *usageError) Error() string { return e.err.Error() }
 func (e *usageError) Unwrap() error { return e.err }
 func (e *usageError) Hint() string  { return e.hint }
+
+// UsageError is a wrong command line, for programs with flags of their own.
+func UsageError(hint, format string, args ...any) error { return usagef(hint, format, args...) }
 
 func usagef(hint, format string, args ...any) error {
 	return &usageError{err: fmt.Errorf(format, args...), hint: hint}
@@ -125,7 +136,7 @@ func hintOf(err error) string {
 	if e, ok := errors.AsType[interface {
 		error
 		Hint() string
-	}](err); ok {
+	}](err); ok && e.Hint() != "" {
 		return e.Hint()
 	}
 	if errors.Is(err, archive.ErrNotDump) {

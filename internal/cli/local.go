@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,9 +25,16 @@ func (l *localDir) AddFlags(fs *pflag.FlagSet) {
 
 func (l *localDir) Given() bool { return l.path != "" }
 
-func (l *localDir) Open(_ context.Context, log *slog.Logger) (Opened, error) {
+func (l *localDir) Missing() error {
 	if l.path == "" {
-		return Opened{}, usagef("-d DIR names it", "no data dir is given")
+		return usagef("-d DIR names it", "no data dir is given")
+	}
+	return nil
+}
+
+func (l *localDir) Open(_ context.Context, asked Asked) (Opened, error) {
+	if err := l.Missing(); err != nil {
+		return Opened{}, err
 	}
 	if err := checkDataDir(l.path); err != nil {
 		return Opened{}, err
@@ -37,7 +43,7 @@ func (l *localDir) Open(_ context.Context, log *slog.Logger) (Opened, error) {
 	if err != nil {
 		return Opened{}, fmt.Errorf("find data dir: %w", err)
 	}
-	return Opened{Source: local.New(l.path, local.Options{Logger: log}), Kind: "local", Dir: abs}, nil
+	return Opened{Source: local.New(l.path, local.Options{Logger: asked.Logger}), Kind: "local", Dir: abs}, nil
 }
 
 // checkDataDir says early and in words what is wrong with a data dir. It only

@@ -32,14 +32,14 @@ type metaConfig struct {
 	tempDir string
 }
 
-func (f metaFlags) compile(args []string, dataGiven bool) (metaConfig, error) {
+func (f metaFlags) compile(args []string, data Data) (metaConfig, error) {
 	c := metaConfig{tempDir: f.tempDir}
 	switch {
-	case len(args) > 0 && dataGiven:
+	case len(args) > 0 && data.Given():
 		return c, usagef("give one of them", "both a data dir and the dump file %s are given", args[0])
 	case len(args) > 0:
 		c.file = args[0]
-	case !dataGiven:
+	case data.Missing() != nil:
 		return c, usagef("-d DIR names a data dir; a dump file is named without a flag", "neither a data dir nor a dump file is given")
 	}
 	switch f.output {
@@ -84,7 +84,7 @@ A dump file is read to its end and its digests are checked on the way.`,
   promdump meta -o wide dump.tar.gz`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: a.run(func(ctx context.Context, args []string) error {
-			c, err := f.compile(args, a.Data.Given())
+			c, err := f.compile(args, a.Data)
 			if err != nil {
 				return err
 			}
@@ -108,10 +108,11 @@ func (a *app) runMeta(ctx context.Context, c metaConfig) error {
 		a.notes(v.Notes)
 		return c.print(a.Out, v)
 	}
-	from, err := a.Data.Open(ctx, a.logger())
+	from, err := a.Data.Open(ctx, a.asked(c.tempDir))
 	if err != nil {
 		return err
 	}
+	a.notes(from.Notes)
 	inv, err := from.Source.Inventory(ctx)
 	if err != nil {
 		return err

@@ -11,6 +11,9 @@ import (
 	"github.com/promdump/promdump/internal/archive"
 )
 
+// Version is what version says, for others.
+func Version() string { return version() }
+
 // version is what the Go command recorded: a tag, or the commit.
 func version() string {
 	info, ok := debug.ReadBuildInfo()

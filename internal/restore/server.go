@@ -196,22 +196,54 @@ func (p *Plan) wait(ctx context.Context) error {
 			want[b.ULID] = true
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, cmp.Or(p.spec.WaitTimeout, 3*time.Minute))
+	return p.server.wait(ctx, want, p.spec.WaitTimeout, p.progress)
+}
+
+// WaitServed waits until the server at a URL serves the blocks, at most timeout
+// (0: three minutes).
+func WaitServed(ctx context.Context, url string, ulids []string, timeout time.Duration) error {
+	s, err := newServer(url)
+	if err != nil {
+		return fmt.Errorf("the server to wait for: %w", err)
+	}
+	want := map[string]bool{}
+	for _, id := range ulids {
+		want[id] = true
+	}
+	return s.wait(ctx, want, timeout, func(Progress) {})
+}
+
+// AskRetention asks the server at a URL for how long it keeps its data; negative:
+// it deletes nothing by its age.
+func AskRetention(ctx context.Context, url string) (time.Duration, error) {
+	s, err := newServer(url)
+	if err != nil {
+		return 0, err
+	}
+	r, err := s.retention(ctx)
+	if err == nil && r.Time == 0 {
+		r.Time = -1
+	}
+	return r.Time, err
+}
+
+func (s *server) wait(ctx context.Context, want map[string]bool, timeout time.Duration, progress func(Progress)) error {
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(timeout, 3*time.Minute))
 	defer cancel()
-	tick := time.NewTicker(p.server.every)
+	tick := time.NewTicker(s.every)
 	defer tick.Stop()
 	var first *gauges
 	seen, total := "nothing yet", int64(len(want))
 	for {
-		left, err := p.server.missing(ctx, want)
+		left, err := s.missing(ctx, want)
 		switch {
 		case err == nil && len(left) == 0:
 			return nil
 		case err == nil:
 			seen = fmt.Sprintf("it serves %d of %d blocks; missing: %s", len(want)-len(left), len(want), some(left))
-			p.progress(Progress{Step: Wait, Done: total - int64(len(left)), Total: total})
+			progress(Progress{Step: Wait, Done: total - int64(len(left)), Total: total})
 		case errors.Is(err, errNotFound):
-			now, err := p.server.gauges(ctx)
+			now, err := s.gauges(ctx)
 			if err == nil {
 				if first == nil {
 					first = now
@@ -221,7 +253,7 @@ func (p *Plan) wait(ctx context.Context) error {
 				}
 				seen = fmt.Sprintf("it has looked for blocks %g times since, %g times in vain, and has %g loaded",
 					now.reloads-first.reloads, now.failures-first.failures, now.loaded)
-				p.progress(Progress{Step: Wait, Total: total})
+				progress(Progress{Step: Wait, Total: total})
 				break
 			}
 			seen = err.Error()

@@ -153,7 +153,7 @@ func (r *Reader) frame() (kind, []byte, error) {
 	}
 	payload := r.buf
 	if kind(k) == kindEnd {
-		whole := false
+		var whole bool
 		if payload, whole = r.sum.take(r.buf); !whole {
 			return 0, nil, &FrameError{"its end does not fit what came before"}
 		}

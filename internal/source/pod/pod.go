@@ -27,7 +27,13 @@ import (
 
 // Exec runs a command in the container until it ends, or ctx does. That it gives
 // no error says nothing about what went through its streams.
-type Exec func(ctx context.Context, command []string, in io.Reader, out, err io.Writer) error
+type Exec func(ctx context.Context, command []string, s Streams) error
+
+// Streams are those of a command.
+type Streams struct {
+	In       io.Reader
+	Out, Err io.Writer
+}
 
 // Options of a Source.
 type Options struct {
@@ -202,3 +208,11 @@ func (e *LostError) Error() string {
 }
 
 func (e *LostError) Unwrap() error { return e.Err }
+
+// ExitCode is that of the command: what came before is incomplete.
+func (e *LostError) ExitCode() int { return 3 }
+
+// Hint says what to do about it.
+func (e *LostError) Hint() string {
+	return "the Prometheus is as it was; is the pod there, and does it have memory left? Try again, or take less at once"
+}

@@ -84,7 +84,8 @@ func (c *container) nothingLeft() {
 	}
 }
 
-func (c *container) exec(ctx context.Context, command []string, in io.Reader, out, errw io.Writer) error {
+func (c *container) exec(ctx context.Context, command []string, s Streams) error {
+	in, out, errw := s.In, s.Out, s.Err
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	// A cut stream does not kill what runs far away: the end of its stdin does.
 	cmd.Cancel = func() error { return nil }
@@ -224,9 +225,9 @@ func TestStall(t *testing.T) {
 	src := c.source(tsdb.Dir, func(o *Options) {
 		o.times.stall = 300 * time.Millisecond
 		o.times.pause = o.times.pause[:1]
-		o.Exec = func(ctx context.Context, command []string, in io.Reader, out, errw io.Writer) error {
-			stopped := &cutting{out, 500, make(chan struct{})} // and nobody is told
-			return c.exec(ctx, command, in, stopped, errw)
+		o.Exec = func(ctx context.Context, command []string, s Streams) error {
+			s.Out = &cutting{s.Out, 500, make(chan struct{})} // and nobody is told
+			return c.exec(ctx, command, s)
 		}
 	})
 	_, _, _, err := sourcetest.Dump(t, src, wire.Request{Head: wire.HeadNone, Selection: tsdbtest.Everything()})

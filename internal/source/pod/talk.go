@@ -67,7 +67,7 @@ func (s *Source) run(ctx context.Context, command []string) *conversation {
 	}
 	go func() {
 		defer close(c.ended)
-		c.err = s.o.Exec(ctx, command, inR, outW, c.said)
+		c.err = s.o.Exec(ctx, command, Streams{inR, outW, c.said})
 		end := c.err
 		if end == nil {
 			end = io.ErrUnexpectedEOF // that a command ends means nothing
@@ -117,8 +117,8 @@ func (c *conversation) received(pinging *sync.WaitGroup) {
 	done := time.AfterFunc(moment, func() { c.in.CloseWithError(io.ErrClosedPipe) })
 	defer done.Stop()
 	pinging.Wait()
-	io.WriteString(c.in, "\n"+wire.Received+"\n") // what it refused may have stopped anywhere
-	go io.Copy(io.Discard, c.out)
+	_, _ = io.WriteString(c.in, "\n"+wire.Received+"\n") // what it refused may have stopped anywhere
+	go func() { _, _ = io.Copy(io.Discard, c.out) }()
 	select {
 	case <-c.ended:
 	case <-time.After(moment):
@@ -128,8 +128,8 @@ func (c *conversation) received(pinging *sync.WaitGroup) {
 // close ends the command: its stdin ends, and with it the agent. It returns when
 // nothing of ours runs here any more.
 func (c *conversation) close() {
-	c.in.Close()
-	c.out.Close()
+	_ = c.in.Close()
+	_ = c.out.Close()
 	c.cancel()
 	<-c.ended
 }
@@ -143,7 +143,7 @@ func (c *conversation) explain(err error) error {
 		return err
 	}
 	// How the command ended says more than how its stream did.
-	c.in.Close()
+	_ = c.in.Close()
 	select {
 	case <-c.ended:
 		if c.err != nil && !errors.Is(err, c.err) {

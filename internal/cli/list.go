@@ -1,0 +1,28 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/promdump/promdump/internal/term"
+)
+
+func (a *app) listCommand(l Lister) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "Show what there is to dump",
+		Args:  cobra.NoArgs,
+		RunE: a.run(func(ctx context.Context, _ []string) error {
+			columns, rows, err := l.List(ctx, a.asked(""))
+			if err != nil {
+				return err
+			}
+			return term.Table(a.Out, columns, rows)
+		}),
+	}
+	fs := cmd.Flags()
+	fs.SortFlags = false
+	l.AddListFlags(fs)
+	return cmd
+}
