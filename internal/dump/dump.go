@@ -254,6 +254,9 @@ func (a *assembler) headPart(msg wire.Message) (err error) {
 		if err != nil {
 			return err
 		}
+		if n := a.head.Ignored().UnknownSeries; n > 0 {
+			a.report.Plan.Notes = append(a.report.Plan.Notes, fmt.Sprintf("%d samples in the head's logs are of series that these do not name: left out, as a server leaves them out when it starts", n))
+		}
 		a.head = nil
 		a.finishPart(a.report.Plan.Head.Bytes)
 		for _, b := range built {
