@@ -4,10 +4,22 @@ LDFLAGS  = -s -w
 BIN      = bin
 LINT     = .cache/golangci-lint
 
-.PHONY: build demo test unit servers e2e bench lint check fuzz clean
+.PHONY: build agents demo test unit servers e2e bench lint check fuzz clean
 
-build: ## bin/promdump
+build: agents ## bin/promdump, bin/kubectl-promdump
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/promdump ./cmd/promdump
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/kubectl-promdump ./cmd/kubectl-promdump
+
+# What runs in containers. A release makes more of them than it embeds, and their
+# archive: make agents AGENTS='amd64 arm64 arm …' PACK='-embed amd64,arm64 -tar FILE'
+AGENTS = amd64 arm64
+PACK   =
+agents: ## what kubectl-promdump embeds; it depends on the source and on Go, on nothing else
+	@rm -rf $(BIN)/agents
+	@set -e; for arch in $(AGENTS); do ( set -x; \
+		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch GOAMD64=v1 GOARM64=v8.0 GOARM=6 go build -trimpath -buildvcs=false \
+			-ldflags '-s -w' -o $(BIN)/agents/promdump-agent-linux-$$arch ./cmd/promdump-agent ); done
+	go run ./internal/agentbin/pack -o internal/agentbin/bin $(PACK) $(BIN)/agents/*
 
 demo: build ## a small TSDB with an incident, and the main job done on it
 	@sh ./demo.sh
@@ -52,4 +64,4 @@ check: lint build test e2e ## all that CI does
 	$(MAKE) fuzz FUZZTIME=5s
 
 clean:
-	rm -rf $(BIN) .cache
+	rm -rf $(BIN) .cache internal/agentbin/bin/*.gz internal/agentbin/bin/SHA256SUMS

@@ -50,7 +50,7 @@ func inspect(dirs []string) (*wire.Target, error) {
 	}
 	t := &wire.Target{
 		Dir: dir, UID: int(st.Uid), AgentUID: os.Getuid(),
-		Free: int64(disk.Bavail) * disk.Bsize, Size: int64(disk.Blocks) * disk.Bsize,
+		Free: int64(disk.Bavail) * int64(disk.Bsize), Size: int64(disk.Blocks) * int64(disk.Bsize),
 		Writable: unix.Access(dir, unix.W_OK) == nil,
 	}
 	entries, err := os.ReadDir(dir)

@@ -21,7 +21,7 @@ const (
 
 	// clientSilence is how long a client may say nothing. Its death is the end of
 	// our stdin nearly always; this is for the rest.
-	clientSilence = 3 * time.Minute
+	clientSilence = time.Minute
 
 	// receiveTime is how long a client may take to say that it has all.
 	receiveTime = 2 * time.Minute

@@ -1,0 +1,5 @@
+//go:build !unix
+
+package agentbin
+
+const openFlags = 0
