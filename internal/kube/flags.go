@@ -1,0 +1,130 @@
+package kube
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	authenticationv1 "k8s.io/client-go/kubernetes/typed/authentication/v1"
+	authorizationv1 "k8s.io/client-go/kubernetes/typed/authorization/v1"
+	corev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// Flags are kubectl's usual flags: which cluster, as whom, in which namespace.
+type Flags struct {
+	config *genericclioptions.ConfigFlags
+}
+
+// NewFlags gives flags with kubectl's defaults.
+func NewFlags() *Flags {
+	f := genericclioptions.NewConfigFlags(true)
+	f.CacheDir = nil // we discover nothing
+	return &Flags{f}
+}
+
+// Add adds the flags to a set.
+func (f *Flags) Add(fs *pflag.FlagSet) {
+	f.config.AddFlags(fs)
+	if t := fs.Lookup("request-timeout"); t != nil {
+		t.Usage = "How long to wait for the answer to a single request, for example 30s; 0: for ever. The streams of data have no such limit."
+	}
+}
+
+// Client talks to one cluster as one user.
+type Client struct {
+	Namespace string // where things are looked for, unless told otherwise
+	Context   string // of the kubeconfig; empty without one
+	Server    string // the URL of the API server
+
+	core  corev1.CoreV1Interface
+	authz authorizationv1.AuthorizationV1Interface
+	authn authenticationv1.AuthenticationV1Interface
+
+	streams *rest.Config // without a timeout
+	times   times
+	lives   lives
+}
+
+// Client reads the kubeconfig. It does not talk to the cluster yet.
+func (f *Flags) Client() (*Client, error) {
+	loader := f.config.ToRawKubeConfigLoader()
+	raw, err := loader.RawConfig()
+	if err != nil {
+		e := &ConfigError{Err: fmt.Errorf("read kubeconfig: %w", err), tip: "kubectl config view reads the same file"}
+		if errors.Is(err, fs.ErrNotExist) {
+			e.tip = "--kubeconfig FILE or KUBECONFIG=FILE names the kubeconfig"
+		}
+		return nil, e
+	}
+	name := cmp.Or(*f.config.Context, raw.CurrentContext)
+	if _, ok := raw.Contexts[name]; name != "" && !ok {
+		return nil, &ContextError{Name: name, Known: slices.Sorted(maps.Keys(raw.Contexts))}
+	}
+	config, err := loader.ClientConfig()
+	if err != nil {
+		e := &ConfigError{Err: fmt.Errorf("read kubeconfig: %w", err), tip: "kubectl config view shows what it has"}
+		if clientcmd.IsEmptyConfig(err) {
+			e = noConfig()
+		}
+		return nil, e
+	}
+	// Without any configuration kubectl falls back to a port of this machine.
+	if len(raw.Clusters) == 0 && *f.config.APIServer == "" && config.Host == "http://localhost:8080" {
+		return nil, noConfig()
+	}
+	if name == "" && len(raw.Contexts) > 0 && *f.config.APIServer == "" && config.Host == "http://localhost:8080" {
+		return nil, &ConfigError{Err: errors.New("the kubeconfig has no current context"), tip: "choose with --context: " + strings.Join(slices.Sorted(maps.Keys(raw.Contexts)), ", ")}
+	}
+	namespace, _, err := loader.Namespace()
+	if err != nil {
+		return nil, &ConfigError{Err: fmt.Errorf("read kubeconfig: %w", err)}
+	}
+	c, err := newClient(config, namespace)
+	if err != nil {
+		return nil, &ConfigError{Err: fmt.Errorf("use kubeconfig: %w", err), tip: "kubectl config view shows what it has"}
+	}
+	c.Context = name
+	return c, nil
+}
+
+func noConfig() *ConfigError {
+	return &ConfigError{
+		Err: errors.New("no cluster is known: there is no kubeconfig"),
+		tip: "--kubeconfig FILE or KUBECONFIG=FILE names one; the usual place is ~/.kube/config",
+	}
+}
+
+func newClient(config *rest.Config, namespace string) (*Client, error) {
+	config = rest.CopyConfig(config)
+	config.WarningHandler = rest.NoWarnings{} // of deprecations, which are no matter of the user's
+	config.QPS, config.Burst = 50, 100
+	streams := rest.CopyConfig(config)
+	streams.Timeout = 0
+	config.ContentType = runtime.ContentTypeProtobuf
+	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+
+	client, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{Namespace: namespace, Server: config.Host, streams: streams, times: usualTimes}
+	if c.core, err = corev1.NewForConfigAndClient(config, client); err != nil {
+		return nil, err
+	}
+	if c.authz, err = authorizationv1.NewForConfigAndClient(config, client); err != nil {
+		return nil, err
+	}
+	if c.authn, err = authenticationv1.NewForConfigAndClient(config, client); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
