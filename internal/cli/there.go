@@ -114,7 +114,7 @@ func (a *app) restoreThere(ctx context.Context, c restoreConfig, tempDir string,
 		}
 		defer func() { err = errors.Join(err, plan.Close()) }()
 		progress.Done()
-		plan.Target.Dir, plan.Target.Free = there.Name, there.Target.Free
+		plan.Target.Dir, plan.Target.Free, plan.Target.HeadBytes = there.Name, there.Target.Free, there.Target.HeadBytes
 		plan.Refusals = append(plan.Refusals, refuseThere(there.Target, plan.Bytes(), c.spec.IgnoreSpace)...)
 		a.notes(plan.Notes)
 		if c.dryRun {

@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -71,6 +72,9 @@ func (s *Source) start(ctx context.Context) (_ *conversation, err error) {
 		}
 	}()
 	first, err := readLine(c)
+	if none, ok := errors.AsType[*AgentError](err); ok {
+		return nil, none
+	}
 	if err != nil {
 		return nil, fmt.Errorf("start a shell in the container: %w", err)
 	}

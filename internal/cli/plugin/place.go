@@ -1,0 +1,85 @@
+package plugin
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/prometheus/common/model"
+	"github.com/spf13/pflag"
+
+	"github.com/promdump/promdump/internal/cli"
+	"github.com/promdump/promdump/internal/restore"
+	"github.com/promdump/promdump/internal/source/pod"
+	"github.com/promdump/promdump/internal/wire"
+)
+
+// place is where restore goes: the same flags name it.
+type place struct{ pods *pods }
+
+func (p place) AddFlags(fs *pflag.FlagSet) { p.pods.AddFlags(fs) }
+
+func (p place) Find(ctx context.Context, asked cli.Asked) (cli.There, error) {
+	f, err := p.pods.find(ctx, asked)
+	if err != nil {
+		return cli.There{}, err
+	}
+	target, err := f.source.Inspect(ctx)
+	if err != nil {
+		return cli.There{}, err
+	}
+	there := cli.There{
+		Name: f.source.String(), Target: target, Retention: retention(ctx, f, asked), Notes: f.notes,
+		Thanos: strings.Contains(strings.Join(f.target.Containers, " "), "thanos-sidecar"),
+	}
+	there.Send = func(ctx context.Context, dir string, ulids []string, progress func(int64)) (*wire.Restored, error) {
+		files, err := pod.Uploads(dir, ulids)
+		if err != nil {
+			return nil, err
+		}
+		return f.source.Send(ctx, files, progress)
+	}
+	there.Wait = func(ctx context.Context, ulids []string) (string, error) {
+		return wait(ctx, f, ulids)
+	}
+	return there, nil
+}
+
+// retention asks the server itself, and else its command line; 0: not known.
+func retention(ctx context.Context, f *found, asked cli.Asked) time.Duration {
+	addr, stop, err := f.client.PortForward(ctx, f.target, f.target.Port)
+	if err == nil {
+		defer stop()
+		var d time.Duration
+		if d, err = restore.AskRetention(ctx, "http://"+addr+f.target.Prefix); err == nil {
+			return d
+		}
+	}
+	asked.Logger.Debug("the server does not tell its retention", "error", err)
+	text, ok := f.target.Flag("storage.tsdb.retention.time")
+	if !ok {
+		return 0
+	}
+	d, err := model.ParseDuration(text)
+	if err != nil {
+		return 0
+	}
+	if d == 0 {
+		return -1
+	}
+	return time.Duration(d)
+}
+
+// wait asks the server itself, through a forwarded port.
+func wait(ctx context.Context, f *found, ulids []string) (string, error) {
+	addr, stop, err := f.client.PortForward(ctx, f.target, f.target.Port)
+	if err != nil {
+		return fmt.Sprintf("whether the server serves the blocks is not known, it cannot be reached (%v): it loads them within a minute", err), nil
+	}
+	defer stop()
+	if err := restore.WaitServed(ctx, "http://"+addr+f.target.Prefix, ulids, 0); err != nil {
+		return "", err
+	}
+	return "", nil
+}

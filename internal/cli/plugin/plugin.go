@@ -1,0 +1,218 @@
+// Package plugin is the command line of kubectl promdump: promdump's commands,
+// with a pod as the place that data comes from and goes to.
+//
+// It knows flags and what they mean; pods are found by package kube, agents by
+// agentbin, and what is said to them by source/pod.
+//
+// What is not promised: that a Prometheus which was found is the one that was
+// meant. What was taken is said before anything is done to it.
+package plugin
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/promdump/promdump/internal/agentbin"
+	"github.com/promdump/promdump/internal/cli"
+	"github.com/promdump/promdump/internal/kube"
+	"github.com/promdump/promdump/internal/source/pod"
+	"github.com/promdump/promdump/internal/source/podtar"
+	"github.com/promdump/promdump/internal/term"
+	"github.com/promdump/promdump/internal/wire"
+)
+
+// Main runs kubectl promdump with the arguments behind its name. It returns the
+// exit code.
+func Main(ctx context.Context, args []string, streams term.Streams) int {
+	p := &pods{kube: kube.NewFlags()}
+	return cli.Run(ctx, cli.Program{
+		Name:  "kubectl promdump",
+		Short: "Take everything around the time of an incident out of a Prometheus in a pod, and put it into another",
+		Example: `  kubectl promdump --since 2h -t dump.tar.gz
+  kubectl promdump -n monitoring -p prometheus-0 -c prometheus -d /prometheus --start-time "2021-04-01 00:00:00" --end-time "2021-04-01 04:00:00" > dump.tar.gz
+  kubectl promdump meta -p statefulset/prometheus
+  kubectl promdump restore --context other -p prometheus-0 -t dump.tar.gz`,
+		Data: p, Place: place{p},
+	}, args, streams)
+}
+
+// pods are what the flags of a command name, as they were typed.
+type pods struct {
+	kube  *kube.Flags
+	query kube.Query
+
+	agentURL  string
+	force     bool
+	memory    string
+	bandwidth string
+	via       string
+}
+
+func (p *pods) AddGlobalFlags(fs *pflag.FlagSet) { p.kube.Add(fs) }
+
+func (p *pods) AddFlags(fs *pflag.FlagSet) {
+	q := &p.query
+	fs.StringVarP(&q.Pod, "pod", "p", q.Pod, "`pod` of the Prometheus, or TYPE/NAME: "+strings.Join(kube.Types(), ", ")+" (default: the one that is found)")
+	fs.StringVarP(&q.Container, "container", "c", q.Container, "`container` of the pod (default: that of the Prometheus)")
+	fs.StringVarP(&q.DataDir, "data-dir", "d", q.DataDir, "data `dir` in the container (default: as the pod's spec says)")
+	p.AddListFlags(fs)
+	fs.StringVar(&p.via, "via", string(viaAuto), "way in: `auto|exec|tar`; exec runs an agent in the container, tar needs just that, auto takes what works")
+	fs.StringVar(&p.agentURL, "agent-url", p.agentURL, "`URL` of the agents that are not built in (default: $PROMDUMP_AGENT_URL, or our releases)")
+	fs.BoolVarP(&p.force, "force", "f", p.force, "download the agent, whatever is there already")
+	fs.StringVar(&p.memory, "memory-limit", p.memory, "`bytes` that the agent may take in the container, like 64MiB, which is the default")
+	fs.StringVar(&p.bandwidth, "bandwidth", p.bandwidth, "`bytes` a second that the agent may send, like 10MiB (default: any)")
+}
+
+func (p *pods) AddListFlags(fs *pflag.FlagSet) {
+	fs.StringVarP(&p.query.Selector, "selector", "l", p.query.Selector, "`labels` of the pod")
+	fs.BoolVarP(&p.query.AllNamespaces, "all-namespaces", "A", p.query.AllNamespaces, "look in all namespaces")
+}
+
+func (p *pods) Given() bool { return p.query != kube.Query{} }
+
+// Missing: whatever is not said is looked for.
+func (p *pods) Missing() error { return nil }
+
+func (p *pods) Open(ctx context.Context, asked cli.Asked) (cli.Opened, error) {
+	f, err := p.find(ctx, asked)
+	if err != nil {
+		return cli.Opened{}, err
+	}
+	tar := podtar.New(podtar.Options{
+		Name: f.source.String(), Exec: exec(f.client, f.target), Dirs: f.target.Dirs(),
+		Staging: asked.TempDir, Note: asked.Note, Logger: asked.Logger,
+	})
+	opened := cli.Opened{Source: f.source, Kind: p.via, Notes: f.notes}
+	switch way(p.via) {
+	case viaTar:
+		opened.Source = tar
+	case viaAuto:
+		opened.Source = &either{agent: f.source, tar: tar, note: asked.Note}
+	}
+	return opened, nil
+}
+
+// found is a Prometheus and the way to its data.
+type found struct {
+	client *kube.Client
+	target kube.Target
+	source *pod.Source
+	notes  []string
+}
+
+func (p *pods) find(ctx context.Context, asked cli.Asked) (*found, error) {
+	switch way(p.via) {
+	case viaAuto, viaExec, viaTar:
+	default:
+		return nil, cli.UsageError("", "--via %q is not auto, exec or tar", p.via)
+	}
+	limits, err := p.limits()
+	if err != nil {
+		return nil, err
+	}
+	client, err := p.kube.Client()
+	if err != nil {
+		return nil, err
+	}
+	t, err := client.Find(ctx, p.query)
+	if err != nil {
+		return nil, explain(err)
+	}
+	if err := client.May(ctx, t, kube.ToExec); err != nil {
+		return nil, err
+	}
+	f := &found{client: client, target: t}
+	where := fmt.Sprintf("%s, container %s, data dir %s", t, t.Container, strings.Join(t.Dirs(), " or "))
+	asked.Logger.Debug("found", "pod", t.String(), "container", t.Container, "dirs", t.Dirs(), "because", t.DataDirFrom, "image", t.Image)
+	if p.query.Pod == "" {
+		f.notes = append(f.notes, "found "+where)
+	}
+	f.source = pod.New(pod.Options{
+		Name: fmt.Sprintf("%s/%s:%s", t, t.Container, t.Dirs()[0]),
+		Exec: exec(client, t), Agent: p.agents(client, t, asked), Dirs: t.Dirs(),
+		Staging: asked.TempDir, Codec: wire.Zstd, Limits: limits,
+		Debug: asked.Debug, Note: asked.Note, Logger: asked.Logger,
+	})
+	return f, nil
+}
+
+func (p *pods) limits() (l wire.Limits, err error) {
+	if l.Memory, err = bytesOf("--memory-limit", p.memory); err != nil {
+		return l, err
+	}
+	if l.Memory > 0 && l.Memory < 24<<20 {
+		return l, cli.UsageError("the agent needs 24MiB at least", "--memory-limit %s is too little", p.memory)
+	}
+	l.Bandwidth, err = bytesOf("--bandwidth", p.bandwidth)
+	return l, err
+}
+
+var units = []struct {
+	name string
+	size float64
+}{
+	{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"Ki", 1 << 10}, {"Mi", 1 << 20}, {"Gi", 1 << 30},
+	{"kB", 1e3}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"k", 1e3}, {"K", 1e3}, {"M", 1e6}, {"G", 1e9}, {"B", 1}, {"", 1},
+}
+
+// bytesOf reads a number of bytes, with a unit or without.
+func bytesOf(flag, text string) (int64, error) {
+	if text == "" {
+		return 0, nil
+	}
+	for _, u := range units {
+		number, ok := strings.CutSuffix(text, u.name)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+		if err == nil && n*u.size >= 1 && n*u.size < 1<<60 {
+			return int64(n * u.size), nil
+		}
+		break
+	}
+	return 0, cli.UsageError("for example 64MiB, or a number of bytes", "%s %q is no number of bytes", flag, text)
+}
+
+func exec(client *kube.Client, t kube.Target) pod.Exec {
+	return func(ctx context.Context, command []string, s pod.Streams) error {
+		err := client.Exec(ctx, t, command, kube.Streams{In: s.In, Out: s.Out, Err: s.Err})
+		if none, ok := errors.AsType[*kube.NoCommandError](err); ok {
+			return &pod.AgentError{Err: none, Tip: "its image has neither a shell nor tar; is there another container in the pod that has one of them and mounts the data dir? Then name that one with -c"}
+		}
+		return err
+	}
+}
+
+// agents finds the agent for the machine: as the container says, or else as the
+// cluster does.
+func (p *pods) agents(client *kube.Client, t kube.Target, asked cli.Asked) pod.Agents {
+	return func(ctx context.Context, machine string) ([]byte, int64, error) {
+		arch := agentbin.Arch(machine)
+		if machine == "unknown" || machine == "" {
+			var err error
+			if arch, err = client.Architecture(ctx, t); err != nil || arch == "" {
+				asked.Logger.Debug("architecture is not known, amd64 is as good as any", "error", err)
+				arch = "amd64"
+			}
+		}
+		a, err := agentbin.Get(ctx, arch, agentbin.Options{
+			Version: cli.Version(), URL: cmp.Or(p.agentURL, os.Getenv("PROMDUMP_AGENT_URL")), Force: p.force, Logger: asked.Logger,
+		})
+		if err != nil {
+			return nil, 0, err
+		}
+		for _, n := range a.Notes {
+			asked.Note(n)
+		}
+		asked.Logger.Debug("agent", "arch", arch, "from", a.From, "bytes", a.Size)
+		return a.Gzip, a.Size, nil
+	}
+}
