@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/promdump/promdump/e2e/internal/programs"
 )
 
 // binaries are built once for all tests.
@@ -38,30 +40,12 @@ func binary(t *testing.T) *binaries {
 	return &built
 }
 
-func (b *binaries) build() error {
-	version, err := run("go", "list", "-m", "-f", "{{.Version}}", "github.com/prometheus/prometheus")
-	if err != nil {
+func (b *binaries) build() (err error) {
+	if b.prometheus, err = programs.Prometheus("prometheus"); err != nil {
 		return err
 	}
-	dir, err := cache(strings.TrimSpace(version))
-	if err != nil {
+	if _, err := programs.Prometheus("promtool"); err != nil { // beside it
 		return err
-	}
-	b.prometheus = filepath.Join(dir, "prometheus")
-	for _, name := range []string{"prometheus", "promtool"} {
-		bin := filepath.Join(dir, name)
-		if _, err := os.Stat(bin); err == nil {
-			continue
-		}
-		// Under another name first: a build that is cut off must not be taken for
-		// one that is done.
-		tmp := fmt.Sprintf("%s.%d", bin, os.Getpid())
-		if _, err := run("go", "build", "-tags", "remove_all_sd", "-o", tmp, "github.com/prometheus/prometheus/cmd/"+name); err != nil {
-			return err
-		}
-		if err := os.Rename(tmp, bin); err != nil {
-			return err
-		}
 	}
 	if b.dir, err = os.MkdirTemp("", "promdump-e2e-"); err != nil {
 		return err
@@ -75,25 +59,7 @@ func (b *binaries) build() error {
 	return nil
 }
 
-func cache(version string) (string, error) {
-	user, err := os.UserCacheDir()
-	if err != nil {
-		return "", err
-	}
-	dir := filepath.Join(user, "promdump-e2e", version)
-	return dir, os.MkdirAll(dir, 0o777)
-}
-
-func run(name string, args ...string) (string, error) {
-	cmd := exec.Command(name, args...)
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, stderr.String())
-	}
-	return string(out), nil
-}
+func cache(name string) (string, error) { return programs.Cache(name) }
 
 // promdump runs the command and fails the test unless it exits 0.
 func promdump(t *testing.T, args ...string) string {

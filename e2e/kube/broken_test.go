@@ -1,0 +1,121 @@
+//go:build linux
+
+package kube
+
+import (
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// However a connection breaks, the dump is whole, or it says that it is not; and
+// the container is as it was.
+func TestBrokenStreams(t *testing.T) {
+	data := seed(t)
+	a := startPod(t, "ro", podOptions{data: data.dir, quiet: true})
+	before := set(a.blocks())
+	x := newProxy(t)
+	config := x.config("admin")
+	local := dumpedHere(t, a)
+	whole, refused := 0, 0
+	dump := func(what string) {
+		t.Helper()
+		file := filepath.Join(t.TempDir(), "dump.tar.gz")
+		r := plugin(t, config, "-n", a.namespace, "-p", a.name, "--min-time", "0", "-t", file)
+		switch r.code {
+		case 0:
+			whole++
+			mustPlugin(t, "verify", file)
+			if got := counts(r.stderr); got != local {
+				t.Errorf("%s: %q, without a fault %q", what, got, local)
+			}
+		case 3:
+			refused++
+		default:
+			t.Errorf("%s: exit %d: %s", what, r.code, r.stderr)
+		}
+		a.unharmed(before)
+	}
+	dump("no fault")
+	size := x.seen().down
+	for _, quiet := range []bool{false, true} {
+		for _, share := range []int64{3, 20, 45, 70, 95} {
+			x.inject(fault{after: size * share / 100, quiet: quiet}, 1)
+			dump("cut")
+			x.heal()
+		}
+	}
+	x.inject(fault{after: size / 4}, 3)
+	dump("cut three times")
+	x.inject(fault{after: 200 << 10, up: true}, 1)
+	dump("cut while it uploads")
+	x.heal()
+	x.inject(fault{after: size / 3, stall: true}, 1)
+	dump("stall")
+	x.heal()
+	t.Logf("%d whole, %d refused; %s", whole, refused, x.seen())
+	if whole < 10 {
+		t.Error("dumps are not finished")
+	}
+}
+
+// dumpedHere is what a dump of the same files on this machine says.
+func dumpedHere(t *testing.T, p *pod) string {
+	t.Helper()
+	r := mustPlugin(t, "-n", p.namespace, "-p", p.name, "--min-time", "0", "-t", filepath.Join(t.TempDir(), "x.tar.gz"))
+	return counts(r.stderr)
+}
+
+// The apiserver dies in the middle and comes back; so does the agent.
+func TestDeaths(t *testing.T) {
+	c := booted(t)
+	data := seed(t)
+	a := startPod(t, "ro", podOptions{data: data.dir, quiet: true})
+	before := set(a.blocks())
+	want := dumpedHere(t, a)
+	slowly := func(t *testing.T, then func()) {
+		t.Helper()
+		file := filepath.Join(t.TempDir(), "dump.tar.gz")
+		cmd := pluginCommand(t, c.config, "-n", a.namespace, "-p", a.name, "--min-time", "0", "--bandwidth", "1MB", "-t", file)
+		done := make(chan result, 1)
+		go func() { done <- finish(t, cmd) }()
+		agent := func() int {
+			for _, x := range a.processes() {
+				if strings.Contains(x.args, ".promdump-agent") && !strings.Contains(x.args, "sh -c") {
+					return x.pid
+				}
+			}
+			return 0
+		}
+		if !poll(20*time.Second, func() bool { return agent() != 0 }) {
+			t.Fatal("there is no agent")
+		}
+		time.Sleep(time.Second) // into the middle: wherever it is, it must be mended
+		then()
+		r := <-done
+		if r.code != 0 || counts(r.stderr) != want || !strings.Contains(r.stderr, "going on in") {
+			t.Errorf("exit %d: %s", r.code, r.stderr)
+		} else {
+			mustPlugin(t, "verify", file)
+		}
+		a.unharmed(before)
+	}
+	t.Run("apiserver", func(t *testing.T) {
+		slowly(t, func() {
+			c.kill(t, "apiserver")
+			c.up(t)
+		})
+	})
+	t.Run("agent", func(t *testing.T) {
+		slowly(t, func() {
+			for _, x := range a.processes() {
+				// Its shell is left: the server does not bury orphans.
+				if strings.Contains(x.args, ".promdump-agent") && !strings.Contains(x.args, "sh -c") {
+					_ = syscall.Kill(x.pid, syscall.SIGKILL)
+				}
+			}
+		})
+	})
+}
