@@ -48,9 +48,10 @@ func inspect(dirs []string) (*wire.Target, error) {
 	if err := unix.Statfs(dir, &disk); err != nil {
 		return nil, fmt.Errorf("free space of %s: %w", dir, err)
 	}
+	bsize := int64(disk.Bsize) //nolint:unconvert // it has 32 bits on some architectures
 	t := &wire.Target{
 		Dir: dir, UID: int(st.Uid), AgentUID: os.Getuid(),
-		Free: int64(disk.Bavail) * int64(disk.Bsize), Size: int64(disk.Blocks) * int64(disk.Bsize),
+		Free: int64(disk.Bavail) * bsize, Size: int64(disk.Blocks) * bsize,
 		Writable: unix.Access(dir, unix.W_OK) == nil,
 	}
 	entries, err := os.ReadDir(dir)

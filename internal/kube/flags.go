@@ -17,6 +17,7 @@ import (
 	corev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/clientcmd/api"
 )
 
 // Flags are kubectl's usual flags: which cluster, as whom, in which namespace.
@@ -77,12 +78,8 @@ func (f *Flags) Client() (*Client, error) {
 		}
 		return nil, e
 	}
-	// Without any configuration kubectl falls back to a port of this machine.
-	if len(raw.Clusters) == 0 && *f.config.APIServer == "" && config.Host == "http://localhost:8080" {
-		return nil, noConfig()
-	}
-	if name == "" && len(raw.Contexts) > 0 && *f.config.APIServer == "" && config.Host == "http://localhost:8080" {
-		return nil, &ConfigError{Err: errors.New("the kubeconfig has no current context"), tip: "choose with --context: " + strings.Join(slices.Sorted(maps.Keys(raw.Contexts)), ", ")}
+	if err := f.nowhere(raw, name, config.Host); err != nil {
+		return nil, err
 	}
 	namespace, _, err := loader.Namespace()
 	if err != nil {
@@ -94,6 +91,34 @@ func (f *Flags) Client() (*Client, error) {
 	}
 	c.Context = name
 	return c, nil
+}
+
+// nowhere finds out why the host is not one that the user has named: where nothing
+// is configured client-go takes a port of this machine, without a word.
+func (f *Flags) nowhere(raw api.Config, context, host string) error {
+	if host != "http://localhost:8080" || *f.config.APIServer != "" {
+		return nil
+	}
+	cluster := *f.config.ClusterName
+	if c := raw.Contexts[context]; c != nil {
+		cluster = cmp.Or(cluster, c.Cluster)
+	}
+	_, ok := raw.Clusters[cluster]
+	switch {
+	case ok:
+		return nil
+	case len(raw.Contexts) == 0:
+		return noConfig()
+	case context == "":
+		return &ConfigError{
+			Err: errors.New("the kubeconfig has no current context"),
+			tip: "choose with --context: " + strings.Join(slices.Sorted(maps.Keys(raw.Contexts)), ", "),
+		}
+	}
+	return &ConfigError{
+		Err: fmt.Errorf("the kubeconfig has no cluster %q, which context %q names", cluster, context),
+		tip: "--context takes another: " + strings.Join(slices.Sorted(maps.Keys(raw.Contexts)), ", "),
+	}
 }
 
 func noConfig() *ConfigError {

@@ -109,7 +109,9 @@ func TestConfigErrors(t *testing.T) {
 		{"no such context at all", kubeconfig, "--context zzz", `the kubeconfig has no context "zzz"`, "it has: broken, prod-eu, prod-us", 10},
 		{"no context", "", "--context x", `the kubeconfig has no context "x"`, "the kubeconfig has no context at all", 10},
 		{"none is current", strings.Replace(kubeconfig, "current-context: prod-eu", "", 1), "", "the kubeconfig has no current context", "choose with --context: broken, prod-eu, prod-us", 1},
-		{"no such cluster", kubeconfig, "--context broken", "read kubeconfig: ", "kubectl config view", 1},
+		{"no such cluster", kubeconfig, "--context broken", `the kubeconfig has no cluster "nowhere", which context "broken" names`, "--context takes another", 1},
+		{"no such cluster asked for", kubeconfig, "--cluster nope", `read kubeconfig: cluster "nope" does not exist`, "kubectl config view", 1},
+		{"no such user asked for", kubeconfig, "--user nope", `read kubeconfig: auth info "nope" does not exist`, "kubectl config view", 1},
 		{"no YAML", "{", "", "read kubeconfig: ", "kubectl config view", 1},
 	} {
 		got, err := asks(t, c.config, strings.Fields(c.args)...)

@@ -16,22 +16,24 @@ import (
 
 // controller makes a new pod of each that is deleted, as its like does: not ready
 // at first.
-func controller(t *testing.T, kind string, ready bool) (*Client, Target, func() []ktest.Action) {
+func controller(t *testing.T, kind string, ready bool) (c *Client, target Target, deleted *bool) {
 	t.Helper()
 	old := podOf(t, "p", chart, ownedBy(kind, "prom"))
 	sibling := podOf(t, "p2", chart, ownedBy(kind, "prom"))
 	other := podOf(t, "o", chart, ownedBy(kind, "other"))
 	c, f := fakeClient(old, sibling, other)
 	looks := 0
+	deleted = new(bool)
 	f.PrependReactor("delete", "pods", func(a ktest.Action) (bool, runtime.Object, error) {
 		o := a.(ktest.DeleteActionImpl).DeleteOptions
 		if o.Preconditions == nil || *o.Preconditions.UID != old.UID {
 			t.Errorf("deletes whatever has the name: %+v", o)
 		}
+		*deleted = true
 		return false, nil, nil
 	})
 	f.PrependReactor("*", "pods", func(a ktest.Action) (bool, runtime.Object, error) {
-		if a.GetVerb() != "get" && a.GetVerb() != "list" || !deleted(f.Actions()) {
+		if a.GetVerb() != "get" && a.GetVerb() != "list" || !*deleted {
 			return false, nil, nil
 		}
 		looks++
@@ -61,16 +63,7 @@ func controller(t *testing.T, kind string, ready bool) (*Client, Target, func() 
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c, target, f.Actions
-}
-
-func deleted(actions []ktest.Action) bool {
-	for _, a := range actions {
-		if a.GetVerb() == "delete" {
-			return true
-		}
-	}
-	return false
+	return c, target, deleted
 }
 
 func TestDeleteAndWait(t *testing.T) {
@@ -105,11 +98,11 @@ func TestDeleteRefused(t *testing.T) {
 		{"static", func(t *Target) { t.owner = &metav1.OwnerReference{Kind: "Node"} }, "restart pod mon/p: it is a static pod, which is not restarted by deleting it"},
 		{"emptyDir", func(t *Target) { t.Lasting, t.Volume = false, "emptyDir" }, "restart pod mon/p: its data dir would be deleted with it (emptyDir)"},
 	} {
-		client, target, actions := controller(t, "StatefulSet", true)
+		client, target, deleted := controller(t, "StatefulSet", true)
 		c.target(&target)
 		_, err := client.DeleteAndWait(t.Context(), target)
-		if err == nil || err.Error() != c.want || deleted(actions()) {
-			t.Errorf("%s: %v, deleted: %v", c.name, err, deleted(actions()))
+		if err == nil || err.Error() != c.want || *deleted {
+			t.Errorf("%s: %v, deleted: %v", c.name, err, *deleted)
 			continue
 		}
 		if _, hint, _ := told(err); !strings.Contains(hint, "kubectl exec -n mon p -c prometheus-server -- kill 1") {

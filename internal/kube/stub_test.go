@@ -1,9 +1,12 @@
 package kube
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -24,6 +27,7 @@ import (
 type stub struct {
 	url    string
 	server *httptest.Server
+	conns  conns
 
 	mu     sync.Mutex
 	run    func(*process) // what every command does
@@ -39,18 +43,21 @@ type stub struct {
 type process struct {
 	in       io.Reader
 	out, err io.Writer
-	cut      func()                         // the connection
 	end      func(metav1.Status)            // tells how the command ended
 	stream   func(string) httpstream.Stream // of port forwarding, by type
 }
 
 func newStub(t *testing.T) *stub {
 	s := &stub{refuse: map[string]int{}, done: make(chan struct{})}
-	s.server = httptest.NewServer(s)
+	s.server = httptest.NewUnstartedServer(s)
+	s.conns.Listener, s.server.Listener = s.server.Listener, &s.conns
+	s.server.Config.BaseContext = func(net.Listener) context.Context { return quiet(t.Context()) }
+	s.server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.server.Start()
 	s.url = s.server.URL
 	t.Cleanup(func() {
 		close(s.done)
-		s.server.CloseClientConnections()
+		s.conns.cut()
 		s.server.Close()
 	})
 	return s
@@ -59,7 +66,7 @@ func newStub(t *testing.T) *stub {
 func newTLSStub(t *testing.T) *stub {
 	s := newStub(t)
 	tls := httptest.NewUnstartedServer(s)
-	tls.Config.ErrorLog = nil
+	tls.Config.ErrorLog = s.server.Config.ErrorLog
 	tls.StartTLS()
 	t.Cleanup(tls.Close)
 	s.url = tls.URL
@@ -74,6 +81,33 @@ func (s *stub) client(t *testing.T) *Client {
 	}
 	c.times = times{grace: 100 * time.Millisecond, poll: time.Millisecond, dial: 2 * time.Second}
 	return c
+}
+
+// conns are all connections of a server.
+type conns struct {
+	net.Listener
+	mu  sync.Mutex
+	all []net.Conn
+}
+
+func (c *conns) Accept() (net.Conn, error) {
+	conn, err := c.Listener.Accept()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.all = append(c.all, conn)
+	return conn, err
+}
+
+// cut resets all connections.
+func (c *conns) cut() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, conn := range c.all {
+		if tcp, ok := conn.(*net.TCPConn); ok {
+			tcp.SetLinger(0)
+			tcp.Close()
+		}
+	}
 }
 
 // hang makes the server take requests and never answer.
@@ -162,7 +196,6 @@ func serveWebSocket(w http.ResponseWriter, r *http.Request, run func(*process)) 
 	defer conn.Close()
 	run(&process{
 		in: streams[remotecommand.StreamStdIn], out: streams[remotecommand.StreamStdOut], err: streams[remotecommand.StreamStdErr],
-		cut: func() { conn.Close() },
 		end: func(s metav1.Status) { json.NewEncoder(streams[remotecommand.StreamErr]).Encode(s) },
 	})
 }
@@ -202,13 +235,16 @@ func serveSPDY(w http.ResponseWriter, r *http.Request, run func(*process)) {
 	}
 	run(&process{
 		in: streams[corev1.StreamTypeStdin], out: streams[corev1.StreamTypeStdout], err: streams[corev1.StreamTypeStderr],
-		cut:    func() { conn.Close() },
 		end:    func(s metav1.Status) { json.NewEncoder(streams[corev1.StreamTypeError]).Encode(s) },
 		stream: func(name string) httpstream.Stream { return streams[name] },
 	})
-	if forward {
-		<-conn.CloseChan()
+	// Ending the connection at once would lose what is on its way.
+	if !forward {
+		for _, s := range streams {
+			s.Close()
+		}
 	}
+	<-conn.CloseChan()
 }
 
 func success() metav1.Status { return metav1.Status{Status: metav1.StatusSuccess} }

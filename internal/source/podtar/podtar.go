@@ -161,12 +161,10 @@ func (s *Source) pullOnce(ctx context.Context, dir string, req wire.Request) err
 			first = append(first, n)
 		}
 	}
-	heads := []string{"wal", "wbl"}
-	if req.Head == wire.HeadRaw {
-		heads = []string{"chunks_head", "wal", "wbl"}
-	} else if req.Head == wire.HeadNone {
-		heads = nil
-	}
+	heads := map[wire.HeadMode][]string{
+		wire.HeadBlock: {"wal", "wbl"},
+		wire.HeadRaw:   {"chunks_head", "wal", "wbl"},
+	}[req.Head]
 	for _, h := range heads {
 		if has[h] {
 			first = append([]string{h}, first...)
