@@ -3,6 +3,7 @@
 package kube
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -118,4 +119,56 @@ func TestDeaths(t *testing.T) {
 			}
 		})
 	})
+}
+
+// A connection that is lost for good leaves what came, and a later command goes on
+// with it.
+func TestGoOn(t *testing.T) {
+	data := seed(t)
+	a := startPod(t, "ro", podOptions{data: data.dir, quiet: true})
+	before := set(a.blocks())
+	want := dumpedHere(t, a)
+	x := newProxy(t)
+	config := x.config("admin")
+	file := filepath.Join(t.TempDir(), "dump.tar.gz")
+	args := []string{"-n", a.namespace, "-p", a.name, "-t", file}
+	if r := plugin(t, config, append(args, "--min-time", "0")...); r.code != 0 {
+		t.Fatal(r.stderr)
+	}
+	size := x.seen().down
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	x.inject(fault{after: size * 3 / 4}, 1)
+	cut := x.seen().cut
+	done := make(chan result, 1)
+	cmd := pluginCommand(t, config, append(args, "--min-time", "0")...)
+	go func() { done <- finish(t, cmd) }()
+	if !poll(30*time.Second, func() bool { return x.seen().cut > cut }) {
+		t.Fatal("nothing was cut")
+	}
+	x.inject(fault{after: 1}, -1) // and every connection after that
+	r := <-done
+	if r.code != 3 || !strings.Contains(r.stderr, "--resume") {
+		t.Fatalf("exit %d: %s", r.code, r.stderr)
+	}
+	if r := plugin(t, config, "verify", file+".partial"); r.code != 3 {
+		t.Errorf("verify of what is there: exit %d: %s", r.code, r.stderr)
+	}
+	if _, err := os.Stat(file); err == nil {
+		t.Error("an unfinished dump has the name of a whole one")
+	}
+	x.heal()
+	down := x.seen().down
+	if r = plugin(t, config, append(args, "--resume")...); r.code != 0 || counts(r.stderr) != want {
+		t.Errorf("exit %d, %q, not %q: %s", r.code, counts(r.stderr), want, r.stderr)
+	}
+	if again := x.seen().down - down; again > size*3/4 {
+		t.Errorf("%d of %d bytes came again", again, size)
+	}
+	mustPlugin(t, "verify", file)
+	if _, err := os.Stat(file + ".partial"); err == nil {
+		t.Error("the unfinished dump is still there")
+	}
+	a.unharmed(before)
 }

@@ -38,8 +38,9 @@ if [ ! -f "$ST/sysctl" ]; then
     echo "$(cat /proc/sys/$name) $name"
   done > "$ST/sysctl"
 fi
+listens() { (: < "/dev/tcp/127.0.0.1/$1") 2> /dev/null; }
 for listener in etcd:2379 etcd:2380 apiserver:6443 kubelet:10250; do
-  if ! alive ${listener%:*} && (: < "/dev/tcp/127.0.0.1/${listener#*:}") 2> /dev/null; then
+  if ! alive ${listener%:*} && listens ${listener#*:}; then
     echo "up.sh: somebody else listens on 127.0.0.1:${listener#*:}" >&2
     exit 1
   fi
@@ -73,7 +74,7 @@ phase apiserver
 start kubelet kubelet --config="$ST/etc/kubelet.yaml" --kubeconfig="$ST/kubelet.kubeconfig" --root-dir="$ST/kubelet" \
   --cert-dir="$ST/run" --hostname-override=127.0.0.1
 await 90 apiserver kubectl apply -f "$RIG/pods/access.yaml"
-await 90 kubelet kubectl get --raw /api/v1/nodes/127.0.0.1/proxy/healthz # one that died leaves its node ready
+await 90 kubelet bash -c ": < /dev/tcp/127.0.0.1/10250" # one that died leaves its node ready
 await 90 kubelet sh -c 'kubectl get node 127.0.0.1 -o "jsonpath={.status.conditions[?(@.type==\"Ready\")].status}" | grep -q True'
 phase node
 last=$began

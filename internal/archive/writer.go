@@ -355,6 +355,21 @@ func (d *Writer) Close() error {
 	return err
 }
 
+// Suspend ends all goroutines and leaves what was written incomplete, but so that
+// each entry that was written can be read.
+func (d *Writer) Suspend() error {
+	if d.stopped {
+		return d.fail(errClosed)
+	}
+	if d.firstError() == nil {
+		_ = d.send(smallKind) // the first error is in d
+	}
+	d.stop()
+	err := d.firstError()
+	d.fail(errClosed)
+	return err
+}
+
 // Abort ends all goroutines and leaves what was written incomplete. After Close
 // it does nothing.
 func (d *Writer) Abort() {

@@ -41,6 +41,10 @@ type Program struct {
 	Example string // of its help; empty: none
 	Data    Data
 
+	// Resumes: its data comes over connections that may be lost for good, and then
+	// a later command goes on.
+	Resumes bool
+
 	// Place is where restore goes; nil: a data dir on this machine.
 	Place Place
 

@@ -26,6 +26,7 @@ type dumpFlags struct {
 	file        string
 	tempDir     string
 	dryRun      bool
+	resume      bool
 }
 
 // dumpConfig is what they mean.
@@ -36,11 +37,16 @@ type dumpConfig struct {
 	file        string // "-": stdout
 	tempDir     string // empty: the system's
 	dryRun      bool
+	resume      bool
+	kept        *dump.Kept // with resume
 	now         time.Time
 }
 
 func (f dumpFlags) compile(now time.Time) (dumpConfig, error) {
-	c := dumpConfig{selectors: f.match, file: f.file, tempDir: f.tempDir, dryRun: f.dryRun, now: now}
+	c := dumpConfig{selectors: f.match, file: f.file, tempDir: f.tempDir, dryRun: f.dryRun, resume: f.resume, now: now}
+	if f.resume && (f.dryRun || f.file == "-" || f.file == "" || f.span != (spanFlags{}) || len(f.match) > 0) {
+		return c, usagef("kubectl promdump --resume -t FILE: what was asked for stands in FILE.partial", "--resume takes -t FILE, and neither times nor --match nor --dry-run")
+	}
 	s, err := f.span.compile(now)
 	if err != nil {
 		return c, err
@@ -101,6 +107,11 @@ last hour is taken; with --max-time alone, the hour that ends there; with
 			if err != nil {
 				return err
 			}
+			if c.resume {
+				if c.kept, err = c.readKept(); err != nil {
+					return err
+				}
+			}
 			return a.runDump(ctx, c)
 		}),
 	}
@@ -115,6 +126,9 @@ last hour is taken; with --max-time alone, the hour that ends there; with
 	fs.StringVarP(&f.file, "dump-file", "t", "-", "`file` to write, - for stdout; it appears when it is complete")
 	fs.StringVar(&f.tempDir, "temp-dir", "", "`dir` for temporary files: blocks that are cut, and the head's (default: the system's)")
 	fs.BoolVar(&f.dryRun, "dry-run", false, "print what would be taken and write nothing")
+	if a.Resumes {
+		fs.BoolVar(&f.resume, "resume", false, "go on with the unfinished FILE.partial, with what was asked for then; it must be of the same data")
+	}
 	return cmd
 }
 
@@ -158,6 +172,7 @@ func (a *app) runDump(ctx context.Context, c dumpConfig) error {
 				Request: c.request, Source: archive.Source{Kind: from.Kind, Name: from.Source.String()},
 				Selectors: c.selectors, Compression: c.compression, Staging: staging,
 				Tool: "promdump " + version(), Now: c.now, Logger: log,
+				Lasting: a.Resumes && !out.stream(), Kept: c.kept,
 				Progress: func(p dump.Progress) {
 					progress.Set(p.Read, p.Total, term.Bytes(p.Written)+" written")
 				},
@@ -167,6 +182,9 @@ func (a *app) runDump(ctx context.Context, c dumpConfig) error {
 		return err
 	})
 	if err != nil {
+		if codeOf(err) == Incomplete && a.Resumes && !out.stream() && report.BytesWritten > 0 {
+			return errors.Join(unfinished(err, out), out.keep())
+		}
 		return errors.Join(a.dumpFailed(err, report, out), out.abort())
 	}
 	if err := out.commit(); err != nil {
@@ -174,6 +192,11 @@ func (a *app) runDump(ctx context.Context, c dumpConfig) error {
 			return incompleteOutput(err, out.name)
 		}
 		return err
+	}
+	if c.resume {
+		if err := os.Remove(partial(out.final)); err != nil {
+			return fmt.Errorf("the dump is whole, and what it went on with is left: %w", err)
+		}
 	}
 	a.notes(report.Plan.Notes)
 	raw := ""

@@ -137,6 +137,17 @@ func (o *output) commit() error {
 	return dir.Close()
 }
 
+// partial is the name of a dump that could not be finished.
+func partial(name string) string { return name + ".partial" }
+
+// keep leaves what was written under another name.
+func (o *output) keep() error {
+	if err := o.file.Close(); err != nil {
+		return errors.Join(err, os.Remove(o.temp))
+	}
+	return os.Rename(o.temp, partial(o.final))
+}
+
 // abort removes what was written, where that can be done.
 func (o *output) abort() error {
 	if o.file == nil {

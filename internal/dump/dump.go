@@ -42,6 +42,11 @@ type Spec struct {
 	Now         time.Time // time of the dump, for the manifest and the files' times
 	Progress    func(Progress)
 	Logger      *slog.Logger
+
+	// Lasting leaves what was written readable when the source is lost, to be gone
+	// on with as Kept.
+	Lasting bool
+	Kept    *Kept
 }
 
 // Progress is how far a dump is, in bytes.
@@ -107,6 +112,9 @@ func Write(ctx context.Context, src source.Source, spec Spec, w io.Writer) (repo
 		report.BytesRead, report.BytesWritten, report.Elapsed = a.read, a.count.n.Load(), time.Since(start)
 	}()
 	spec.Request.Version = wire.Version
+	if spec.Kept != nil {
+		spec.Request.Resume = &wire.Resume{Have: spec.Kept.have()}
+	}
 	for msg, err := range src.Read(ctx, spec.Request) {
 		if err != nil {
 			return report, err
@@ -322,13 +330,20 @@ func (a *assembler) writer() (*archive.Writer, error) {
 		return nil, err
 	}
 	a.out = w
-	return w, w.Manifest(a.manifest())
+	if err := w.Manifest(a.manifest()); err != nil {
+		return nil, err
+	}
+	return w, a.copyKept()
 }
 
 func (a *assembler) finish() error {
 	switch {
 	case !a.done, a.cut != nil, a.head != nil:
 		return ErrUnfinished
+	case a.out == nil && a.spec.Kept != nil && len(a.spec.Kept.Blocks) > 0:
+		if _, err := a.writer(); err != nil {
+			return err
+		}
 	case a.out == nil:
 		return &EmptyError{Plan: a.report.Plan, HeadMin: a.headMin, HeadMax: a.headMax}
 	}
@@ -341,11 +356,14 @@ func (a *assembler) finish() error {
 // close removes what is left of the work, done or not.
 func (a *assembler) close() error {
 	var err error
-	if a.out != nil {
+	switch {
+	case a.out != nil && a.spec.Lasting:
+		err = a.out.Suspend()
+	case a.out != nil:
 		a.out.Abort()
 	}
 	if a.cut != nil {
-		err = a.cut.Discard()
+		err = errors.Join(err, a.cut.Discard())
 	}
 	if a.head != nil {
 		err = errors.Join(err, a.head.Discard())

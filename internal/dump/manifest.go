@@ -18,6 +18,11 @@ func (a *assembler) manifest() archive.Manifest {
 			Notes: plan.Notes,
 		},
 	}
+	if a.spec.Kept != nil {
+		for _, b := range a.spec.Kept.Blocks {
+			m.Plan.Blocks = append(m.Plan.Blocks, b.Planned)
+		}
+	}
 	for _, b := range plan.Blocks {
 		if b.Action == wire.Skip {
 			continue

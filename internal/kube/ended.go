@@ -26,7 +26,7 @@ func (c *Client) ended(ctx context.Context, t Target, command string, err error)
 		}
 		return &ExitError{Command: command, Code: e.Code}
 	}
-	if err = c.explain(ctx, err, ToExec); known(err) || ctx.Err() != nil {
+	if err = c.explain(ctx, err, ToExec); known(err) || expired(ctx) != nil {
 		return err
 	}
 	if reason := noCommand(err.Error()); reason != "" {

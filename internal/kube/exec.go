@@ -68,8 +68,8 @@ func (c *Client) Exec(ctx context.Context, t Target, command []string, s Streams
 	in.shut(0)
 	out.shut(c.times.grace)
 	errs.shut(c.times.grace)
-	if ctx.Err() != nil {
-		return ctx.Err()
+	if e := expired(ctx); e != nil {
+		return e
 	}
 	return c.ended(ctx, t, command[0], err)
 }
@@ -164,6 +164,14 @@ func (g *gate) shut(wait time.Duration) {
 		case <-time.After(wait):
 		}
 	}
+}
+
+// expired is ctx's error. A connection can notice the deadline before ctx does.
+func expired(ctx context.Context) error {
+	if end, ok := ctx.Deadline(); ok && ctx.Err() == nil && !time.Now().Before(end) {
+		return context.DeadlineExceeded
+	}
+	return ctx.Err()
 }
 
 // known tells an error that has its place already.

@@ -57,8 +57,8 @@ func rootOf(err error) string {
 // explain turns what client-go gives into an error of ours where there is one.
 // What is not known stays as it is.
 func (c *Client) explain(ctx context.Context, err error, a Access) error {
-	if ctx.Err() != nil {
-		return ctx.Err()
+	if e := expired(ctx); e != nil {
+		return e
 	}
 	err = upgradeCause(err)
 	text := err.Error()

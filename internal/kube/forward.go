@@ -24,7 +24,7 @@ func (c *Client) PortForward(ctx context.Context, t Target, port int) (addr stri
 	if err == nil {
 		return addr, stop, nil
 	}
-	if err = c.explain(ctx, err, ToForward); known(err) || ctx.Err() != nil {
+	if err = c.explain(ctx, err, ToForward); known(err) || expired(ctx) != nil {
 		return "", nil, err
 	}
 	if gone := c.gone(ctx, t); gone != nil {

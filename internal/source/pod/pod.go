@@ -123,6 +123,9 @@ func (s *Source) read(ctx context.Context, req wire.Request, yield func(wire.Mes
 	ctx, cancel := context.WithCancel(ctx)
 	h := &handover{ctx: ctx, items: make(chan item)}
 	st := &story{req: req, out: h, spool: spool{dir: dir}}
+	if req.Resume != nil {
+		st.have = req.Resume.Have
+	}
 	done := make(chan error, 1)
 	go func() {
 		defer close(h.items)

@@ -1,0 +1,40 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/promdump/promdump/internal/dump"
+	"github.com/promdump/promdump/internal/wire"
+)
+
+// unfinished says where what was received stays.
+func unfinished(err error, out *output) error {
+	return &codedError{Incomplete, hinted(fmt.Errorf("%w; what is here stays in %s", err, partial(out.name)),
+		"the same command with --resume -t %s, and without times and --match, goes on from there", out.name)}
+}
+
+// readKept reads what an earlier command could not finish, and takes what was
+// asked for from there.
+func (c *dumpConfig) readKept() (*dump.Kept, error) {
+	name := partial(c.file)
+	k, err := dump.ReadKept(func() (io.ReadCloser, error) { return os.Open(name) })
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, usagef("without --resume it begins at the beginning", "there is no %s to go on with", name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	s := k.Manifest.Selection
+	matchers, err := compileMatch(s.Matchers)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	c.selectors = s.Matchers
+	c.request.Selection = wire.Selection{MinTime: s.MinTime, MaxTime: s.MaxTime, Matchers: matchers}
+	c.request.Head, c.request.WholeBlocks = wire.HeadMode(s.Head), s.WholeBlocks
+	return k, nil
+}
