@@ -32,11 +32,13 @@ unit:
 # A module of its own: it builds a Prometheus server from its Go module. The test
 # cache does not know that it runs bin/promdump, hence the count.
 servers:
-	cd e2e && go test -count=1 -timeout 15m ./...
+	cd e2e && go test -count=1 -timeout 15m . ./bench/...
 
-# Longer, and nothing may be left out. The Kubernetes part comes with the plugin.
-e2e: ## real servers under load for minutes; root on Linux
+# Longer, and nothing may be left out. Kubernetes is built the first time: some
+# ten minutes.
+e2e: ## real servers under load, and a real Kubernetes; root on Linux
 	cd e2e && PROMDUMP_E2E_SOAK=$${PROMDUMP_E2E_SOAK:-3m} PROMDUMP_E2E_REQUIRE_OLD=1 PROMDUMP_E2E_REQUIRE_STRACE=1 go test -count=1 -timeout 25m -v .
+	cd e2e && PROMDUMP_E2E_REQUIRE_KUBE=1 go test -count=1 -timeout 30m -v ./kube
 
 bench: build ## speed and memory, as ratios to cat, tar and promtool
 	cd e2e && go run ./bench

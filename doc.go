@@ -7,8 +7,8 @@
 // The data goes one way:
 //
 //	data dir ─> datadir ─> slice ─> agent ─wire─> source ─> dump ─> archive ─> file
-//	            handles    plan,    one           local     series and records
-//	                       series   request                 become blocks (block)
+//	            handles    plan,    one           local,    series and records
+//	                       series   request       pod       become blocks (block)
 //
 // Left of wire is what may run in the container of a living server: it reads,
 // holds little and changes nothing. Right of it, on the user's machine, is all
@@ -20,14 +20,18 @@
 //     selected series of a cut block and filters the head's log.
 //   - internal/wire is what is said between the two sides, as messages and as
 //     frames of bytes.
-//   - internal/agent carries out one request.
+//   - internal/agent carries out one request. cmd/promdump-agent is the program
+//     that does so in a container, and agentbin has it for each architecture.
 //   - internal/source has the ways to get at data; each tells the same story, and
-//     source/sourcetest holds all of them to it.
+//     source/sourcetest holds all of them to it: a directory here (local), an agent
+//     in a pod (pod), or what tar gives where no agent can run (podtar).
+//   - internal/kube finds Prometheis in a cluster, and runs commands in their pods.
 //   - internal/block turns series and records into blocks, and verifies blocks.
 //   - internal/archive is the dump file; docs/format.md specifies it.
 //   - internal/dump assembles what a source tells into an archive.
 //   - internal/restore puts a dump into a data dir, beside what is there.
-//   - internal/term and internal/cli are what a person sees.
+//   - internal/term and internal/cli are what a person sees; internal/cli/plugin
+//     is kubectl promdump: the same commands, with a pod at the other end.
 //   - internal/tsdbtest makes real TSDBs for tests; e2e tests with real servers.
 //
 // The rules that this page states about who may import whom are a test:

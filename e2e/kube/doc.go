@@ -16,13 +16,12 @@
 //
 //   - [startPod]: a pod of its own, of a kind of ../rig/pods/pods.yaml, with a
 //     data dir from this machine if wanted ([seed] makes one); ended with the test.
-//     pod has its HTTP API (query, write, fill), and what is really in the
-//     container, seen from this machine, so that a shell is not needed: its
-//     processes, files, restarts, memory. A data dir's files can be lied about by
-//     nobody.
+//     pod has its HTTP API (query, samples, write, fill), and what is really in
+//     the container, also where that has no shell, and also while the apiserver
+//     is dead: processes, files, blocks, memory.
 //   - [kubectl], [cluster.run]: the real one, as any user of ../rig/pods/access.yaml.
 //   - [newProxy]: a bad connection to the apiserver, with a kubeconfig for it.
-//   - [cluster.kill]: a dead apiserver, kubelet, containerd or etcd, and [cluster.up].
+//   - [cluster.kill]: a dead apiserver, kubelet, containerd or etcd; [cluster.up].
 //
 // What is not promised: that pods find each other by name, that anything makes a
 // pod again (there are no controllers), or that a namespace can be deleted.
