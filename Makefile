@@ -4,7 +4,7 @@ LDFLAGS  = -s -w
 BIN      = bin
 LINT     = .cache/golangci-lint
 
-.PHONY: build agents demo test unit servers e2e bench lint check fuzz clean
+.PHONY: build agents demo test unit servers e2e bench bench-e2e lint check fuzz clean
 
 build: agents ## bin/promdump, bin/kubectl-promdump
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/promdump ./cmd/promdump
@@ -42,6 +42,9 @@ e2e: ## real servers under load, and a real Kubernetes; root on Linux
 
 bench: build ## speed and memory, as ratios to cat, tar and promtool
 	cd e2e && go run ./bench
+
+bench-e2e: ## speed through exec, on the real Kubernetes
+	cd e2e && PROMDUMP_E2E_BENCH=1 PROMDUMP_E2E_REQUIRE_KUBE=1 go test -count=1 -timeout 30m -v -run "^TestBench$$" ./kube
 
 lint: $(LINT) ## gofmt, vet and linters, pinned in tools/go.mod
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo 'gofmt -w these files' >&2; exit 1; }
