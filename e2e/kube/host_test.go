@@ -130,7 +130,7 @@ func readProcess(pid int) process {
 // that nobody buried, in the order of their pids.
 func (p *pod) processes() (all []process) {
 	p.t.Helper()
-	// By the PID namespace, not by the cgroup: a zombie has left its cgroup.
+	// By the PID namespace, not by the cgroup: a debug container has its own cgroup.
 	space, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", p.host()))
 	if err != nil {
 		p.t.Fatal(err)

@@ -148,6 +148,9 @@ func TestFill(t *testing.T) {
 	begin := time.Now()
 	p.fill(from, to)
 	t.Logf("7 h of %d series took %.1f s and made the blocks %v", fillSeries, time.Since(begin).Seconds(), p.blocks())
+	if strings.Contains(string(p.get("/api/v1/status/config", nil)), "scrape_configs") {
+		t.Error("it is not quiet")
+	}
 	if n := len(p.blocks()); n < 2 || n > 3 {
 		t.Errorf("%d blocks", n)
 	}

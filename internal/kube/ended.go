@@ -35,7 +35,7 @@ func (c *Client) ended(ctx context.Context, t Target, command string, err error)
 	if gone := c.gone(ctx, t); gone != nil {
 		return gone
 	}
-	if apierrors.IsNotFound(err) || noContainerNow.MatchString(err.Error()) {
+	if noContainerNow.MatchString(err.Error()) {
 		return &GoneError{Namespace: t.Namespace, Pod: t.Pod, Reason: err.Error()}
 	}
 	return &StreamError{Doing: fmt.Sprintf("run %s in pod %s", command, t), Err: err}

@@ -36,6 +36,9 @@ type Streams struct {
 // then it returns soon, whatever the connection does, and what is still under way
 // no longer reaches Out and Err. A Read of In that has begun may outlive it.
 //
+// Out has to take what comes: over WebSocket, client-go gives up a stream that stood
+// still for a minute, for whatever reason.
+//
 // That it gives no error says nothing about what went through the streams. An
 // [ExitError], a [NoCommandError], a [GoneError] and a [PermissionError] are
 // certain; a [StreamError] may be anything.

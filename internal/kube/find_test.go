@@ -75,6 +75,8 @@ func TestFind(t *testing.T) {
 		{"shopp", Query{}, "*kube.NotFoundError no namespace shopp found", "did you mean shop?", 10},
 		{"mon", Query{AllNamespaces: true, Pod: "zzz"}, "*kube.NotFoundError no pod zzz found", "name a pod with -n NAMESPACE -p POD", 10},
 
+		{"mon", Query{Pod: "deploy/web"}, "*kube.NotFoundError no pod of deployment web found in namespace mon", "what is there is shown by: kubectl get pods -n mon", 10},
+
 		{"mon", Query{Pod: "svc/x"}, `*kube.QueryError "svc/x" names no pod`, "a name, or TYPE/NAME with one of the types pod, statefulset, deployment, daemonset, replicaset, prometheus", 2},
 		{"mon", Query{Pod: "sts/"}, `*kube.QueryError "sts/" names no pod`, "a name, or TYPE/NAME with one of the types pod, statefulset, deployment, daemonset, replicaset, prometheus", 2},
 		{"mon", Query{Pod: "server-6d4f-x0"}, "*kube.NotRunningError container prometheus-server of pod mon/server-6d4f-x0 is not running: Evicted", "why: kubectl describe pod -n mon server-6d4f-x0", 10},
@@ -202,5 +204,15 @@ func TestNearest(t *testing.T) {
 		if got := strings.Join(nearest(c.name, names), " "); got != c.want {
 			t.Errorf("%s: %s", c.name, got)
 		}
+	}
+}
+
+func TestNamesOf(t *testing.T) {
+	p := podOf(t, "p", plain, ownedBy("StatefulSet", "web-1"), labelled("pod-template-hash", "1"))
+	if got := namesOf(p, "deployment"); got != nil {
+		t.Errorf("deployment %q", got)
+	}
+	if got := namesOf(p, "statefulset"); !slices.Equal(got, []string{"web-1"}) {
+		t.Errorf("statefulset %q", got)
 	}
 }

@@ -235,7 +235,7 @@ func (c *Client) elsewhere(ctx context.Context, w want) []string {
 	}
 	var names []string
 	for _, p := range pods {
-		if p.Namespace != w.namespace && w.matches(p) && (w.kind != "" || looksLike(p)) {
+		if w.matches(p) && (w.kind != "" || looksLike(p)) {
 			names = append(names, p.Namespace+"/"+p.Name)
 		}
 	}

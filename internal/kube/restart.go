@@ -106,7 +106,11 @@ func (c *Client) look(ctx context.Context, t Target, before map[string]bool) (Ta
 	}
 	for _, p := range pods {
 		if !before[string(p.UID)] {
-			return newTarget(p, Query{Container: t.Container, DataDir: t.DataDir})
+			next, err := newTarget(p, Query{Container: t.Container, DataDir: t.DataDir})
+			if t.DataDir != "" {
+				next.DataDirFrom = t.DataDirFrom
+			}
+			return next, err
 		}
 	}
 	return Target{}, nil

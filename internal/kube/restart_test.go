@@ -47,7 +47,12 @@ func controller(t *testing.T, kind string, ready bool) (c *Client, target Target
 		case 1:
 			return true, nil, errors.New("connection refused")
 		case 2:
-			return false, nil, nil // not there yet
+			// Not there yet, but a pod of someone else's is.
+			o := podOf(t, "o2", chart, ownedBy(kind, "other"))
+			if err := f.Tracker().Add(o); err != nil {
+				t.Error(err)
+			}
+			return false, nil, nil
 		case 3:
 			if err := f.Tracker().Add(p); err != nil {
 				t.Error(err)
@@ -69,10 +74,11 @@ func controller(t *testing.T, kind string, ready bool) (c *Client, target Target
 func TestDeleteAndWait(t *testing.T) {
 	for kind, name := range map[string]string{"StatefulSet": "p", "ReplicaSet": "p3"} {
 		c, target, _ := controller(t, kind, true)
+		target.DataDir, target.DataDirFrom = "/mine", "given"
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		next, err := c.DeleteAndWait(ctx, target)
-		if err != nil || next.UID != "uid of the next" || next.Pod != name || !next.Ready || next.DataDir != "/data" {
+		if err != nil || next.UID != "uid of the next" || next.Pod != name || !next.Ready || next.DataDir != "/mine" || next.DataDirFrom != "given" {
 			t.Errorf("%s: %+v, %v", kind, next, err)
 		}
 	}

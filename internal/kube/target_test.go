@@ -24,6 +24,7 @@ func TestChooseContainer(t *testing.T) {
 		{"annotation of none", `containers: [{name: prometheus, image: x}, {name: b, image: x}]`, "c", "", "prometheus"},
 		{"name", `containers: [{name: proxy, image: x}, {name: prometheus-server, image: x}]`, "", "", "prometheus-server"},
 		{"image", `containers: [{name: proxy, image: x}, {name: p, image: "r:5000/prometheus/prometheus:v3@sha256:ab"}]`, "", "", "p"},
+		{"image by digest", `containers: [{name: proxy, image: x}, {name: p, image: "quay.io/prometheus/prometheus@sha256:ab"}]`, "", "", "p"},
 		{"no image of it", `containers: [{name: a, image: x}, {name: p, image: "quay.io/prometheus/alertmanager:1"}]`, "", "", ""},
 		{"sidecar", `{containers: [{name: a, image: x}], initContainers: [{name: init, image: x}, {name: side, image: x, restartPolicy: Always}]}`, "", "side", "side"},
 		{"init container", `{containers: [{name: a, image: x}], initContainers: [{name: init, image: x}]}`, "", "init", ""},
@@ -179,7 +180,7 @@ func TestState(t *testing.T) {
 			p.Status.Phase, p.Status.Reason, p.Status.Message = corev1.PodFailed, "Evicted", "low on memory"
 		}, "Evicted, low on memory"},
 		{"unschedulable", func(p *corev1.Pod) {
-			p.Status = corev1.PodStatus{Phase: corev1.PodPending, Conditions: []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable", Message: "0/3 nodes"}}}
+			p.Status = corev1.PodStatus{Phase: corev1.PodPending, Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionFalse}, {Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable", Message: "0/3 nodes"}}}
 		}, "Unschedulable, 0/3 nodes"},
 		{"nothing known", func(p *corev1.Pod) { p.Status = corev1.PodStatus{} }, "Pending"},
 		{"init", func(p *corev1.Pod) {

@@ -32,7 +32,7 @@ func TestPathFlag(t *testing.T) {
 		{`{args: ["--storage.tsdb.path=$(DIR)/x"], env: [{name: ROOT, value: /r}, {name: DIR, value: "$(ROOT)/d"}]}`, "/r/d/x"},
 		{`args: ["--storage.tsdb.path=$(DIR)/x"]`, ""},
 		{`{args: ["--storage.tsdb.path=$$(DIR)"], env: [{name: DIR, value: /d}]}`, ""},
-		{`{args: ["--storage.tsdb.path=$(DIR)"], env: [{name: DIR, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]}`, ""},
+		{`{args: ["--storage.tsdb.path=$(DIR)/x"], env: [{name: DIR, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]}`, ""},
 		{`command: [sh, -c, "exec prometheus --config.file=x --storage.tsdb.path=/s --web.x"]`, "/s"},
 		{`{command: [/bin/sh, -ec], args: ["prometheus --storage.tsdb.path /s; sleep 1"]}`, "/s"},
 		{`command: [sh, -c, "prometheus --storage.tsdb.path=/s;true"]`, "/s"},
