@@ -3,6 +3,7 @@
 package kube
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -42,7 +43,6 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "take the cluster down:", err)
 		code = 1
 	}
-	seeded.remove()
 	os.Exit(code)
 }
 
@@ -96,7 +96,7 @@ func (c *cluster) boot() (err error) {
 		return err
 	}
 	c.config = filepath.Join(c.dir, "state", "admin.kubeconfig")
-	if err := removeSeeds(c.dir); err != nil { // of runs that were killed
+	if err := c.sweep(); err != nil { // after runs that were killed
 		return err
 	}
 	if os.Getenv("PROMDUMP_E2E_KEEP") != "1" {
@@ -160,7 +160,24 @@ func (c *cluster) watch() error {
 	return c.watchdog.Start()
 }
 
+// sweep removes what tests made in the rig's directory. The lock is held.
+func (c *cluster) sweep() (err error) {
+	for _, kind := range []string{"seed-*", "plugin-*"} {
+		all, e := filepath.Glob(filepath.Join(c.dir, kind))
+		err = errors.Join(err, e)
+		for _, dir := range all {
+			err = errors.Join(err, os.RemoveAll(dir))
+		}
+	}
+	return err
+}
+
 func (c *cluster) down() error {
+	if c.locked != nil {
+		if err := c.sweep(); err != nil {
+			return err
+		}
+	}
 	if c.watchdog == nil || c.watchdog.Process == nil {
 		return nil
 	}

@@ -4,7 +4,6 @@ package kube
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -61,20 +60,6 @@ func (s *seeds) make(dir string) {
 	d.size, s.err = tsdbtest.Bench(context.Background(), d.dir, tsdbtest.Scale{
 		Series: 3000, Blocks: d.head.Sub(d.from), End: d.head, Head: d.to.Sub(d.head),
 	})
-}
-
-func removeSeeds(dir string) error {
-	all, err := filepath.Glob(filepath.Join(dir, "seed-*"))
-	for _, seed := range all {
-		err = errors.Join(err, os.RemoveAll(seed))
-	}
-	return err
-}
-
-func (s *seeds) remove() {
-	if s.data.dir != "" {
-		os.RemoveAll(s.data.dir)
-	}
 }
 
 const (
