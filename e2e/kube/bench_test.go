@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -16,90 +18,202 @@ import (
 	"github.com/promdump/promdump/internal/tsdbtest"
 )
 
-// TestBench is make bench-e2e: whole dumps through exec, side by side, twice
-// in turns. It measures and judges nothing.
+// TestBench is make bench-e2e: dumps through exec, side by side, in turns, of a
+// data dir of more than 1 GiB, and how the server that is dumped answers
+// meanwhile. It measures and judges nothing.
 func TestBench(t *testing.T) {
 	if os.Getenv("PROMDUMP_E2E_BENCH") != "1" {
 		t.Skip("SKIPPED: make bench-e2e measures")
 	}
-	c := booted(t)
-	dir, err := os.MkdirTemp(c.dir, "seed-")
+	b := newBench(t)
+	kubectl := func(args ...string) func() *exec.Cmd {
+		return func() *exec.Cmd {
+			cmd := b.cluster.command(t.Context(), b.cluster.config, append([]string{"-n", b.pod.namespace, "exec", b.pod.name, "--"}, args...)...)
+			cmd.Stdout = io.Discard
+			return cmd
+		}
+	}
+	file := filepath.Join(t.TempDir(), "dump")
+	dump := func(args ...string) func() *exec.Cmd {
+		return func() *exec.Cmd {
+			// What is kept is not written over: that would cost the next one.
+			_ = os.Remove(file)
+			return pluginCommand(t, b.cluster.config, append([]string{"-n", b.pod.namespace, "-p", b.pod.name, "--min-time", "0", "-t", file}, args...)...)
+		}
+	}
+	ways := []benchWay{
+		{"exec -- cat, all files", kubectl("sh", "-c", "cat "+b.data+"/*/chunks/* "+b.data+"/*/index "+b.data+"/wal/0*")},
+		{"exec -- tar cf -", kubectl("tar", "cf", "-", b.data)},
+		{"exec -- tar czf -", kubectl("tar", "czf", "-", b.data)},
+		{"promdump --head raw --compression none", dump("--head", "raw", "--compression", "none")},
+		{"promdump --head raw", dump("--head", "raw")},
+		{"promdump", dump()},
+		{"promdump --compression zstd", dump("--compression", "zstd")},
+		{"promdump --via tar --head raw", dump("--via", "tar", "--head", "raw")},
+		{"promdump, 30 minutes", dump("--min-time", at(b.end.Add(-3*time.Hour)), "--max-time", at(b.end.Add(-150*time.Minute)))},
+	}
+	fmt.Fprintf(os.Stderr, "%d MB in the data dir\n\n%s", b.size/1e6, benchHead)
+	b.row("nothing, for 10 s", b.measure(t, func() *exec.Cmd { return exec.Command("sleep", "10") }))
+	for range benchRuns() {
+		for _, w := range ways {
+			b.row(w.name, b.measure(t, w.cmd))
+		}
+	}
+	if n := b.pod.restarts(); n > 0 {
+		t.Errorf("the server was restarted %d times", n)
+	}
+}
+
+func benchRuns() int {
+	if n, err := strconv.Atoi(os.Getenv("PROMDUMP_E2E_BENCH_RUNS")); err == nil {
+		return n
+	}
+	return 2
+}
+
+type benchWay struct {
+	name string
+	cmd  func() *exec.Cmd
+}
+
+// bench is a Prometheus to be dumped.
+type bench struct {
+	cluster *cluster
+	pod     *pod
+	data    string // the data dir in the container
+	size    int64  // bytes
+	end     time.Time
+}
+
+func newBench(t *testing.T) *bench {
+	b := &bench{cluster: booted(t), end: time.Now().Add(-time.Hour).Truncate(2 * time.Hour)}
+	hours := 34
+	if n, err := strconv.Atoi(os.Getenv("PROMDUMP_E2E_BENCH_HOURS")); err == nil {
+		hours = n
+	}
+	dir, err := os.MkdirTemp(b.cluster.dir, "seed-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	end := time.Now().Add(-time.Hour).Truncate(2 * time.Hour)
-	if _, err := tsdbtest.Bench(context.Background(), dir, tsdbtest.Scale{Series: 58_000, Blocks: 8 * time.Hour, End: end, Head: time.Hour}); err != nil {
+	if _, err := tsdbtest.Bench(context.Background(), dir, tsdbtest.Scale{Series: 58_000, Blocks: time.Duration(hours) * time.Hour, End: b.end, Head: time.Hour}); err != nil {
 		t.Fatal(err)
 	}
-	p := startPod(t, "bb", podOptions{data: dir, quiet: true})
-	data := p.dataDir()
-	out := filepath.Join(t.TempDir(), "dump")
-	kubectl := func(args ...string) *exec.Cmd {
-		cmd := c.command(t.Context(), c.config, append([]string{"-n", p.namespace, "exec", p.name, "--"}, args...)...)
-		cmd.Stdout = io.Discard
-		return cmd
-	}
-	dump := func(args ...string) *exec.Cmd {
-		return pluginCommand(t, c.config, append([]string{"-n", p.namespace, "-p", p.name, "--min-time", "0", "-t", out}, args...)...)
-	}
-	ways := []struct {
-		name string
-		cmd  func() *exec.Cmd
-	}{
-		{"kubectl exec -- cat of all files", func() *exec.Cmd {
-			return kubectl("sh", "-c", "cat "+data+"/*/chunks/* "+data+"/*/index "+data+"/wal/0*")
-		}},
-		{"kubectl exec -- tar cf -", func() *exec.Cmd { return kubectl("tar", "cf", "-", data) }},
-		{"kubectl exec -- tar czf -", func() *exec.Cmd { return kubectl("tar", "czf", "-", data) }},
-		{"kubectl promdump --head raw --compression none", func() *exec.Cmd { return dump("--head", "raw", "--compression", "none") }},
-		{"kubectl promdump --head raw (gzip)", func() *exec.Cmd { return dump("--head", "raw") }},
-		{"kubectl promdump (gzip, head as blocks)", func() *exec.Cmd { return dump() }},
-		{"kubectl promdump --via tar --head raw --compression none", func() *exec.Cmd { return dump("--via", "tar", "--head", "raw", "--compression", "none") }},
-	}
-	var size int64
-	for _, f := range p.files(data) {
+	b.pod = startPod(t, "bb", podOptions{data: dir}) // it scrapes itself every second
+	b.data = b.pod.dataDir()
+	for _, f := range b.pod.files(b.data) {
 		if f.Mode().IsRegular() {
-			size += f.Size()
+			b.size += f.Size()
 		}
 	}
-	var table strings.Builder
-	fmt.Fprintf(&table, "%d MB in the data dir\n", size/1e6)
-	for run := range 2 {
-		for _, w := range ways {
-			peak := make(chan int64, 1)
-			done := make(chan struct{})
-			go func() {
-				var most int64
-				for {
-					for _, x := range p.processes() {
-						if strings.Contains(x.args, ".promdump-agent") && !strings.Contains(x.args, "sh -c") {
-							most = max(most, x.peak)
-						}
-					}
-					select {
-					case <-done:
-						peak <- most
-						return
-					case <-time.After(50 * time.Millisecond):
-					}
-				}
-			}()
-			begin := time.Now()
-			r := finish(t, w.cmd())
-			took := time.Since(begin)
-			close(done)
-			if r.code != 0 {
-				t.Fatalf("%s: exit %d: %s", w.name, r.code, r.stderr)
+	return b
+}
+
+// figures of one run.
+type figures struct {
+	wall   time.Duration
+	rss    int64         // of the agent at its most, bytes
+	cpu    time.Duration // of the agent, or what else was run in the container
+	query  []time.Duration
+	scrape float64 // the longest, seconds
+}
+
+const benchHead = `way                                      wall s   MB/s of the data dir  agent's RSS MiB  CPU s in the container  query ms p50  p95   longest scrape ms
+`
+
+func (b *bench) row(name string, f figures) {
+	slices.Sort(f.query)
+	rank := func(share float64) float64 {
+		if len(f.query) == 0 {
+			return 0
+		}
+		return float64(f.query[int(share*float64(len(f.query)-1))].Microseconds()) / 1e3
+	}
+	// At once: all of them take minutes.
+	fmt.Fprintf(os.Stderr, "%-40s %7.2f %10.1f %22.1f %16.2f %20.0f %5.0f %8.0f\n", name, f.wall.Seconds(), float64(b.size)/1e6/f.wall.Seconds(),
+		float64(f.rss)/(1<<20), f.cpu.Seconds(), rank(0.5), rank(0.95), 1e3*f.scrape)
+}
+
+func (b *bench) measure(t *testing.T, command func() *exec.Cmd) (f figures) {
+	t.Helper()
+	done := make(chan struct{})
+	watched, asked := make(chan figures, 1), make(chan []time.Duration, 1)
+	cmd := command()
+	go func() { watched <- b.watch(done) }()
+	go func() { asked <- b.ask(t, done) }()
+	begin := time.Now()
+	r := finish(t, cmd)
+	f.wall = time.Since(begin)
+	close(done)
+	if r.code != 0 {
+		t.Fatalf("%s: exit %d: %s", strings.Join(cmd.Args, " "), r.code, r.stderr)
+	}
+	w := <-watched
+	f.rss, f.cpu, f.query = w.rss, w.cpu, <-asked
+	f.scrape = b.pod.number(fmt.Sprintf("max_over_time(scrape_duration_seconds[%ds])", int(f.wall.Seconds())+2), time.Now())
+	return f
+}
+
+// watch sums what the processes take that are in the container beside the server.
+func (b *bench) watch(done chan struct{}) (f figures) {
+	cpu := map[int]time.Duration{}
+	for {
+		for _, x := range b.pod.processes() {
+			if x.inside == 1 {
+				continue
 			}
-			line := fmt.Sprintf("run %d  %-60s %7.2f s  %6.1f MB/s of the data dir  agent's peak RSS %.1f MiB\n",
-				run+1, w.name, took.Seconds(), float64(size)/1e6/took.Seconds(), float64(<-peak)/(1<<20))
-			fmt.Fprint(os.Stderr, line) // at once: it takes minutes
-			table.WriteString(line)
+			cpu[x.pid] = max(cpu[x.pid], x.cpu())
+			if strings.Contains(x.args, ".promdump-agent") && !strings.Contains(x.args, "sh -c") {
+				f.rss = max(f.rss, x.peak)
+			}
+		}
+		select {
+		case <-done:
+			for _, d := range cpu {
+				f.cpu += d
+			}
+			return f
+		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	t.Log("\n" + table.String())
+}
+
+// ask is a person with a dashboard: a query over the newest hour, four times a
+// second.
+func (b *bench) ask(t *testing.T, done chan struct{}) (all []time.Duration) {
+	now := b.end.Add(50 * time.Minute)
+	for {
+		begin := time.Now()
+		b.pod.queryRange(`sum by (namespace) (rate(app_000_requests_total[5m]))`, now.Add(-time.Hour), now, time.Minute)
+		all = append(all, time.Since(begin))
+		select {
+		case <-done:
+			return all
+		case <-t.Context().Done():
+			return all
+		case <-time.After(250 * time.Millisecond):
+		}
+	}
+}
+
+// cpu is what a process has used so far.
+func (p process) cpu() time.Duration {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.pid))
+	if err != nil {
+		return 0 // it has ended
+	}
+	_, rest, _ := strings.Cut(string(b), ") ")
+	words := strings.Fields(rest)
+	if len(words) < 13 {
+		return 0
+	}
+	ticks := 0
+	for _, w := range words[11:13] { // utime, stime
+		n, _ := strconv.Atoi(w) // the kernel's own numbers
+		ticks += n
+	}
+	return time.Duration(ticks) * (time.Second / 100)
 }
