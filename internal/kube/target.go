@@ -32,8 +32,9 @@ type Target struct {
 	DataDir     string
 	DataDirFrom string
 	Candidates  []string
-	Volume      string // what the data dir lies on, as far as that is known
-	Lasting     bool   // that volume outlives the pod
+	Volume      string   // what the data dir lies on, as far as that is known
+	Lasting     bool     // that volume outlives the pod
+	Mounts      []string // where the container has volumes that it may write to
 
 	Port   int    // of the server's HTTP, by its flags or the container's ports
 	Prefix string // of its paths; "" or begins with a slash
@@ -84,6 +85,7 @@ func newTarget(p *corev1.Pod, q Query) (Target, error) {
 	d := findDataDir(p, c, q.DataDir)
 	t.DataDir, t.DataDirFrom, t.Candidates = d.dir, d.from, d.candidates
 	t.Volume, t.Lasting = volumeOf(p, c, t.Dirs()[0])
+	t.Mounts = writable(c)
 	// A sidecar shares the network of the server, but knows nothing of its flags.
 	server := c
 	if s, err := choose(p, ""); err == nil {
@@ -156,6 +158,18 @@ func volumeOf(p *corev1.Pod, c *corev1.Container, dir string) (what string, last
 	default:
 		return "volume " + v.Name, true
 	}
+}
+
+// writable are the mounts that may be written to; those that hold the cluster's own
+// data are never.
+func writable(c *corev1.Container) (dirs []string) {
+	for _, m := range c.VolumeMounts {
+		dir := path.Clean(m.MountPath)
+		if _, secret := below(dir, "/var/run/secrets"); !secret && !m.ReadOnly {
+			dirs = append(dirs, dir)
+		}
+	}
+	return dirs
 }
 
 // mountOf finds what is mounted where a directory is.

@@ -136,7 +136,7 @@ func (p *pods) find(ctx context.Context, asked cli.Asked) (*found, error) {
 	}
 	f.source = pod.New(pod.Options{
 		Name: fmt.Sprintf("%s/%s:%s", t, t.Container, t.Dirs()[0]),
-		Exec: exec(client, t), Agent: p.agents(client, t, asked), Dirs: t.Dirs(),
+		Exec: exec(client, t), Agent: p.agents(client, t, asked), Dirs: t.Dirs(), Volumes: t.Mounts,
 		Staging: asked.TempDir, Codec: wire.Zstd, Limits: limits,
 		Debug: asked.Debug, Note: asked.Note, Logger: asked.Logger,
 	})
@@ -186,6 +186,9 @@ func exec(client *kube.Client, t kube.Target) pod.Exec {
 		err := client.Exec(ctx, t, command, kube.Streams{In: s.In, Out: s.Out, Err: s.Err})
 		if none, ok := errors.AsType[*kube.NoCommandError](err); ok {
 			return &pod.AgentError{Err: none, Tip: "its image has neither a shell nor tar; is there another container in the pod that has one of them and mounts the data dir? Then name that one with -c"}
+		}
+		if end, ok := errors.AsType[*kube.ExitError](err); ok {
+			return &pod.ExitError{Code: end.Code, Err: err}
 		}
 		return err
 	}

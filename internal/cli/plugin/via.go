@@ -31,10 +31,11 @@ func (e *either) String() string { return e.agent.String() }
 // instead tells whether tar may do what the agent could not.
 func (e *either) instead(err error) bool {
 	none, ok := errors.AsType[*pod.AgentError](err)
-	if ok {
-		e.note(fmt.Sprintf("%v; trying tar", none))
+	if !ok || none.NoTar {
+		return false
 	}
-	return ok
+	e.note(fmt.Sprintf("%v; trying tar", none))
+	return true
 }
 
 func (e *either) Inventory(ctx context.Context) (*wire.Inventory, error) {

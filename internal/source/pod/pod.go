@@ -2,6 +2,11 @@
 // it uploads the agent, starts it, and listens. See [Exec] for all that it needs
 // of Kubernetes.
 //
+// The agent comes through a shell, which finds it a place and removes it whatever
+// happens; where there is none, through tar. Of a tar alone nobody can ask what a
+// directory is good for: it is tried, and what came there in vain is removed by
+// tar too.
+//
 // A stream that breaks is begun again where it stopped, with a new agent: whole
 // blocks at their byte, cut ones at their series, the head from its beginning.
 // For that a whole block is kept in a staging directory until all of it is here;
@@ -9,7 +14,9 @@
 // told.
 //
 // What is not promised: that a dump over several streams shows one moment. What
-// was told is what was there when it was told.
+// was told is what was there when it was told. Nor, where there is just tar, that
+// a client which is killed in the part of a second between upload and start leaves
+// no file; the next agent in that directory removes it.
 package pod
 
 import (
@@ -20,13 +27,16 @@ import (
 	"iter"
 	"log/slog"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/promdump/promdump/internal/wire"
 )
 
 // Exec runs a command in the container until it ends, or ctx does. That it gives
-// no error says nothing about what went through its streams.
+// no error says nothing about what went through its streams. An [AgentError] says
+// that there is no such command or that it cannot be run, an [ExitError] that it
+// ended so.
 type Exec func(ctx context.Context, command []string, s Streams) error
 
 // Streams are those of a command.
@@ -41,6 +51,10 @@ type Options struct {
 	Exec  Exec     // into the container
 	Agent Agents   // the program for its machine
 	Dirs  []string // the data dir is the first of these that is one
+
+	// Volumes are directories of the container that may be writable. A shell finds
+	// them by itself; where there is none these are tried.
+	Volumes []string
 
 	// Staging is an existing directory for blocks on their way. It needs the space of
 	// two of the largest. Empty: the system's.
@@ -75,7 +89,11 @@ var usual = times{
 }
 
 // Source is a data dir in a container.
-type Source struct{ o Options }
+type Source struct {
+	o       Options
+	noShell atomic.Bool // it is known that there is none
+	crashed atomic.Bool // an agent that came by tar could not be run once
+}
 
 // New makes a source. Nothing is done until it is read.
 func New(o Options) *Source {
@@ -88,7 +106,7 @@ func New(o Options) *Source {
 	if o.times.stall == 0 {
 		o.times = usual
 	}
-	return &Source{o}
+	return &Source{o: o}
 }
 
 // String names the container.
@@ -164,7 +182,7 @@ func (s *Source) again(ctx context.Context, f func(context.Context) (further boo
 		if final(err, first) {
 			return err
 		}
-		if failed == len(s.o.times.pause) {
+		if failed == len(s.o.times.pause) || forGood(err) {
 			return &LostError{Tries: failed + 1, Err: err}
 		}
 		pause := s.o.times.pause[failed]
@@ -194,6 +212,15 @@ func final(err error, first bool) bool {
 	return told || version || ours || first && known
 }
 
+// forGood tells that what was talked to is not there any more and will not be.
+func forGood(err error) bool {
+	gone, ok := errors.AsType[interface {
+		error
+		Final() bool
+	}](err)
+	return ok && gone.Final()
+}
+
 // localError is of this machine or of what takes the story, not of the stream.
 type localError struct{ err error }
 
@@ -207,6 +234,9 @@ type LostError struct {
 }
 
 func (e *LostError) Error() string {
+	if e.Tries == 1 {
+		return fmt.Sprintf("the connection to the container is lost: %v", e.Err)
+	}
 	return fmt.Sprintf("the connection to the container is lost (%d tries): %v", e.Tries, e.Err)
 }
 
@@ -217,5 +247,8 @@ func (e *LostError) ExitCode() int { return 3 }
 
 // Hint says what to do about it.
 func (e *LostError) Hint() string {
+	if end, ok := errors.AsType[*ExitError](e.Err); ok && end.Code == 128+9 {
+		return "something killed the agent, likely the kernel for want of memory; the Prometheus is as it was. --memory-limit lets the agent take less (24MiB at least), or raise the container's limit"
+	}
 	return "the Prometheus is as it was; is the pod there, and does it have memory left? Try again, or take less at once"
 }
