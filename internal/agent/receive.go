@@ -52,6 +52,9 @@ func (p Process) serveReceive(ctx context.Context, cancel context.CancelCauseFun
 		}
 	}
 	err = errors.Join(err, ended)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return err // the stream broke, and whoever hears that in words does not try again
+	}
 	if err != nil {
 		err = errors.Join(err, w.Fail(failure(err)))
 	}

@@ -91,6 +91,24 @@ func (s *Source) Replace(ctx context.Context, id string, files []Upload, progres
 	return s.receive(ctx, wire.Call{Do: wire.DoReceive, Replace: &wire.Replace{ID: id}}, files, progress)
 }
 
+// Settle tells what became of a replacement whose end was not heard; nil: the data
+// dir is as it was. One that stopped half-way is undone.
+func (s *Source) Settle(ctx context.Context, id string) (done *wire.Restored, err error) {
+	err = s.again(ctx, func(ctx context.Context) (bool, error) {
+		return false, s.talk(ctx, wire.Call{Do: wire.DoReceive, Replace: &wire.Replace{ID: id}}, func(c *conversation, r *wire.Reader) error {
+			ready := wire.Ready{}
+			if err := r.Answer(&ready); err != nil {
+				return err
+			}
+			if done = ready.Done; done == nil {
+				_ = c.in.Close() // it waits for files
+			}
+			return nil
+		})
+	})
+	return done, err
+}
+
 // Discard removes what a replacement has taken away.
 func (s *Source) Discard(ctx context.Context, id string) error {
 	return s.again(ctx, func(ctx context.Context) (bool, error) {
