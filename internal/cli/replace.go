@@ -116,6 +116,9 @@ func (a *app) replaceThere(ctx context.Context, r replacement) error {
 		a.notes([]string{still + ": restart it now: " + to.RestartCommand()})
 		return nil
 	}
+	if done.Held == 0 {
+		a.notes([]string{"the server could not be kept from writing among the new files until it ends, which is a matter of seconds"})
+	}
 	if err := to.Restart(ctx); err != nil {
 		return r.inPlace(done, err, true)
 	}
