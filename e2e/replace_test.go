@@ -7,12 +7,14 @@ import (
 	"compress/gzip"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/prompb"
@@ -61,8 +63,8 @@ func inPlace(t *testing.T, dir string) *pod.Source {
 // took its place.
 func TestReplacedUnderServer(t *testing.T) {
 	args := []string{"--enable-feature=memory-snapshot-on-shutdown", "--web.enable-remote-write-receiver", "--storage.tsdb.retention.time=100y", "--storage.tsdb.wal-segment-size=10MB"}
-	old := tsdbtest.Random(t, t.TempDir(), 3, tsdbtest.Options{})
-	comes := tsdbtest.Random(t, t.TempDir(), 4, tsdbtest.Options{})
+	old := tsdbtest.Random(t, t.TempDir(), 3, tsdbtest.Options{Duration: 9 * time.Hour, Series: 24})
+	comes := tsdbtest.Random(t, t.TempDir(), 4, tsdbtest.Options{Duration: 9 * time.Hour, Series: 24})
 	for _, d := range []*tsdbtest.TSDB{old, comes} {
 		if err := d.Close(); err != nil {
 			t.Fatal(err)
@@ -89,22 +91,33 @@ func TestReplacedUnderServer(t *testing.T) {
 	if seen, err := src.Inspect(t.Context()); err != nil || seen.Servers != 1 {
 		t.Errorf("inspect: %+v, %v", seen, err)
 	}
+	late := func(i int) error {
+		var all []prompb.TimeSeries
+		random := rand.NewChaCha8([32]byte{byte(i)})
+		for j := range 2000 {
+			value := make([]byte, 500) // no compression makes less of it
+			random.Read(value)
+			all = append(all, prompb.TimeSeries{
+				Labels:  label("__name__", "late", "n", fmt.Sprintf("%d-%x", j, value)),
+				Samples: []prompb.Sample{{Timestamp: old.MaxTime + int64(i+1)*1000, Value: 1}},
+			})
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		return server.write(ctx, all...)
+	}
+	if err := late(0); err != nil {
+		t.Fatal(err)
+	}
 	id := ulid.Make().String()
 	done, err := src.Replace(t.Context(), id, append(files, head...), func(int64) {})
 	if err != nil || done.Held != 1 {
 		t.Fatalf("%+v, %v", done, err)
 	}
-	// It still takes samples, far more than its open segment takes, over a connection
-	// that it has or not at all.
-	for i := range 40 {
-		var all []prompb.TimeSeries
-		for j := range 2000 {
-			all = append(all, prompb.TimeSeries{
-				Labels:  label("__name__", "late", "n", fmt.Sprintf("%d-%d-%s", i, j, strings.Repeat("x", 200))),
-				Samples: []prompb.Sample{{Timestamp: old.MaxTime + int64(i+1)*1000, Value: 1}},
-			})
-		}
-		if err := server.write(t.Context(), all...); err != nil {
+	// It still takes samples over the connection that it has, until it would need
+	// another segment for them.
+	for i := 1; i < 20; i++ {
+		if err := late(i); err != nil {
 			t.Logf("write %d: %v", i, err)
 			break
 		}
