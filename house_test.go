@@ -43,7 +43,7 @@ var imports = map[string][]string{
 	"internal/source/podtar":     {"source/local", "source/pod", "wire"},
 	"internal/source/sourcetest": {"archive", "dump", "source", "tsdbtest", "wire"},
 	"internal/dump":              {"archive", "block", "source", "wire"},
-	"internal/restore":           {"archive", "block", "source", "source/local", "wire"},
+	"internal/restore":           {"archive", "block", "datadir", "source", "source/local", "wire"},
 	"internal/tsdbtest":          {"wire"},
 	"internal/tsdbtest/mktsdb":   {"tsdbtest"},
 	"internal/cli":               {"archive", "block", "datadir", "dump", "restore", "source", "source/local", "term", "wire"},

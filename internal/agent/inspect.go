@@ -54,6 +54,13 @@ func inspect(dirs []string) (*wire.Target, error) {
 		Free: int64(disk.Bavail) * bsize, Size: int64(disk.Blocks) * bsize,
 		Writable: unix.Access(dir, unix.W_OK) == nil,
 	}
+	if t.Aside, err = asides(dir); err != nil {
+		return nil, err
+	}
+	if t.Own, err = own(dir, ""); err != nil {
+		return nil, fmt.Errorf("list %s: %w", dir, err)
+	}
+	t.Servers = len(servers(dir))
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", dir, err)

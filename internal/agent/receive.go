@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -15,15 +16,17 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/promdump/promdump/internal/datadir"
 	"github.com/promdump/promdump/internal/wire"
 )
 
 // creating is what a server's own blocks are called until they are whole: it
 // removes such directories when it starts.
-const creating = ".tmp-for-creation"
+const creating = datadir.Creating
 
 // serveReceive takes blocks from stdin. All of them are there, whole and on the
 // disk before the first gets its name; when anything fails none is left behind.
+// With Call.Replace they take the place of all that is there, and so may a head.
 func (p Process) serveReceive(ctx context.Context, cancel context.CancelCauseFunc, call wire.Call, in *bufio.Reader) error {
 	w, err := wire.NewWriter(p.Out, call.Codec)
 	if err != nil {
@@ -40,7 +43,18 @@ func (p Process) serveReceive(ctx context.Context, cancel context.CancelCauseFun
 	case <-ctx.Done():
 		err = context.Cause(ctx) // whoever reads stdin cannot be stopped, but does nothing any more
 	}
-	err = errors.Join(err, r.end())
+	finished, ended := r.end()
+	if finished && err != nil {
+		// Nothing takes it back any more: the client is told, if there is one.
+		select {
+		case err = <-done:
+		case <-time.After(graceTime):
+		}
+	}
+	err = errors.Join(err, ended)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return err // the stream broke, and whoever hears that in words does not try again
+	}
 	if err != nil {
 		err = errors.Join(err, w.Fail(failure(err)))
 	}
@@ -52,24 +66,36 @@ func (p Process) receive(call wire.Call, in io.Reader, w *wire.Writer, r *receiv
 	if err := p.limit(call); err != nil {
 		return err
 	}
-	dir, err := findTarget(call.Dirs)
+	dir, err := r.find(call)
 	if err != nil {
 		return err
 	}
-	if err := r.begin(dir); err != nil {
+	lock, err := lockDir(dir)
+	if err != nil {
 		return err
 	}
-	if err := w.Answer(wire.Ready{}); err != nil {
+	defer lock.Close()
+	ready := wire.Ready{}
+	if ready.Done, err = r.begin(dir); err != nil {
 		return err
 	}
+	if err := w.Answer(ready); err != nil || ready.Done != nil {
+		return err
+	}
+	var got wire.End
 	for m, err := range wire.NewReader(in).All() {
 		if err != nil {
 			return fmt.Errorf("receive blocks: %w", err)
 		}
 		switch m := m.(type) {
 		case *wire.File:
+			got.Files++
+			got.Bytes += uint64(m.Size)
 			err = r.file(m)
 		case *wire.End:
+			if *m != got {
+				return fmt.Errorf("receive blocks: here are %d files with %d bytes, not %d with %d", got.Files, got.Bytes, m.Files, m.Bytes)
+			}
 			err = r.publish()
 		default:
 			err = fmt.Errorf("receive blocks: %T is no part of one", m)
@@ -83,31 +109,88 @@ func (p Process) receive(call wire.Call, in io.Reader, w *wire.Writer, r *receiv
 
 // receiver puts blocks into a data dir.
 type receiver struct {
-	mu     sync.Mutex // between the work and an end that comes from elsewhere
-	ended  bool
-	dir    string
+	mu       sync.Mutex // between the work and an end that comes from elsewhere
+	ended    bool
+	finished bool // all is in its place
+	dir      string
+	replace  *replacement // nil: beside what is there
+
 	owner  [2]int          // uid and gid of the data dir, if we may give files away; else -1
 	staged []string        // ULIDs that are there under a name of their own
 	skip   map[string]bool // that were there before
 	result wire.Restored
 }
 
-func (r *receiver) begin(dir string) error {
+func (r *receiver) find(call wire.Call) (string, error) {
+	if call.Replace == nil {
+		return findTarget(call.Dirs)
+	}
+	dir, err := replacing(call.Dirs, call.Replace.ID)
+	r.replace = &replacement{dir: dir, id: call.Replace.ID}
+	return dir, err
+}
+
+// lockDir keeps two agents from working in one data dir: that of a stream which
+// was cut may still be about to end. A server has another lock.
+func lockDir(dir string) (*os.File, error) {
+	const patience, every = clientSilence + 5*time.Second, 50 * time.Millisecond
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	for begin := time.Now(); ; time.Sleep(every) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err == nil, errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.EBADF), errors.Is(err, unix.ENOLCK): // not on each network filesystem
+			return f, nil
+		case !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR):
+			return nil, errors.Join(fmt.Errorf("lock %s: %w", dir, err), f.Close())
+		case time.Since(begin) > patience:
+			return nil, errors.Join(fmt.Errorf("another restore is at work in %s", dir), f.Close())
+		}
+	}
+}
+
+// begin tells of what an earlier try has done already.
+func (r *receiver) begin(dir string) (*wire.Restored, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended {
+		return nil, errClientGone
+	}
 	r.dir, r.skip, r.owner = dir, map[string]bool{}, [2]int{-1, -1}
 	var st unix.Stat_t
 	if err := unix.Stat(dir, &st); err != nil {
-		return fmt.Errorf("look at %s: %w", dir, err)
+		return nil, fmt.Errorf("look at %s: %w", dir, err)
 	}
 	if os.Getuid() == 0 {
 		r.owner = [2]int{int(st.Uid), int(st.Gid)}
 	}
-	return nil
+	if r.replace == nil {
+		return nil, nil
+	}
+	r.replace.owner = r.owner
+	before, err := r.replace.before()
+	if err != nil || before != nil {
+		return before, err
+	}
+	if err := os.RemoveAll(r.replace.ready()); err != nil {
+		return nil, err
+	}
+	r.staged = append(r.staged, r.replace.id)
+	return nil, r.mkdir(r.replace.ready())
 }
 
 // blockFile is what may come, and nothing else.
 var blockFile = regexp.MustCompile(`^([0-9A-HJKMNP-TV-Z]{26})/(meta\.json|index|tombstones|chunks/[0-9]{6})$`)
 
+// headFile is what may come too when all is replaced.
+var headFile = regexp.MustCompile(`^(wal/(checkpoint\.[0-9]{8,10}/)?[0-9]{8,10}|wbl/[0-9]{8,10}|chunks_head/[0-9]{6,10})$`)
+
 func (r *receiver) file(f *wire.File) error {
+	if r.replace != nil {
+		return r.fileToReplace(f)
+	}
 	parts := blockFile.FindStringSubmatch(f.Name)
 	if parts == nil || f.Offset != 0 || !isBlock(parts[1]) {
 		return fmt.Errorf("receive blocks: %q is no file of a block", f.Name)
@@ -127,6 +210,22 @@ func (r *receiver) file(f *wire.File) error {
 		}
 	}
 	return r.write(path, f)
+}
+
+func (r *receiver) fileToReplace(f *wire.File) error {
+	parts := blockFile.FindStringSubmatch(f.Name)
+	if block := parts != nil && isBlock(parts[1]); f.Offset != 0 || !block && !headFile.MatchString(f.Name) {
+		return fmt.Errorf("receive blocks: %q is no file of a block or a head", f.Name)
+	}
+	path := r.replace.ready()
+	names := strings.Split(f.Name, "/")
+	for _, name := range names[:len(names)-1] {
+		path = filepath.Join(path, name)
+		if err := r.guard(func() error { return r.mkdir(path) }); err != nil {
+			return err
+		}
+	}
+	return r.write(filepath.Join(path, names[len(names)-1]), f)
 }
 
 // guard runs a step that makes something, unless all was ended already.
@@ -187,6 +286,9 @@ func (r *receiver) write(path string, f *wire.File) (err error) {
 
 // publish gives all blocks their names.
 func (r *receiver) publish() error {
+	if r.replace != nil {
+		return r.swap()
+	}
 	for _, id := range r.staged {
 		tmp := filepath.Join(r.dir, id+creating)
 		for _, dir := range []string{filepath.Join(tmp, "chunks"), tmp} {
@@ -204,6 +306,7 @@ func (r *receiver) publish() error {
 			}
 			r.staged = r.staged[1:]
 			r.result.Added = append(r.result.Added, id)
+			r.finished = len(r.staged) == 0
 			now := time.Now()
 			return os.Chtimes(final, now, now)
 		}); err != nil {
@@ -213,8 +316,29 @@ func (r *receiver) publish() error {
 	return syncDir(r.dir)
 }
 
-// end removes what has not got its name.
-func (r *receiver) end() (err error) {
+// swap is one step: whoever ends us meanwhile waits for it.
+func (r *receiver) swap() error {
+	err := filepath.WalkDir(r.replace.ready(), func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.IsDir() {
+			return err
+		}
+		return syncDir(path)
+	})
+	if err != nil {
+		return err
+	}
+	return r.guard(func() error {
+		result, err := r.replace.swap()
+		if err != nil {
+			return err
+		}
+		r.result, r.finished = *result, true
+		return nil
+	})
+}
+
+// end removes what has not got its name, and tells whether all has.
+func (r *receiver) end() (finished bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.ended = true
@@ -222,7 +346,7 @@ func (r *receiver) end() (err error) {
 		err = errors.Join(err, os.RemoveAll(filepath.Join(r.dir, id+creating)))
 	}
 	r.staged = nil
-	return err
+	return r.finished, err
 }
 
 func syncDir(dir string) error {

@@ -175,6 +175,9 @@ func (p Process) tell(ctx context.Context, call wire.Call, w *wire.Writer) error
 		}
 		return w.Answer(t)
 	}
+	if call.Do == wire.DoDiscard && call.Replace != nil {
+		return discardIn(call, w)
+	}
 	dir, err := findDir(call.Dirs)
 	if err != nil {
 		return err

@@ -19,6 +19,7 @@ import (
 type restoreFlags struct {
 	dir, file, tempDir           string
 	dryRun, replace, yes         bool
+	restart, noWait              bool // of a place elsewhere
 	wait, waitTimeout, retention string
 	ignoreRetention, ignoreSpace bool
 	allowUpload                  bool
@@ -30,10 +31,12 @@ type restoreConfig struct {
 	file   string       // "-": stdin
 	dryRun bool
 	yes    bool
+
+	restart, wait bool // of a place elsewhere
 }
 
 func (f restoreFlags) compile() (restoreConfig, error) {
-	c := restoreConfig{file: f.file, dryRun: f.dryRun, yes: f.yes}
+	c := restoreConfig{file: f.file, dryRun: f.dryRun, yes: f.yes, restart: f.restart}
 	switch {
 	case f.dir == "":
 		return c, usagef("-d DIR names the data dir to restore into", "no data dir is given")
@@ -41,6 +44,10 @@ func (f restoreFlags) compile() (restoreConfig, error) {
 		return c, usagef("-t FILE names it, -t - is stdin", "no dump file is given")
 	case f.replace && f.wait != "":
 		return c, usagef("stop the server, restore with --replace, start it again", "--replace needs a stopped server, so there is none to --wait for")
+	case f.restart && !f.replace:
+		return c, usagef("blocks that are put beside a server's own are served without one", "--restart is for --replace, which is not given")
+	case f.restart && f.noWait:
+		return c, usagef("", "--restart waits until the server serves what was restored, so it cannot be had with --no-wait")
 	case f.yes && !f.replace:
 		return c, usagef("", "--yes answers --replace, which is not given")
 	case f.waitTimeout != "" && f.wait == "":
@@ -107,9 +114,25 @@ a restore can be repeated.
 	return cmd
 }
 
-func (a *app) runRestore(ctx context.Context, c restoreConfig) (err error) {
+// mayAsk refuses a --replace that nobody has agreed to and nobody can.
+func (a *app) mayAsk(c restoreConfig, dir string) error {
 	if c.spec.Replace && !c.yes && !c.dryRun && !a.canAsk(c.file) {
-		return usagef("--yes if that is meant, --dry-run to see what would go", "--replace removes what %s holds, and there is nobody to ask", c.spec.Dir)
+		return usagef("--yes if that is meant, --dry-run to see what would go", "--replace removes what %s holds, and there is nobody to ask", dir)
+	}
+	return nil
+}
+
+// agree asks before something is removed.
+func (a *app) agree(ctx context.Context, c restoreConfig, plan *restore.Plan) error {
+	if len(plan.Replaced) == 0 || len(plan.Refusals) > 0 || c.yes {
+		return nil
+	}
+	return a.ask(ctx, fmt.Sprintf("%s of %s will be removed. Go on? [y/N] ", strings.Join(plan.Replaced, ", "), plan.Target.Dir))
+}
+
+func (a *app) runRestore(ctx context.Context, c restoreConfig) (err error) {
+	if err := a.mayAsk(c, c.spec.Dir); err != nil {
+		return err
 	}
 	begin := a.Now()
 	in, shown, err := a.openDump(ctx, c.file)
@@ -136,10 +159,8 @@ func (a *app) runRestore(ctx context.Context, c restoreConfig) (err error) {
 	if c.dryRun {
 		return printRestore(a.Out, plan)
 	}
-	if len(plan.Replaced) > 0 && len(plan.Refusals) == 0 && !c.yes {
-		if err := a.ask(ctx, fmt.Sprintf("%s of %s will be removed. Go on? [y/N] ", strings.Join(plan.Replaced, ", "), plan.Target.Dir)); err != nil {
-			return err
-		}
+	if err := a.agree(ctx, c, plan); err != nil {
+		return err
 	}
 	report, err := plan.Run(ctx)
 	if err != nil {

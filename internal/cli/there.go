@@ -38,6 +38,8 @@ type There struct {
 	// Wait waits until the server serves the blocks. It gives what a person should
 	// know when that cannot be seen.
 	Wait func(ctx context.Context, ulids []string) (note string, err error)
+
+	Replacing Replacing
 }
 
 // restoreThereCommand is restore for a data dir on another machine. The dump is
@@ -45,7 +47,6 @@ type There struct {
 // what is sent is what that restore would publish.
 func (a *app) restoreThereCommand() *cobra.Command {
 	var f restoreFlags
-	var noWait bool
 	cmd := &cobra.Command{
 		Use:   "restore",
 		Short: "Put a dump's blocks into a running Prometheus, beside what it has",
@@ -53,7 +54,14 @@ func (a *app) restoreThereCommand() *cobra.Command {
 there. They are unpacked and verified on this machine and sent; all of them are
 there, whole, before the first of them appears. The server serves them within a
 minute, without a restart. A block that is there already is skipped, so a restore
-can be repeated.`,
+can be repeated.
+
+--replace puts the dump in the place of all that the data dir holds, its head too,
+and all of it or nothing. The server still has the old files open, so it must be
+restarted then: --restart deletes its pod, waits until the next one serves what
+was restored, and only then removes what was there. Without --restart what was
+there is removed at once, and the server opens no file any more until you restart
+it.`,
 		Args: cobra.NoArgs,
 		RunE: a.run(func(ctx context.Context, _ []string) error {
 			f.dir = "-" // another machine's
@@ -61,7 +69,8 @@ can be repeated.`,
 			if err != nil {
 				return err
 			}
-			return a.restoreThere(ctx, c, f.tempDir, !noWait)
+			c.wait = !f.noWait
+			return a.restoreThere(ctx, c, f.tempDir)
 		}),
 	}
 	fs := cmd.Flags()
@@ -69,7 +78,10 @@ can be repeated.`,
 	a.Place.AddFlags(fs)
 	fs.StringVarP(&f.file, "dump-file", "t", "", "dump `file`, - for stdin")
 	fs.BoolVar(&f.dryRun, "dry-run", false, "unpack, verify and print what would be done; nothing is sent")
-	fs.BoolVar(&noWait, "no-wait", false, "do not wait until the server serves the blocks")
+	fs.BoolVar(&f.replace, "replace", false, "remove what the data dir holds; the server must be restarted then")
+	fs.BoolVar(&f.yes, "yes", false, "do not ask before --replace removes anything")
+	fs.BoolVar(&f.restart, "restart", false, "after --replace: delete the pod, so that its controller makes another one, and wait for that")
+	fs.BoolVar(&f.noWait, "no-wait", false, "do not wait until the server serves the blocks")
 	fs.StringVar(&f.retention, "retention", "", "the server's retention as a `length` of time, or none (default: as its flags say, else 15d)")
 	fs.BoolVar(&f.ignoreRetention, "ignore-retention", false, "restore what retention deletes at once")
 	fs.BoolVar(&f.ignoreSpace, "ignore-space", false, "use the last of the disk")
@@ -78,7 +90,10 @@ can be repeated.`,
 	return cmd
 }
 
-func (a *app) restoreThere(ctx context.Context, c restoreConfig, tempDir string, wait bool) (err error) {
+func (a *app) restoreThere(ctx context.Context, c restoreConfig, tempDir string) (err error) {
+	if err := a.mayAsk(c, "the data dir"); err != nil {
+		return err
+	}
 	begin := a.Now()
 	in, shown, err := a.openDump(ctx, c.file)
 	if err != nil {
@@ -89,7 +104,12 @@ func (a *app) restoreThere(ctx context.Context, c restoreConfig, tempDir string,
 	if err != nil {
 		return err
 	}
-	a.notes(there.Notes)
+	a.notes(append(there.Notes, asideNotes(there.Target)...))
+	if c.spec.Replace {
+		if err := mayReplace(ctx, there, c.restart); err != nil {
+			return err
+		}
+	}
 	return withTemp(tempDir, func(dir string) (err error) {
 		image := filepath.Join(dir, "data")
 		if err := sketchTarget(image, there); err != nil {
@@ -116,16 +136,25 @@ func (a *app) restoreThere(ctx context.Context, c restoreConfig, tempDir string,
 		progress.Done()
 		plan.Target.Dir, plan.Target.Free, plan.Target.HeadBytes = there.Name, there.Target.Free, there.Target.HeadBytes
 		plan.Refusals = append(plan.Refusals, refuseThere(there.Target, plan.Bytes(), c.spec.IgnoreSpace)...)
+		if c.spec.Replace {
+			plan.Replaced = there.Target.Own
+		}
 		a.notes(plan.Notes)
 		if c.dryRun {
-			return printRestore(a.Out, plan)
+			return errors.Join(printRestore(a.Out, plan), printRestart(a.Out, c, there))
+		}
+		if err := a.agree(ctx, c, plan); err != nil {
+			return err
 		}
 		plan.Target.Dir = image
 		report, err := plan.Run(ctx)
 		if err != nil {
 			return err
 		}
-		return a.sendThere(ctx, there, image, report, shown, begin, wait)
+		if c.spec.Replace {
+			return a.replaceThere(ctx, replacement{c, there, image, report, shown, begin})
+		}
+		return a.sendThere(ctx, there, image, report, shown, begin, c.wait)
 	})
 }
 

@@ -38,8 +38,32 @@ func (c *Client) DeleteAndWait(ctx context.Context, t Target) (Target, error) {
 	return c.successor(ctx, t, before)
 }
 
+// MayRestart tells why [Client.DeleteAndWait] would not delete the target's pod: it
+// would not come back with its data, or the cluster's rules do not allow it.
+func (c *Client) MayRestart(ctx context.Context, t Target) error {
+	if err := mayDelete(t); err != nil {
+		return err
+	}
+	return c.May(ctx, t, ToRestart)
+}
+
+// RestartCommand is what a person types to restart the target's server.
+func RestartCommand(t Target) string {
+	if mayDelete(t) == nil {
+		return fmt.Sprintf("kubectl delete pod -n %s %s", t.Namespace, t.Pod)
+	}
+	return endCommand(t)
+}
+
+func endCommand(t Target) string {
+	return fmt.Sprintf("kubectl exec -n %s %s -c %s -- kill 1", t.Namespace, t.Pod, t.Container)
+}
+
 func mayDelete(t Target) error {
-	e := &RestartError{Target: t, tip: fmt.Sprintf("end the server and let the container restart: kubectl exec -n %s %s -c %s -- kill 1", t.Namespace, t.Pod, t.Container)}
+	e := &RestartError{Target: t, tip: "leave out --restart; afterwards end the server, so that its container is restarted: " + endCommand(t)}
+	if !t.Outlived() {
+		e.tip = "its data dir is on no volume: give it one"
+	}
 	switch {
 	case t.owner == nil:
 		e.Reason = "nothing would bring it back, for it belongs to no controller"

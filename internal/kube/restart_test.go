@@ -77,6 +77,9 @@ func TestDeleteAndWait(t *testing.T) {
 		target.DataDir, target.DataDirFrom = "/mine", "given"
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
+		if got := RestartCommand(target); got != "kubectl delete pod -n mon p" {
+			t.Error(got)
+		}
 		next, err := c.DeleteAndWait(ctx, target)
 		if err != nil || next.UID != "uid of the next" || next.Pod != name || !next.Ready || next.DataDir != "/mine" || next.DataDirFrom != "given" {
 			t.Errorf("%s: %+v, %v", kind, next, err)
@@ -110,6 +113,12 @@ func TestDeleteRefused(t *testing.T) {
 		if err == nil || err.Error() != c.want || *deleted {
 			t.Errorf("%s: %v, deleted: %v", c.name, err, *deleted)
 			continue
+		}
+		if err := client.MayRestart(t.Context(), target); err == nil || err.Error() != c.want {
+			t.Errorf("%s: before anything is done: %v", c.name, err)
+		}
+		if got := RestartCommand(target); got != "kubectl exec -n mon p -c prometheus-server -- kill 1" {
+			t.Errorf("%s: %s", c.name, got)
 		}
 		if _, hint, _ := told(err); !strings.Contains(hint, "kubectl exec -n mon p -c prometheus-server -- kill 1") {
 			t.Errorf("%s: %s", c.name, hint)

@@ -131,12 +131,18 @@ func webOf(c *corev1.Container) (port int, prefix string) {
 	return port, prefix
 }
 
+const ownFilesystem = "the container's own filesystem"
+
+// Outlived tells whether the data dir is there after a restart of its container
+// too.
+func (t Target) Outlived() bool { return t.Volume != ownFilesystem }
+
 // volumeOf tells what a directory of a container lies on, and whether that is
 // still there when the pod is deleted.
 func volumeOf(p *corev1.Pod, c *corev1.Container, dir string) (what string, lasting bool) {
 	m := mountOf(c, dir)
 	if m == nil {
-		return "the container's own filesystem", false
+		return ownFilesystem, false
 	}
 	i := slices.IndexFunc(p.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == m.Name })
 	if i < 0 {

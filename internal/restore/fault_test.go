@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/promdump/promdump/internal/archive"
+	"github.com/promdump/promdump/internal/datadir"
 )
 
 // TestDamagedDump: whatever is wrong with a dump, the data dir stays as it was.
@@ -214,7 +215,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 				}
 				// The old contents are there to the last byte: in their place or aside.
 				if _, err := os.Stat(filepath.Join(dir, "wal")); err != nil {
-					if left, _ := filepath.Glob(filepath.Join(dir, asidePrefix+"*", "wal")); len(left) != 1 {
+					if left, _ := filepath.Glob(filepath.Join(dir, datadir.AsidePrefix+"*", "wal")); len(left) != 1 {
 						t.Errorf("killed at step %d: the old WAL is gone", n)
 					}
 				}

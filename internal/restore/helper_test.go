@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 
 	"github.com/promdump/promdump/internal/archive"
+	"github.com/promdump/promdump/internal/datadir"
 	"github.com/promdump/promdump/internal/tsdbtest"
 )
 
@@ -223,7 +224,7 @@ func names(t *testing.T, dir string) []string {
 func noLeftovers(t *testing.T, dir string) {
 	t.Helper()
 	for _, name := range names(t, dir) {
-		if strings.Contains(name, ".tmp") || strings.Contains(name, asidePrefix) {
+		if strings.Contains(name, ".tmp") || strings.Contains(name, datadir.AsidePrefix) {
 			t.Errorf("left behind in the data dir: %s", name)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/promdump/promdump/internal/archive"
 	"github.com/promdump/promdump/internal/block"
+	"github.com/promdump/promdump/internal/datadir"
 )
 
 // unpack writes the dump's files into staging. What a dump needs there is known
@@ -179,7 +180,7 @@ func (p *Plan) addBlock(dir string, fromHead bool) error {
 // decideHead keeps a raw head as it is where it will be alone, and makes blocks
 // of it elsewhere.
 func (p *Plan) decideHead(ctx context.Context) error {
-	for _, name := range headNames {
+	for _, name := range datadir.HeadNames() {
 		size, err := dirSize(filepath.Join(p.staging.dump(), name))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/oklog/ulid/v2"
+
+	"github.com/promdump/promdump/internal/datadir"
 )
 
 // Report is what a restore did.
@@ -147,7 +149,7 @@ func (p *Plan) prepare(ctx context.Context, home *staging) ([]part, error) {
 		}
 	}
 	if p.Head == HeadRaw {
-		for _, name := range headNames {
+		for _, name := range datadir.HeadNames() {
 			err := take(filepath.Join(p.staging.dump(), name), nil)
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return nil, err
@@ -209,11 +211,6 @@ func (p *Plan) rename(from, to string) error {
 	return err
 }
 
-// asidePrefix begins the name of the directory that holds the old contents while
-// they are replaced. Prometheus knows nothing of it: unlike its own temporary
-// names it survives a server that starts in between.
-const asidePrefix = "promdump-replaced-"
-
 // oldNames lists what of the data dir is taken away before the dump takes its
 // place. Foreign files stay, and so does the lock.
 func (p *Plan) oldNames(ours ...*staging) ([]string, error) {
@@ -230,7 +227,7 @@ next:
 				continue next
 			}
 		}
-		if belongs(e.Name()) {
+		if datadir.Belongs(e.Name()) {
 			names = append(names, e.Name())
 		}
 	}
@@ -250,7 +247,7 @@ func (p *Plan) swap(ctx context.Context, parts []part, old []string, rep *Report
 		}
 	}
 	id := ulid.Make().String()
-	aside := filepath.Join(p.Target.Dir, asidePrefix+id)
+	aside := filepath.Join(p.Target.Dir, datadir.AsidePrefix+id)
 	if len(old) == 0 {
 		aside = ""
 	} else if err := os.Mkdir(aside, 0o755); err != nil {
@@ -305,7 +302,7 @@ func (p *Plan) putBack(aside string, moved []string, rep *Report) error {
 		names = append(names, b.ULID)
 	}
 	if rep.Head == HeadRaw {
-		names = append(names, headNames...)
+		names = append(names, datadir.HeadNames()...)
 	}
 	for _, name := range names {
 		// Not under its own name while it is removed: half a block is worse than none.

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/prometheus/common/model"
+
+	"github.com/promdump/promdump/internal/datadir"
 )
 
 // Retention is what a server deletes.
@@ -42,7 +44,7 @@ func (p *Plan) weigh() error {
 	if os.Geteuid() != 0 && p.Target.UID >= 0 && p.Target.UID != os.Geteuid() {
 		p.Notes = append(p.Notes, fmt.Sprintf("The data dir belongs to uid %d and the blocks will belong to uid %d: the server may serve them but not delete or compact them.", p.Target.UID, os.Geteuid()))
 	}
-	left, err := filepath.Glob(filepath.Join(p.Target.Dir, asidePrefix+"*"))
+	left, err := filepath.Glob(filepath.Join(p.Target.Dir, datadir.AsidePrefix+"*"))
 	if err != nil {
 		return err
 	}

@@ -213,6 +213,35 @@ func WaitServed(ctx context.Context, url string, ulids []string, timeout time.Du
 	return s.wait(ctx, want, timeout, func(Progress) {})
 }
 
+// AskReplaced asks the server at a URL, which answers by now or it is an error,
+// which of these blocks it serves and how many series its head has.
+func AskReplaced(ctx context.Context, url string, ulids []string) (served []string, series uint64, err error) {
+	s, err := newServer(url)
+	if err != nil {
+		return nil, 0, err
+	}
+	want := map[string]bool{}
+	for _, id := range ulids {
+		want[id] = true
+	}
+	var tsdb struct {
+		Head struct {
+			NumSeries uint64 `json:"numSeries"`
+		} `json:"headStats"`
+	}
+	if err := s.api(ctx, "/api/v1/status/tsdb", &tsdb); err != nil {
+		return nil, 0, err
+	}
+	left, err := s.missing(ctx, want)
+	if errors.Is(err, errNotFound) {
+		return nil, tsdb.Head.NumSeries, nil // an older server does not list them
+	}
+	for _, id := range left {
+		delete(want, id)
+	}
+	return slices.Sorted(maps.Keys(want)), tsdb.Head.NumSeries, err
+}
+
 // AskRetention asks the server at a URL for how long it keeps its data; negative:
 // it deletes nothing by its age.
 func AskRetention(ctx context.Context, url string) (time.Duration, error) {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/oklog/ulid/v2"
+
+	"github.com/promdump/promdump/internal/datadir"
 )
 
 // Target is the data dir as it was found.
@@ -45,8 +47,8 @@ type TargetBlock struct {
 const (
 	lockName   = "lock"
 	thanosName = "thanos.shipper.json"
-	tmpSuffix  = ".tmp-for-creation"
-	delSuffix  = ".tmp-for-deletion"
+	tmpSuffix  = datadir.Creating
+	delSuffix  = datadir.Deleting
 )
 
 // inspect reads what the target holds and changes nothing, also not the lock.
@@ -118,7 +120,7 @@ func (t *Target) list() error {
 			if err := t.addHead(name); err != nil {
 				return err
 			}
-		case belongs(name):
+		case datadir.Belongs(name):
 			known = true
 		case name != "lost+found": // a fresh volume
 			foreign = append(foreign, name)
@@ -170,22 +172,7 @@ func isBlockName(name string) bool {
 	return err == nil
 }
 
-// headNames are the directories of a head. The WAL is the last to be published:
-// without it the others mean nothing to a server, so a head is there or it is not.
-var headNames = []string{"chunks_head", "wbl", "wal"}
-
-func isHeadName(name string) bool { return slices.Contains(headNames, name) }
-
-// belongs tells whether a name in a data dir is the TSDB's own, to be taken away
-// when the data dir's contents are replaced. Snapshots are not: they are backups
-// that somebody asked for, and a server never reads them.
-func belongs(name string) bool {
-	if isBlockName(name) || isHeadName(name) || name == "queries.active" || strings.HasPrefix(name, "chunk_snapshot.") {
-		return true
-	}
-	ext := filepath.Ext(name)
-	return (ext == tmpSuffix || ext == delSuffix || ext == ".tmp") && isBlockName(strings.TrimSuffix(name, ext))
-}
+func isHeadName(name string) bool { return slices.Contains(datadir.HeadNames(), name) }
 
 func some(names []string) string {
 	if len(names) > 3 {

@@ -16,6 +16,7 @@ const (
 	DoInventory Verb = "inventory" // answer with an Inventory
 	DoInspect   Verb = "inspect"   // answer with a Target
 	DoReceive   Verb = "receive"   // answer with Ready, take files and End as a stream on stdin, answer with Restored
+	DoDiscard   Verb = "discard"   // remove what a receive with Call.Replace has taken away; answer with Discarded
 )
 
 // Call is what a client says first: one line of JSON on the agent's stdin. After
@@ -27,9 +28,17 @@ type Call struct {
 	Do      Verb     `json:"do"`
 	Dirs    []string `json:"dirs"` // the data dir is the first of these that is one
 	Request *Request `json:"request,omitempty"`
+	Replace *Replace `json:"replace,omitempty"` // of DoReceive and DoDiscard
 	Codec   Codec    `json:"codec"`
 	Limits  Limits   `json:"limits"`
 	Debug   bool     `json:"debug,omitempty"` // tell what is decided, on stderr
+}
+
+// Replace says that what is received takes the place of all that the data dir
+// holds. A call with an ID that was carried out before gets its answer again, and
+// nothing is done: the answer may have been lost.
+type Replace struct {
+	ID string `json:"id"` // a ULID, a new one for each replacement
 }
 
 // Limits are what an agent may take of the machine that it runs on.

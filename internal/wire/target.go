@@ -14,6 +14,19 @@ type Target struct {
 	AgentUID  int           `json:"agentUID"`
 	Writable  bool          `json:"writable"` // by the agent
 	Thanos    bool          `json:"thanos"`   // a Thanos sidecar ships its blocks
+
+	Own   []string `json:"own,omitempty"`   // names in it that are the TSDB's, which a replacement takes away
+	Aside []Aside  `json:"aside,omitempty"` // what earlier replacements took away and did not remove
+
+	// Servers says how many servers at work in it the agent sees, and can keep from
+	// opening files.
+	Servers int `json:"servers"`
+}
+
+// Aside is a directory with what a replacement took away.
+type Aside struct {
+	Dir  string `json:"dir"`  // its name in the data dir
+	Done bool   `json:"done"` // all that was to come is in place
 }
 
 // TargetBlock is a block of a target. Meta is its meta.json as it stands there,
@@ -23,11 +36,26 @@ type TargetBlock struct {
 	Meta json.RawMessage `json:"meta,omitempty"`
 }
 
-// Ready says that the files may come now.
-type Ready struct{}
+// Ready says that the files may come now, or that all was done before: then none
+// need to.
+type Ready struct {
+	Done *Restored `json:"done,omitempty"`
+}
 
 // Restored says what became of the files that came.
 type Restored struct {
 	Added   []string `json:"added"`   // ULIDs of blocks that are in the data dir now
 	Skipped []string `json:"skipped"` // that were there already
+
+	// Of a replacement: names that were taken away, the directory in the data dir
+	// that they are in, and how many servers were kept from opening files since. Those
+	// are of no use any more: they still have the old files open.
+	Replaced []string `json:"replaced,omitempty"`
+	Aside    string   `json:"aside,omitempty"`
+	Held     int      `json:"held,omitempty"`
+}
+
+// Discarded says that what was taken away is gone, also if it was before.
+type Discarded struct {
+	Dir string `json:"dir,omitempty"` // its name; empty: it was not there
 }

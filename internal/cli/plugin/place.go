@@ -6,10 +6,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/common/model"
 	"github.com/spf13/pflag"
 
 	"github.com/promdump/promdump/internal/cli"
+	"github.com/promdump/promdump/internal/kube"
 	"github.com/promdump/promdump/internal/restore"
 	"github.com/promdump/promdump/internal/source/pod"
 	"github.com/promdump/promdump/internal/wire"
@@ -42,6 +44,14 @@ func (p place) Find(ctx context.Context, asked cli.Asked) (cli.There, error) {
 	}
 	there.Wait = func(ctx context.Context, ulids []string) (string, error) {
 		return wait(ctx, f, ulids)
+	}
+	limits, err := p.pods.limits()
+	if err != nil {
+		return cli.There{}, err
+	}
+	there.Replacing = &replacing{
+		found: *f, servers: target.Servers, id: ulid.Make().String(),
+		open: func(t kube.Target) *pod.Source { return p.pods.sourceOf(f.client, t, asked, limits) },
 	}
 	return there, nil
 }

@@ -134,13 +134,17 @@ func (p *pods) find(ctx context.Context, asked cli.Asked) (*found, error) {
 	if p.query.Pod == "" {
 		f.notes = append(f.notes, "found "+where)
 	}
-	f.source = pod.New(pod.Options{
+	f.source = p.sourceOf(client, t, asked, limits)
+	return f, nil
+}
+
+func (p *pods) sourceOf(client *kube.Client, t kube.Target, asked cli.Asked, limits wire.Limits) *pod.Source {
+	return pod.New(pod.Options{
 		Name: fmt.Sprintf("%s/%s:%s", t, t.Container, t.Dirs()[0]),
 		Exec: exec(client, t), Agent: p.agents(client, t, asked), Dirs: t.Dirs(), Volumes: t.Mounts,
 		Staging: asked.TempDir, Codec: wire.Zstd, Limits: limits,
 		Debug: asked.Debug, Note: asked.Note, Logger: asked.Logger,
 	})
-	return f, nil
 }
 
 func (p *pods) limits() (l wire.Limits, err error) {

@@ -54,16 +54,82 @@ func Uploads(dir string, ulids []string) ([]Upload, error) {
 	return all, nil
 }
 
+// HeadUploads lists the files of a raw head below a directory.
+func HeadUploads(dir string) (all []Upload, err error) {
+	for _, pattern := range []string{"chunks_head/*", "wbl/*", "wal/checkpoint.*/*", "wal/[0-9]*"} {
+		paths, err := filepath.Glob(filepath.Join(dir, filepath.FromSlash(pattern)))
+		if err != nil {
+			return nil, err
+		}
+		for _, path := range paths {
+			fi, err := os.Stat(path)
+			if err != nil {
+				return nil, fmt.Errorf("find what is restored: %w", err)
+			}
+			name, err := filepath.Rel(dir, path)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, Upload{Name: filepath.ToSlash(name), Path: path, Size: fi.Size()})
+		}
+	}
+	return all, nil
+}
+
 // Send puts blocks into the data dir: all of them, or none. When the stream
 // breaks it begins again; blocks that are there by then are skipped. progress is
 // told of bytes on their way.
 func (s *Source) Send(ctx context.Context, files []Upload, progress func(bytes int64)) (*wire.Restored, error) {
+	return s.receive(ctx, wire.Call{Do: wire.DoReceive}, files, progress)
+}
+
+// Replace puts blocks and a head in the place of all that the data dir holds, or
+// changes nothing. What was there is aside until [Source.Discard]. The id, a ULID,
+// is this replacement's alone: when the stream breaks and it begins again, what
+// was done already is not done twice.
+func (s *Source) Replace(ctx context.Context, id string, files []Upload, progress func(bytes int64)) (*wire.Restored, error) {
+	return s.receive(ctx, wire.Call{Do: wire.DoReceive, Replace: &wire.Replace{ID: id}}, files, progress)
+}
+
+// Settle tells what became of a replacement whose end was not heard; nil: the data
+// dir is as it was. One that stopped half-way is undone.
+func (s *Source) Settle(ctx context.Context, id string) (done *wire.Restored, err error) {
+	err = s.again(ctx, func(ctx context.Context) (bool, error) {
+		return false, s.talk(ctx, wire.Call{Do: wire.DoReceive, Replace: &wire.Replace{ID: id}}, func(c *conversation, r *wire.Reader) error {
+			ready := wire.Ready{}
+			if err := r.Answer(&ready); err != nil {
+				return err
+			}
+			if done = ready.Done; done == nil {
+				_ = c.in.Close() // it waits for files
+			}
+			return nil
+		})
+	})
+	return done, err
+}
+
+// Discard removes what a replacement has taken away.
+func (s *Source) Discard(ctx context.Context, id string) error {
+	return s.again(ctx, func(ctx context.Context) (bool, error) {
+		return false, s.talk(ctx, wire.Call{Do: wire.DoDiscard, Replace: &wire.Replace{ID: id}}, func(_ *conversation, r *wire.Reader) error {
+			return r.Answer(&wire.Discarded{})
+		})
+	})
+}
+
+func (s *Source) receive(ctx context.Context, call wire.Call, files []Upload, progress func(bytes int64)) (*wire.Restored, error) {
 	result := &wire.Restored{}
 	err := s.again(ctx, func(ctx context.Context) (bool, error) {
 		*result = wire.Restored{}
-		return false, s.talk(ctx, wire.Call{Do: wire.DoReceive}, func(c *conversation, r *wire.Reader) error {
-			if err := r.Answer(&wire.Ready{}); err != nil {
+		return false, s.talk(ctx, call, func(c *conversation, r *wire.Reader) error {
+			ready := wire.Ready{}
+			if err := r.Answer(&ready); err != nil {
 				return err
+			}
+			if ready.Done != nil {
+				*result = *ready.Done
+				return nil
 			}
 			answer := make(chan error, 1)
 			go func() { answer <- r.Answer(result) }()

@@ -1,0 +1,153 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/promdump/promdump/internal/cli"
+	"github.com/promdump/promdump/internal/kube"
+	"github.com/promdump/promdump/internal/restore"
+	"github.com/promdump/promdump/internal/source/pod"
+	"github.com/promdump/promdump/internal/wire"
+)
+
+const (
+	restartTime = 15 * time.Minute // an operator gives a server ten to end
+	servedTime  = 5 * time.Minute  // it replays its WAL first
+)
+
+// replacing is one replacement of what a pod's data dir holds. After Restart it is
+// about the pod's successor.
+type replacing struct {
+	found
+	servers int    // that the agent sees at work on the data dir
+	id      string // of the replacement
+	open    func(kube.Target) *pod.Source
+}
+
+// RefusedError says why a data dir is better not replaced.
+type RefusedError struct {
+	Reason string
+	tip    string
+}
+
+func (e *RefusedError) Error() string { return "replace what is there: " + e.Reason }
+
+// ExitCode is that of the command.
+func (e *RefusedError) ExitCode() int { return 1 }
+
+// Hint says what to do about it.
+func (e *RefusedError) Hint() string { return e.tip }
+
+func (r *replacing) MayReplace(ctx context.Context, restart bool) error {
+	if restart {
+		if err := r.client.MayRestart(ctx, r.target); err != nil {
+			return err
+		}
+	}
+	if !r.target.Outlived() {
+		return &RefusedError{"the data dir is on no volume, so the restart that must follow would take it away", "restore without --replace"}
+	}
+	if r.servers > 0 {
+		return nil
+	}
+	// It cannot be kept from going on by the names of its files.
+	features, _ := r.target.Flag("enable-feature")
+	const name = "-c names the container that Prometheus runs in"
+	switch {
+	case strings.Contains(features, "memory-snapshot-on-shutdown"):
+		return &RefusedError{"the server writes its old head into the data dir as it ends (memory-snapshot-on-shutdown), and from container " + r.target.Container + " it cannot be kept from that", name}
+	case !restart:
+		return &RefusedError{"from container " + r.target.Container + " the server cannot be kept from writing into what is restored until it is restarted", name + "; or add --restart"}
+	}
+	return nil
+}
+
+func (r *replacing) Send(ctx context.Context, dir string, ulids []string, head bool, progress func(int64)) (*wire.Restored, error) {
+	files, err := pod.Uploads(dir, ulids)
+	if err != nil {
+		return nil, err
+	}
+	if head {
+		more, err := pod.HeadUploads(dir)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, more...)
+	}
+	return r.source.Replace(ctx, r.id, files, progress)
+}
+
+func (r *replacing) Settle(ctx context.Context) (*wire.Restored, error) {
+	return r.source.Settle(ctx, r.id)
+}
+
+func (r *replacing) RestartCommand() string { return kube.RestartCommand(r.target) }
+
+func (r *replacing) Restart(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, restartTime)
+	defer cancel()
+	next, err := r.client.DeleteAndWait(ctx, r.target)
+	if err != nil {
+		return err
+	}
+	r.target, r.source = next, r.open(next)
+	return nil
+}
+
+func (r *replacing) Discard(ctx context.Context) error { return r.source.Discard(ctx, r.id) }
+
+// Served asks the server through a forwarded port, again and again until it
+// answers: a pod may be ready before its server is.
+func (r *replacing) Served(ctx context.Context, is cli.Replaced) (note string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, servedTime)
+	defer cancel()
+	for {
+		note, err = r.served(ctx, is)
+		_, denied := errors.AsType[*kube.PermissionError](err)
+		_, wrong := errors.AsType[*wrongError](err)
+		switch {
+		case denied:
+			return fmt.Sprintf("whether the server serves what was restored is not known, it cannot be reached (%v); its pod is ready", err), nil
+		case err == nil, wrong:
+			return note, err
+		}
+		select {
+		case <-ctx.Done():
+			return "", fmt.Errorf("whether the server serves what was restored is not known: %w", err)
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// wrongError says that a server does not serve what it should, which no waiting
+// mends.
+type wrongError struct{ what string }
+
+func (e *wrongError) Error() string { return e.what }
+
+func (r *replacing) served(ctx context.Context, is cli.Replaced) (string, error) {
+	addr, stop, err := r.client.PortForward(ctx, r.target, r.target.Port)
+	if err != nil {
+		return "", err
+	}
+	defer stop()
+	url := "http://" + addr + r.target.Prefix
+	old, series, err := restore.AskReplaced(ctx, url, is.Gone)
+	if err != nil {
+		return "", err
+	}
+	if len(old) > 0 {
+		return "", &wrongError{"the server still serves blocks that were taken away: " + strings.Join(old, ", ")}
+	}
+	if err := restore.WaitServed(ctx, url, is.Blocks, 0); err != nil {
+		return "", err
+	}
+	if series < is.Series {
+		return fmt.Sprintf("the server's head has %d series, and that of the dump has %d: is it about to make a block of it?", series, is.Series), nil
+	}
+	return "", nil
+}
