@@ -221,7 +221,7 @@ func (f *fetcher) compile(ctx context.Context, sel wire.Selection) (notes []stri
 		return nil, err
 	}
 	if len(owned) > 4 { // each doubles the queries
-		return nil, &ServerError{What: "series have the server's external labels themselves: " + strings.Join(owned, ", "), Tip: "--keep-external-labels takes the series with all labels"}
+		return nil, &ServerError{What: "series have, or may have, the server's external labels themselves: " + strings.Join(owned, ", "), Tip: "--keep-external-labels takes the series with all labels"}
 	}
 	for _, ms := range sel.Matchers {
 		for _, m := range ms {
