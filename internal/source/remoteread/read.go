@@ -226,7 +226,8 @@ func (f *fetcher) compile(ctx context.Context, sel wire.Selection) (notes []stri
 	for _, ms := range sel.Matchers {
 		for _, m := range ms {
 			if v, ok := external[m.Name]; ok && m.Type == "=" && m.Value == v && !slices.Contains(owned, m.Name) {
-				notes = append(notes, fmt.Sprintf("%s=%q is an external label of the server, which no series has itself: leave it out of --match, or give --keep-external-labels", m.Name, v))
+				// Now: where it leaves nothing there are no notes of a plan.
+				f.o.Note(fmt.Sprintf("%s=%q is an external label of the server, which no series has itself: leave it out of --match, or give --keep-external-labels", m.Name, v))
 			}
 		}
 	}
