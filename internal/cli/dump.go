@@ -82,13 +82,17 @@ func (a *app) dumpCommand() *cobra.Command {
 	var f dumpFlags
 	cmd := &cobra.Command{
 		Use:   "dump",
-		Short: "Write a part of a data dir, or all of it, into a dump file",
+		Short: "Write a part of what a Prometheus holds, or all of it, into a dump file",
 		Long: `Write what a data dir holds of a range of time, and of the series that --match
 selects, into one verified file. The data dir is only read, and may be that of a
 running Prometheus.
 
 Blocks inside the range are copied byte for byte, others are cut to it. What is
 not in a block yet (the head) becomes blocks too; see --head.
+
+A running server can be asked instead of its data dir, by remote read: it sends the
+selected chunks as it stores them, of blocks and head together, in windows of two
+hours, and its external labels come off again.
 
 Both ends of the range are included, to the millisecond. A time may be
 "2021-04-01 10:00:00" (UTC), a date (its midnight), RFC 3339 with any zone, Unix
@@ -174,7 +178,11 @@ func (a *app) runDump(ctx context.Context, c dumpConfig) error {
 				Tool: "promdump " + version(), Now: c.now, Logger: log,
 				Lasting: a.Resumes && !out.stream(), Kept: c.kept,
 				Progress: func(p dump.Progress) {
-					progress.Set(p.Read, p.Total, term.Bytes(p.Written)+" written")
+					tail := term.Bytes(p.Written) + " written"
+					if from.Kind == remoteKind {
+						tail = fmt.Sprintf("%d of %s, %s", p.Part, term.Counted(p.Parts, "window", "windows"), tail)
+					}
+					progress.Set(p.Read, p.Total, tail)
 				},
 			}, out)
 		}
@@ -185,7 +193,7 @@ func (a *app) runDump(ctx context.Context, c dumpConfig) error {
 		if codeOf(err) == Incomplete && a.Resumes && !out.stream() && report.BytesWritten > 0 {
 			return errors.Join(unfinished(err, out), out.keep())
 		}
-		return errors.Join(a.dumpFailed(err, report, out), out.abort())
+		return errors.Join(a.dumpFailed(err, report, out, from.Kind), out.abort())
 	}
 	if err := out.commit(); err != nil {
 		if out.stream() {
@@ -240,9 +248,12 @@ func incompleteOutput(err error, name string) error {
 	return &codedError{Incomplete, hinted(fmt.Errorf("the dump on %s is incomplete: %w", name, err), "throw away what was written; promdump verify tells")}
 }
 
-func (a *app) dumpFailed(err error, report dump.Report, out *output) error {
+func (a *app) dumpFailed(err error, report dump.Report, out *output, kind string) error {
 	if empty, ok := errors.AsType[*dump.EmptyError](err); ok {
-		return explainEmpty(empty)
+		if kind == remoteKind {
+			return explainEmpty(empty, "server")
+		}
+		return explainEmpty(empty, "data dir")
 	}
 	if out.stream() && report.BytesWritten > 0 {
 		return incompleteOutput(err, out.name)
@@ -251,7 +262,7 @@ func (a *app) dumpFailed(err error, report dump.Report, out *output) error {
 }
 
 // explainEmpty says what there is, since what was asked for is not.
-func explainEmpty(e *dump.EmptyError) error {
+func explainEmpty(e *dump.EmptyError, where string) error {
 	var holds []string
 	first, last, found := int64(0), int64(0), false
 	cover := func(minMs, maxMs int64) {
@@ -263,8 +274,14 @@ func explainEmpty(e *dump.EmptyError) error {
 		}
 		found = true
 	}
-	if e.Plan != nil && len(e.Plan.Blocks) > 0 {
-		b := e.Plan.Blocks
+	var b []wire.PlannedBlock
+	if e.Plan != nil {
+		if b = blocksOf(e.Plan); len(b) < len(e.Plan.Blocks) {
+			// A server was asked for windows in which it may have samples.
+			return hinted(fmt.Errorf("%w: the %s has no such samples", e, where), "are the times right, and does any series match --match? See promdump meta")
+		}
+	}
+	if len(b) > 0 {
 		minMs, maxMs := b[0].MinTime, b[0].MaxTime
 		for _, x := range b[1:] {
 			minMs, maxMs = min(minMs, x.MinTime), max(maxMs, x.MaxTime)
@@ -281,7 +298,7 @@ func explainEmpty(e *dump.EmptyError) error {
 	default:
 		holds = append(holds, "no samples in the head")
 	}
-	err := fmt.Errorf("%w: the data dir holds %s", e, strings.Join(holds, ", and "))
+	err := fmt.Errorf("%w: the %s holds %s", e, where, strings.Join(holds, ", and "))
 	if !found {
 		return err
 	}
