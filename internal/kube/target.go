@@ -37,6 +37,7 @@ type Target struct {
 
 	Port   int    // of the server's HTTP, by its flags or the container's ports
 	Prefix string // of its paths; "" or begins with a slash
+	TLS    bool   // its own probes use it
 
 	Phase        string // of the pod or, if that says more, the container: Running, CrashLoopBackOff, ...
 	Reason       string // for a phase that is not Running; may be empty
@@ -90,6 +91,7 @@ func newTarget(p *corev1.Pod, q Query) (Target, error) {
 		server = s
 	}
 	t.Port, t.Prefix = webOf(server)
+	t.TLS = tlsOf(server)
 	s := stateOf(p, c.Name)
 	t.Running, t.Ready, t.RestartCount = s.running, s.ready, s.restarts
 	if s.phase != "" {
@@ -127,6 +129,17 @@ func webOf(c *corev1.Container) (port int, prefix string) {
 		prefix = "/" + prefix
 	}
 	return port, prefix
+}
+
+// tlsOf tells whether the kubelet asks the server over TLS, which is how the
+// operator has it: the command line names just a file.
+func tlsOf(c *corev1.Container) bool {
+	for _, p := range []*corev1.Probe{c.ReadinessProbe, c.LivenessProbe, c.StartupProbe} {
+		if p != nil && p.HTTPGet != nil && p.HTTPGet.Scheme == corev1.URISchemeHTTPS {
+			return true
+		}
+	}
+	return false
 }
 
 // volumeOf tells what a directory of a container lies on, and whether that is
