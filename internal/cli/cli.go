@@ -100,8 +100,8 @@ type Opened struct {
 func Main(ctx context.Context, args []string, streams term.Streams) int {
 	return Run(ctx, Program{
 		Name:  "promdump",
-		Short: "Take everything around the time of an incident out of a Prometheus data dir, and put it into another",
-		Data:  &localDir{},
+		Short: "Take everything around the time of an incident out of a Prometheus data dir or server, and put it into another",
+		Data:  &dirOrURL{},
 	}, args, streams)
 }
 

@@ -82,13 +82,17 @@ func (a *app) dumpCommand() *cobra.Command {
 	var f dumpFlags
 	cmd := &cobra.Command{
 		Use:   "dump",
-		Short: "Write a part of a data dir, or all of it, into a dump file",
+		Short: "Write a part of what a Prometheus holds, or all of it, into a dump file",
 		Long: `Write what a data dir holds of a range of time, and of the series that --match
 selects, into one verified file. The data dir is only read, and may be that of a
 running Prometheus.
 
 Blocks inside the range are copied byte for byte, others are cut to it. What is
 not in a block yet (the head) becomes blocks too; see --head.
+
+A running server can be asked instead of its data dir, by remote read: it sends the
+selected chunks as it stores them, of blocks and head together, in windows of two
+hours, and its external labels come off again.
 
 Both ends of the range are included, to the millisecond. A time may be
 "2021-04-01 10:00:00" (UTC), a date (its midnight), RFC 3339 with any zone, Unix
@@ -185,7 +189,7 @@ func (a *app) runDump(ctx context.Context, c dumpConfig) error {
 		if codeOf(err) == Incomplete && a.Resumes && !out.stream() && report.BytesWritten > 0 {
 			return errors.Join(unfinished(err, out), out.keep())
 		}
-		return errors.Join(a.dumpFailed(err, report, out), out.abort())
+		return errors.Join(a.dumpFailed(err, report, out, from.Kind), out.abort())
 	}
 	if err := out.commit(); err != nil {
 		if out.stream() {
@@ -240,9 +244,12 @@ func incompleteOutput(err error, name string) error {
 	return &codedError{Incomplete, hinted(fmt.Errorf("the dump on %s is incomplete: %w", name, err), "throw away what was written; promdump verify tells")}
 }
 
-func (a *app) dumpFailed(err error, report dump.Report, out *output) error {
+func (a *app) dumpFailed(err error, report dump.Report, out *output, kind string) error {
 	if empty, ok := errors.AsType[*dump.EmptyError](err); ok {
-		return explainEmpty(empty)
+		if kind == remoteKind {
+			return explainEmpty(empty, "server")
+		}
+		return explainEmpty(empty, "data dir")
 	}
 	if out.stream() && report.BytesWritten > 0 {
 		return incompleteOutput(err, out.name)
@@ -251,7 +258,7 @@ func (a *app) dumpFailed(err error, report dump.Report, out *output) error {
 }
 
 // explainEmpty says what there is, since what was asked for is not.
-func explainEmpty(e *dump.EmptyError) error {
+func explainEmpty(e *dump.EmptyError, where string) error {
 	var holds []string
 	first, last, found := int64(0), int64(0), false
 	cover := func(minMs, maxMs int64) {
@@ -263,8 +270,11 @@ func explainEmpty(e *dump.EmptyError) error {
 		}
 		found = true
 	}
-	if e.Plan != nil && len(e.Plan.Blocks) > 0 {
-		b := e.Plan.Blocks
+	var b []wire.PlannedBlock
+	if e.Plan != nil {
+		b = blocksOf(e.Plan)
+	}
+	if len(b) > 0 {
 		minMs, maxMs := b[0].MinTime, b[0].MaxTime
 		for _, x := range b[1:] {
 			minMs, maxMs = min(minMs, x.MinTime), max(maxMs, x.MaxTime)
@@ -278,10 +288,14 @@ func explainEmpty(e *dump.EmptyError) error {
 		holds = append(holds, fmt.Sprintf("a head from %s to %s", term.Time(e.HeadMin), term.Time(e.HeadMax)))
 	case e.Plan != nil && e.Plan.Head.Mode == wire.HeadNone:
 		holds = append(holds, "perhaps a head, which --head none leaves out")
+	case e.Plan != nil && len(b) < len(e.Plan.Blocks): // a server that tells less of itself
 	default:
 		holds = append(holds, "no samples in the head")
 	}
-	err := fmt.Errorf("%w: the data dir holds %s", e, strings.Join(holds, ", and "))
+	if len(holds) == 0 {
+		return hinted(fmt.Errorf("%w: the %s has no such samples", e, where), "are the times right, and does any series match --match?")
+	}
+	err := fmt.Errorf("%w: the %s holds %s", e, where, strings.Join(holds, ", and "))
 	if !found {
 		return err
 	}

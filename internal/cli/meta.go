@@ -39,8 +39,12 @@ func (f metaFlags) compile(args []string, data Data) (metaConfig, error) {
 		return c, usagef("give one of them", "both a data dir and the dump file %s are given", args[0])
 	case len(args) > 0:
 		c.file = args[0]
-	case data.Missing() != nil:
+	case !data.Given() && data.Missing() != nil:
 		return c, usagef("-d DIR names a data dir; a dump file is named without a flag", "neither a data dir nor a dump file is given")
+	default:
+		if err := data.Missing(); err != nil {
+			return c, err
+		}
 	}
 	switch f.output {
 	case "table":
@@ -71,9 +75,10 @@ func (a *app) metaCommand() *cobra.Command {
 	var f metaFlags
 	cmd := &cobra.Command{
 		Use:   "meta [FILE]",
-		Short: "Say what a data dir or a dump file holds",
-		Long: `Say what a data dir (-d) or a dump file (FILE, - for stdin) holds: its blocks,
-its head, and of a dump what was asked for.
+		Short: "Say what a data dir, a server or a dump file holds",
+		Long: `Say what a data dir (-d), a running server or a dump file (FILE, - for stdin)
+holds: its blocks, its head, and of a dump what was asked for. Of a server that is
+asked over HTTP some rows are not known; these are left out.
 
 The number of series is summed over the blocks: a series that is in two blocks
 counts twice. The latest time of blocks is the end of the last one, which is not
@@ -118,7 +123,9 @@ func (a *app) runMeta(ctx context.Context, c metaConfig) error {
 		return err
 	}
 	v := newMetaView(from.Source.String(), inv)
-	v.Head = newHeadView(inv.Head)
+	if !inv.HeadUnknown {
+		v.Head = newHeadView(inv.Head)
+	}
 	a.notes(v.Notes)
 	return c.print(a.Out, v)
 }

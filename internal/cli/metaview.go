@@ -15,12 +15,12 @@ import (
 // metaView is what meta tells, in the form that -o json prints. Times are told
 // twice: minTime and maxTime in Unix milliseconds, from and to in RFC 3339.
 type metaView struct {
-	Source     string         `json:"source"`
-	Dump       *dumpView      `json:"dump,omitempty"`
-	Persistent persistentView `json:"persistentBlocks"`
-	Head       *headView      `json:"head,omitempty"` // a dump may have none
-	Blocks     []blockView    `json:"blocks"`
-	Notes      []string       `json:"notes,omitempty"`
+	Source     string          `json:"source"`
+	Dump       *dumpView       `json:"dump,omitempty"`
+	Persistent *persistentView `json:"persistentBlocks,omitempty"` // of a server: not known
+	Head       *headView       `json:"head,omitempty"`             // a dump may have none; of a server: not known
+	Blocks     []blockView     `json:"blocks,omitempty"`
+	Notes      []string        `json:"notes,omitempty"`
 }
 
 // rangeView has no times when there is nothing.
@@ -40,13 +40,13 @@ type persistentView struct {
 	Blocks  int    `json:"blocks"`
 	Samples uint64 `json:"samples"`
 	Series  uint64 `json:"series"` // summed over the blocks
-	Bytes   int64  `json:"bytes"`
+	Bytes   *int64 `json:"bytes,omitempty"`
 }
 
 type headView struct {
 	rangeView
 	Series uint64 `json:"series"`
-	Bytes  int64  `json:"bytes"` // of its logs
+	Bytes  *int64 `json:"bytes,omitempty"` // of its logs
 }
 
 type blockView struct {
@@ -55,7 +55,7 @@ type blockView struct {
 	Series     uint64   `json:"series"`
 	Samples    uint64   `json:"samples"`
 	Chunks     uint64   `json:"chunks"`
-	Bytes      int64    `json:"bytes"`
+	Bytes      *int64   `json:"bytes,omitempty"`
 	Level      int      `json:"level"`
 	Sources    int      `json:"sources"`
 	Tombstones uint64   `json:"tombstones"`
@@ -75,13 +75,18 @@ type dumpView struct {
 }
 
 func newMetaView(source string, inv *wire.Inventory) metaView {
-	v := metaView{Source: source, Blocks: []blockView{}, Notes: inv.Notes}
+	v := metaView{Source: source, Notes: inv.Notes}
+	if inv.BlocksUnknown {
+		return v
+	}
+	v.Blocks = []blockView{}
+	p := &persistentView{Bytes: new(int64)}
+	v.Persistent = p
 	for i, b := range inv.Blocks {
 		v.Blocks = append(v.Blocks, blockView{
 			ULID: b.ULID, rangeView: newRange(b.MinTime, b.MaxTime), Series: b.Series, Samples: b.Samples, Chunks: b.Chunks,
-			Bytes: b.Bytes, Level: b.Level, Sources: len(b.Sources), Tombstones: b.Tombstones, Hints: b.Hints,
+			Bytes: known(b.Bytes), Level: b.Level, Sources: len(b.Sources), Tombstones: b.Tombstones, Hints: b.Hints,
 		})
-		p := &v.Persistent
 		if i == 0 {
 			p.rangeView = newRange(b.MinTime, b.MaxTime)
 		} else {
@@ -90,13 +95,25 @@ func newMetaView(source string, inv *wire.Inventory) metaView {
 		p.Blocks++
 		p.Samples += b.Samples
 		p.Series += b.Series
-		p.Bytes += b.Bytes
+		if b.Bytes < 0 {
+			p.Bytes = nil
+		} else if p.Bytes != nil {
+			*p.Bytes += b.Bytes
+		}
 	}
 	return v
 }
 
+// known is nil for a size that is not.
+func known(bytes int64) *int64 {
+	if bytes < 0 {
+		return nil
+	}
+	return &bytes
+}
+
 func newHeadView(h wire.HeadInventory) *headView {
-	v := &headView{Series: h.Series, Bytes: h.Bytes}
+	v := &headView{Series: h.Series, Bytes: known(h.Bytes)}
 	if h.MinTime <= h.MaxTime && h.Series > 0 {
 		v.rangeView = newRange(h.MinTime, h.MaxTime)
 	}
@@ -118,12 +135,18 @@ func printMeta(w io.Writer, v metaView, wide bool) error {
 		}
 		fmt.Fprintln(w)
 	}
-	if err := term.Facts(w, "Head Block Metadata", headFacts(v)); err != nil {
-		return err
+	if v.Head != nil || v.Dump != nil {
+		if err := term.Facts(w, "Head Block Metadata", headFacts(v)); err != nil {
+			return err
+		}
 	}
-	fmt.Fprintln(w)
-	if err := term.Facts(w, "Persistent Blocks Metadata", persistentFacts(v.Persistent)); err != nil {
-		return err
+	if v.Persistent != nil {
+		if v.Head != nil || v.Dump != nil {
+			fmt.Fprintln(w)
+		}
+		if err := term.Facts(w, "Persistent Blocks Metadata", persistentFacts(*v.Persistent)); err != nil {
+			return err
+		}
 	}
 	if !wide || len(v.Blocks) == 0 {
 		return nil
@@ -132,7 +155,20 @@ func printMeta(w io.Writer, v metaView, wide bool) error {
 	return term.Table(w, blockColumns(), blockRows(v.Blocks))
 }
 
-func size(n int64) string { return fmt.Sprintf("%d (%s)", n, term.Bytes(n)) }
+// sizeFact is no row where the size is not known.
+func sizeFact(name string, n *int64) []term.Fact {
+	if n == nil {
+		return nil
+	}
+	return []term.Fact{{Name: name, Value: fmt.Sprintf("%d (%s)", *n, term.Bytes(*n))}}
+}
+
+func sizeCell(n *int64) string {
+	if n == nil {
+		return ""
+	}
+	return term.Bytes(*n)
+}
 
 func dumpFacts(d *dumpView) []term.Fact {
 	series := "all"
@@ -158,14 +194,13 @@ func dumpFacts(d *dumpView) []term.Fact {
 func headFacts(v metaView) []term.Fact {
 	switch {
 	case v.Head != nil && v.Head.MinTime != nil:
-		return []term.Fact{
+		return append([]term.Fact{
 			{Name: "Earliest time:", Value: v.Head.From},
 			{Name: "Latest time:", Value: v.Head.To},
 			{Name: "Number of series", Value: strconv.FormatUint(v.Head.Series, 10)},
-			{Name: "Size of its logs", Value: size(v.Head.Bytes)},
-		}
+		}, sizeFact("Size of its logs", v.Head.Bytes)...)
 	case v.Head != nil:
-		return []term.Fact{{Name: "Earliest time:", Value: "none, it has no samples"}, {Name: "Size of its logs", Value: size(v.Head.Bytes)}}
+		return append([]term.Fact{{Name: "Earliest time:", Value: "none, it has no samples"}}, sizeFact("Size of its logs", v.Head.Bytes)...)
 	case v.Dump.Head == string(wire.HeadNone):
 		return []term.Fact{{Name: "Earliest time:", Value: "none, it was left out"}}
 	default:
@@ -177,14 +212,13 @@ func persistentFacts(p persistentView) []term.Fact {
 	if p.Blocks == 0 {
 		return []term.Fact{{Name: "Total number of blocks", Value: "0 (there are no blocks yet)"}}
 	}
-	return []term.Fact{
+	return append([]term.Fact{
 		{Name: "Earliest time:", Value: p.From},
 		{Name: "Latest time:", Value: p.To},
 		{Name: "Total number of blocks", Value: strconv.Itoa(p.Blocks)},
 		{Name: "Total number of samples", Value: strconv.FormatUint(p.Samples, 10)},
 		{Name: "Total number of series", Value: strconv.FormatUint(p.Series, 10)},
-		{Name: "Total size", Value: size(p.Bytes)},
-	}
+	}, sizeFact("Total size", p.Bytes)...)
 }
 
 func blockColumns() []term.Column {
@@ -199,7 +233,7 @@ func blockRows(blocks []blockView) [][]string {
 	var rows [][]string
 	for _, b := range blocks {
 		rows = append(rows, []string{
-			b.ULID, b.From, b.To, term.Count(b.Series), term.Count(b.Samples), term.Count(b.Chunks), term.Bytes(b.Bytes),
+			b.ULID, b.From, b.To, term.Count(b.Series), term.Count(b.Samples), term.Count(b.Chunks), sizeCell(b.Bytes),
 			strconv.Itoa(b.Level), strconv.Itoa(b.Sources), term.Count(b.Tombstones), strings.Join(b.Hints, ","),
 		})
 	}

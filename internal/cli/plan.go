@@ -25,17 +25,34 @@ func printPlan(w io.Writer, p *wire.Plan, c dumpConfig) error {
 		if b.Action != wire.Skip {
 			taken++
 		}
-		rows = append(rows, []string{
+		row := []string{
 			b.ULID, term.Time(b.MinTime), term.Time(b.MaxTime), string(b.Action), term.Bytes(b.Bytes),
 			term.Count(b.Series), term.Count(b.Samples), b.Reason,
-		})
+		}
+		if isWindow(b) {
+			row[4], row[5], row[6] = guess(b.Bytes), "", ""
+		}
+		rows = append(rows, row)
 	}
-	rows = append(rows, []string{"head", "", "", string(p.Head.Mode), term.Bytes(p.Head.Bytes), "", "", headReason(p.Head.Mode)})
+	windows := len(p.Blocks) > len(blocksOf(p))
+	if windows {
+		rows = append(rows, []string{"head", "", "", "", "", "", "", "in the windows"})
+	} else {
+		rows = append(rows, []string{"head", "", "", string(p.Head.Mode), term.Bytes(p.Head.Bytes), "", "", headReason(p.Head.Mode)})
+	}
 	columns := []term.Column{
 		{Name: "BLOCK"}, {Name: "FROM"}, {Name: "UNTIL"}, {Name: "ACTION"}, {Name: "SIZE", Right: true},
 		{Name: "SERIES", Right: true}, {Name: "SAMPLES", Right: true}, {Name: "REASON"},
 	}
 	if err := term.Table(w, columns, rows); err != nil {
+		return err
+	}
+	if windows {
+		about := ""
+		if p.Bytes > 0 {
+			about = fmt.Sprintf(", with all series about %s to read", term.Bytes(p.Bytes))
+		}
+		_, err := fmt.Fprintf(w, "\n%s to ask for%s\n", term.Counted(taken, "window", "windows"), about)
 		return err
 	}
 	_, err := fmt.Fprintf(w, "\n%s of %s taken, about %s to read\n", term.Count(taken), term.Counted(len(p.Blocks), "block", "blocks"), term.Bytes(p.Bytes))
@@ -51,4 +68,25 @@ func headReason(m wire.HeadMode) string {
 	default:
 		return "left out, as asked for"
 	}
+}
+
+// isWindow: what a server is asked for is no block, and has no level.
+func isWindow(b wire.PlannedBlock) bool { return b.Action == wire.Cut && b.Level == 0 }
+
+// blocksOf gives the plan's blocks, without windows.
+func blocksOf(p *wire.Plan) (blocks []wire.PlannedBlock) {
+	for _, b := range p.Blocks {
+		if !isWindow(b) {
+			blocks = append(blocks, b)
+		}
+	}
+	return blocks
+}
+
+// guess is empty for a size that nobody knows.
+func guess(bytes int64) string {
+	if bytes == 0 {
+		return ""
+	}
+	return "~" + term.Bytes(bytes)
 }

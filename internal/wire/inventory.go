@@ -5,6 +5,11 @@ type Inventory struct {
 	Blocks []PlannedBlock `json:"blocks"` // Action and Reason are empty
 	Head   HeadInventory  `json:"head"`
 	Notes  []string       `json:"notes,omitempty"` // things a person should know
+
+	// A running server does not tell all of it. Sizes in bytes that it does not tell
+	// are -1.
+	BlocksUnknown bool `json:"blocksUnknown,omitempty"`
+	HeadUnknown   bool `json:"headUnknown,omitempty"`
 }
 
 // HeadInventory is what the head holds beyond the blocks, read from its logs in

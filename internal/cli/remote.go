@@ -1,0 +1,207 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"regexp"
+	"strings"
+
+	"github.com/prometheus/common/config"
+	"github.com/spf13/pflag"
+
+	"github.com/promdump/promdump/internal/source/remoteread"
+)
+
+// RemoteFlags are the flags of a remote read, as typed: how a server is asked, and
+// who asks. The zero value asks as anybody does.
+type RemoteFlags struct {
+	headers      []string
+	bearerFile   string
+	user         string
+	passwordFile string
+	caFile       string
+	certFile     string
+	keyFile      string
+	serverName   string
+	insecure     bool
+	keepExternal bool
+	concurrency  int
+}
+
+// RemoteConfig is what they mean.
+type RemoteConfig struct {
+	http         config.HTTPClientConfig
+	files        []string // must be readable
+	keepExternal bool
+	concurrency  int
+}
+
+// AddFlags adds the flags. Those of credentials and TLS get the prefix: kubectl has
+// a --tls-server-name of its own.
+func (f *RemoteFlags) AddFlags(fs *pflag.FlagSet, prefix string) {
+	fs.StringArrayVar(&f.headers, prefix+"header", f.headers, "`name=value` of a header for the server, like X-Scope-OrgID=tenant; may be repeated")
+	fs.StringVar(&f.bearerFile, prefix+"bearer-token-file", f.bearerFile, "`file` with the token for the server")
+	fs.StringVar(&f.user, prefix+"basic-auth-user", f.user, "`name` for the server's basic auth")
+	fs.StringVar(&f.passwordFile, prefix+"basic-auth-password-file", f.passwordFile, "`file` with the password for it")
+	fs.StringVar(&f.caFile, prefix+"tls-ca-file", f.caFile, "`file` with the certificates that may have signed the server's (PEM)")
+	fs.StringVar(&f.certFile, prefix+"tls-cert-file", f.certFile, "`file` with our certificate (PEM)")
+	fs.StringVar(&f.keyFile, prefix+"tls-key-file", f.keyFile, "`file` with the key of our certificate (PEM)")
+	fs.StringVar(&f.serverName, prefix+"tls-server-name", f.serverName, "`name` that the server's certificate must be for (default: that of the URL)")
+	fs.BoolVar(&f.insecure, prefix+"tls-insecure-skip-verify", f.insecure, "take any certificate of the server's")
+	fs.IntVar(&f.concurrency, "concurrency", f.concurrency, fmt.Sprintf("`number` of windows that the server is asked for at a time (default %d)", remoteread.DefaultConcurrency))
+	fs.BoolVar(&f.keepExternal, "keep-external-labels", f.keepExternal, "leave the server's external labels on the series")
+}
+
+// Given reports whether any of the flags was.
+func (f *RemoteFlags) Given() bool {
+	return len(f.headers) > 0 || f.bearerFile != "" || f.user != "" || f.passwordFile != "" || f.caFile != "" || f.certFile != "" ||
+		f.keyFile != "" || f.serverName != "" || f.insecure || f.keepExternal || f.concurrency != 0
+}
+
+var token = regexp.MustCompile("^[0-9A-Za-z!#$%&'*+.^_`|~-]+$")
+
+// Compile reads the flags. What is wrong with them is a usage error, in which no
+// secret is repeated.
+func (f *RemoteFlags) Compile() (c RemoteConfig, err error) {
+	c.keepExternal, c.concurrency = f.keepExternal, f.concurrency
+	if f.concurrency < 0 || f.concurrency > 10 {
+		return c, usagef("a Prometheus answers ten remote reads at a time, whoever asks", "--concurrency %d is not from 1 to 10", f.concurrency)
+	}
+	// A redirect could take credentials where they were not meant for.
+	c.http = config.HTTPClientConfig{EnableHTTP2: true, ProxyConfig: config.ProxyConfig{ProxyFromEnvironment: true}}
+	headers := map[string]config.Header{}
+	for i, h := range f.headers {
+		at := strings.IndexAny(h, "=:")
+		if at < 0 || !token.MatchString(h[:at]) {
+			return c, usagef("like --header X-Scope-OrgID=tenant", "--header number %d is not name=value", i+1)
+		}
+		name, value := http.CanonicalHeaderKey(h[:at]), strings.TrimSpace(h[at+1:])
+		if name == "Authorization" {
+			kind, credentials, ok := strings.Cut(value, " ")
+			if !ok {
+				return c, usagef("like --header 'Authorization=Bearer …'", "--header Authorization has no scheme")
+			}
+			c.http.Authorization = &config.Authorization{Type: kind, Credentials: config.Secret(strings.TrimSpace(credentials))}
+			continue
+		}
+		headers[name] = config.Header{Secrets: append(headers[name].Secrets, config.Secret(value))}
+	}
+	if len(headers) > 0 {
+		c.http.HTTPHeaders = &config.Headers{Headers: headers}
+		if err := c.http.HTTPHeaders.Validate(); err != nil {
+			return c, &usageError{err: fmt.Errorf("--header: %w", err)}
+		}
+	}
+	if f.bearerFile != "" {
+		if c.http.Authorization != nil {
+			return c, usagef("give one of them", "--bearer-token-file and --header Authorization are both given")
+		}
+		c.http.Authorization = &config.Authorization{Type: "Bearer", CredentialsFile: f.bearerFile}
+	}
+	if f.passwordFile != "" && f.user == "" {
+		return c, usagef("--basic-auth-user names whose it is", "--basic-auth-password-file is given without a user")
+	}
+	if f.user != "" {
+		c.http.BasicAuth = &config.BasicAuth{Username: f.user, PasswordFile: f.passwordFile}
+	}
+	c.http.TLSConfig = config.TLSConfig{CAFile: f.caFile, CertFile: f.certFile, KeyFile: f.keyFile, ServerName: f.serverName, InsecureSkipVerify: f.insecure}
+	if (f.certFile == "") != (f.keyFile == "") {
+		return c, usagef("", "--tls-cert-file and --tls-key-file come together")
+	}
+	if err := c.http.Validate(); err != nil {
+		return c, &usageError{err: err, hint: "give one way to say who you are: basic auth, a bearer token or a header"}
+	}
+	for _, file := range []string{f.bearerFile, f.passwordFile, f.caFile, f.certFile, f.keyFile} {
+		if file != "" {
+			c.files = append(c.files, file)
+		}
+	}
+	return c, nil
+}
+
+// Client asks as the flags say.
+func (c RemoteConfig) Client() (*http.Client, error) {
+	for _, file := range c.files {
+		in, err := os.Open(file)
+		if err != nil {
+			return nil, fmt.Errorf("read what the server is to be asked with: %w", err)
+		}
+		in.Close()
+	}
+	client, err := config.NewClientFromConfig(c.http, "promdump")
+	if err != nil {
+		return nil, fmt.Errorf("read what the server is to be asked with: %w", err)
+	}
+	return client, nil
+}
+
+// Source is the server at u. Name names it for a person; empty: the URL does.
+func (c RemoteConfig) Source(u *url.URL, name string, asked Asked) (*remoteread.Source, error) {
+	client, err := c.Client()
+	if err != nil {
+		return nil, err
+	}
+	return remoteread.New(remoteread.Options{
+		URL: u, Client: client, Name: name, Staging: asked.TempDir, Concurrency: c.concurrency,
+		KeepExternalLabels: c.keepExternal, Note: asked.Note, Logger: asked.Logger,
+	}), nil
+}
+
+// remoteKind is that of a server in a manifest.
+const remoteKind = "remote-read"
+
+// dirOrURL is the Data of promdump: a data dir on this machine, or a running server.
+type dirOrURL struct {
+	dir    localDir
+	url    string
+	remote RemoteFlags
+}
+
+func (d *dirOrURL) AddFlags(fs *pflag.FlagSet) {
+	d.dir.AddFlags(fs)
+	fs.StringVar(&d.url, "url", d.url, "`URL` of a running server, with its path prefix: it is asked by remote read")
+	d.remote.AddFlags(fs, "")
+}
+
+func (d *dirOrURL) Given() bool { return d.dir.Given() || d.url != "" }
+
+func (d *dirOrURL) Missing() error {
+	switch {
+	case d.dir.Given() && d.url != "":
+		return usagef("give one of them", "both a data dir and a URL are given")
+	case d.url == "" && !d.dir.Given():
+		return usagef("-d DIR names it; --url URL is for a running server that can be reached", "no data dir is given")
+	case d.url == "" && d.remote.Given():
+		return usagef("-d reads files, --url asks a server", "flags for a server are given, and no --url")
+	case d.url == "":
+		return nil
+	}
+	if _, err := remoteread.ParseURL(d.url); err != nil {
+		return usagef("like --url https://prometheus.example.com/prefix", "--url: %w", err)
+	}
+	_, err := d.remote.Compile()
+	return err
+}
+
+func (d *dirOrURL) Open(ctx context.Context, asked Asked) (Opened, error) {
+	if err := d.Missing(); err != nil {
+		return Opened{}, err
+	}
+	if d.url == "" {
+		return d.dir.Open(ctx, asked)
+	}
+	u, err := remoteread.ParseURL(d.url)
+	c, cerr := d.remote.Compile()
+	if err := errors.Join(err, cerr); err != nil {
+		return Opened{}, err
+	}
+	src, err := c.Source(u, "", asked)
+	if err != nil {
+		return Opened{}, err
+	}
+	return Opened{Source: src, Kind: remoteKind}, nil
+}
