@@ -117,11 +117,15 @@ func (e *PermissionError) Hint() string {
 	if e.tip != "" {
 		return e.tip
 	}
-	user := cmp.Or(e.User, nobody)
 	if e.Access == ToFind && e.Namespace == "" {
-		return "-n NAMESPACE looks in one; who administers the cluster grants all with kubectl apply -f - and this:\n" + Role(e.Access, e.Namespace, user)
+		return "-n NAMESPACE looks in one; who administers the cluster grants all with kubectl apply -f - and this:\n" + e.Role(e.Access)
 	}
-	return "who administers the cluster grants it with kubectl apply -f - and this:\n" + Role(e.Access, e.Namespace, user)
+	return "who administers the cluster grants it with kubectl apply -f - and this:\n" + e.Role(e.Access)
+}
+
+// Role is what grants an access to whom this was refused, see [Role].
+func (e *PermissionError) Role(a Access) string {
+	return Role(a, e.Namespace, cmp.Or(e.User, nobody))
 }
 
 // LoginError says that the cluster does not know who asks.
