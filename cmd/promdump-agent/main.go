@@ -1,7 +1,11 @@
 // Command promdump-agent runs in the container of a Prometheus for as long as
 // one dump takes. It is uploaded and started by kubectl promdump, takes one call
 // on stdin, answers on stdout and ends. It removes its own file first, so that
-// nothing stays behind whatever happens later.
+// nothing stays behind whatever happens later, and says start on stdout if that
+// is its argument: by that the client knows that it runs.
+//
+// A client that was killed before it could start its agent leaves a file. The
+// next agent in that directory removes it.
 package main
 
 import (
@@ -14,6 +18,9 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/promdump/promdump/internal/agent"
 )
@@ -28,8 +35,14 @@ func run() int {
 		if err := os.Remove(self); err != nil {
 			fmt.Fprintf(os.Stderr, "promdump-agent: cannot remove itself: %v\n", err)
 		}
+		removeOld(filepath.Dir(self))
 	}
 	signal.Ignore(syscall.SIGPIPE) // an error of a write instead
+	if len(os.Args) == 2 && os.Args[1] == "start" {
+		if _, err := fmt.Println("start"); err != nil {
+			return 1
+		}
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	runtime.GOMAXPROCS(1) // the others are the server's
@@ -44,4 +57,20 @@ func run() int {
 		return 1
 	}
 	return 0
+}
+
+// old is when a file of an agent is surely not on its way any more.
+const old = 10 * time.Minute
+
+// removeOld removes what killed clients left. A file that cannot be looked at or
+// removed is not ours, or another one was faster.
+func removeOld(dir string) {
+	names, _ := filepath.Glob(filepath.Join(dir, uploaded+"*"))
+	for _, name := range names {
+		var st unix.Stat_t
+		// The time of the change is this machine's; the other one is of whoever made it.
+		if unix.Lstat(name, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && int(st.Uid) == os.Getuid() && time.Since(time.Unix(st.Ctim.Unix())) > old {
+			_ = os.Remove(name)
+		}
+	}
 }

@@ -72,7 +72,7 @@ func (c *Client) gone(ctx context.Context, t Target) error {
 	p, err := c.core.Pods(t.Namespace).Get(ctx, t.Pod, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
-		e.Reason = "it was deleted"
+		e.Reason, e.final = "it was deleted", t.Owner == ""
 		return e
 	case err != nil:
 		return nil
@@ -87,7 +87,7 @@ func (c *Client) gone(ctx context.Context, t Target) error {
 	case last.uid != was.uid:
 		e.Reason = "another pod has its name now"
 	case p.DeletionTimestamp != nil:
-		e.Reason = "it is being deleted"
+		e.Reason, e.final = "it is being deleted", t.Owner == ""
 	case !s.running:
 		e.Reason = fmt.Sprintf("its container %s does not run: %s", t.Container, join(s.phase, s.reason))
 	case last.restarts != was.restarts:

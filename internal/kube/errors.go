@@ -182,7 +182,12 @@ func (e *NoCommandError) Error() string {
 type GoneError struct {
 	Namespace, Pod string
 	Reason         string
+
+	final bool
 }
+
+// Final tells that nothing brings it back, so that there is nothing to wait for.
+func (e *GoneError) Final() bool { return e.final }
 
 func (e *GoneError) Error() string {
 	return fmt.Sprintf("pod %s/%s went away: %s", e.Namespace, e.Pod, e.Reason)

@@ -32,8 +32,11 @@ type Target struct {
 	DataDir     string
 	DataDirFrom string
 	Candidates  []string
-	Volume      string // what the data dir lies on, as far as that is known
-	Lasting     bool   // that volume outlives the pod
+	Volume      string   // what the data dir lies on, as far as that is known
+	Lasting     bool     // that volume outlives the pod
+	OnVolume    bool     // not on the container's own filesystem
+	Claim       string   // the PersistentVolumeClaim of that volume, if it is of one
+	Mounts      []string // where the container has volumes that it may write to
 
 	Port   int    // of the server's HTTP, by its flags or the container's ports
 	Prefix string // of its paths; "" or begins with a slash
@@ -43,6 +46,7 @@ type Target struct {
 	Reason       string // for a phase that is not Running; may be empty
 	Running      bool   // the container
 	Ready        bool   // the container
+	Over         bool   // the pod will never run again
 	RestartCount int32
 
 	owner *metav1.OwnerReference
@@ -73,6 +77,7 @@ func newTarget(p *corev1.Pod, q Query) (Target, error) {
 		t.Owner = t.owner.Kind + "/" + t.owner.Name
 	}
 	t.Phase, t.Reason = podState(p)
+	t.Over = over(p)
 	all := containers(p)
 	for _, c := range all {
 		t.Containers = append(t.Containers, c.Name)
@@ -85,6 +90,10 @@ func newTarget(p *corev1.Pod, q Query) (Target, error) {
 	d := findDataDir(p, c, q.DataDir)
 	t.DataDir, t.DataDirFrom, t.Candidates = d.dir, d.from, d.candidates
 	t.Volume, t.Lasting = volumeOf(p, c, t.Dirs()[0])
+	if m := mountOf(c, t.Dirs()[0]); m != nil {
+		t.OnVolume, t.Claim = true, claimOf(p, m.Name)
+	}
+	t.Mounts = writable(c)
 	// A sidecar shares the network of the server, but knows nothing of its flags.
 	server := c
 	if s, err := choose(p, ""); err == nil {
@@ -169,6 +178,18 @@ func volumeOf(p *corev1.Pod, c *corev1.Container, dir string) (what string, last
 	default:
 		return "volume " + v.Name, true
 	}
+}
+
+// writable are the mounts that may be written to; those that hold the cluster's own
+// data are never.
+func writable(c *corev1.Container) (dirs []string) {
+	for _, m := range c.VolumeMounts {
+		dir := path.Clean(m.MountPath)
+		if _, secret := below(dir, "/var/run/secrets"); !secret && !m.ReadOnly {
+			dirs = append(dirs, dir)
+		}
+	}
+	return dirs
 }
 
 // mountOf finds what is mounted where a directory is.

@@ -165,7 +165,17 @@ type downError struct{ *kube.NotRunningError }
 func (e *downError) Unwrap() error { return e.NotRunningError }
 
 func (e *downError) Hint() string {
-	return fmt.Sprintf("its data can be had all the same: --via debug, through a debug container in its pod, or --via pvc, through a pod that mounts its volume; %s", e.NotRunningError.Hint())
+	var left []string
+	if e.Target.OnVolume && !e.Target.Over {
+		left = append(left, "--via debug, through a debug container in its pod")
+	}
+	if e.Target.Claim != "" {
+		left = append(left, "--via pvc, through a pod that mounts its volume")
+	}
+	if len(left) == 0 {
+		return e.NotRunningError.Hint()
+	}
+	return fmt.Sprintf("its data can be had all the same: %s; %s", strings.Join(left, ", or "), e.NotRunningError.Hint())
 }
 
 func (p *pods) limits() (l wire.Limits, err error) {
@@ -211,6 +221,9 @@ func exec(client *kube.Client, t kube.Target) pod.Exec {
 		err := client.Exec(ctx, t, command, kube.Streams{In: s.In, Out: s.Out, Err: s.Err})
 		if none, ok := errors.AsType[*kube.NoCommandError](err); ok {
 			return &pod.AgentError{Err: none, Tip: "its image has neither a shell nor tar: --via remote-read asks the server itself, --via debug adds a container that has a shell; or name another container of the pod that mounts the data dir with -c"}
+		}
+		if end, ok := errors.AsType[*kube.ExitError](err); ok {
+			return &pod.ExitError{Code: end.Code, Err: err}
 		}
 		return err
 	}

@@ -92,7 +92,7 @@ func (f *found) open(ctx context.Context, v via) (source.Source, error) {
 // agent is one that runs in the target, or beside it.
 func (f *found) agent(in kube.Target) *pod.Source {
 	return pod.New(pod.Options{
-		Name: f.String(), Exec: exec(f.client, in), Agent: f.agents(f.client, f.target, f.asked), Dirs: in.Dirs(),
+		Name: f.String(), Exec: exec(f.client, in), Agent: f.agents(f.client, f.target, f.asked), Dirs: in.Dirs(), Volumes: in.Mounts,
 		Staging: f.asked.TempDir, Codec: wire.Zstd, Limits: f.limits,
 		Debug: f.asked.Debug, Note: f.asked.Note, Logger: f.asked.Logger,
 	})

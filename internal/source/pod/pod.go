@@ -20,13 +20,16 @@ import (
 	"iter"
 	"log/slog"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/promdump/promdump/internal/wire"
 )
 
 // Exec runs a command in the container until it ends, or ctx does. That it gives
-// no error says nothing about what went through its streams.
+// no error says nothing about what went through its streams. An [AgentError] says
+// that there is no such command or that it cannot be run, an [ExitError] that it
+// ended so.
 type Exec func(ctx context.Context, command []string, s Streams) error
 
 // Streams are those of a command.
@@ -41,6 +44,10 @@ type Options struct {
 	Exec  Exec     // into the container
 	Agent Agents   // the program for its machine
 	Dirs  []string // the data dir is the first of these that is one
+
+	// Volumes are directories of the container that may be writable. A shell finds
+	// them by itself; where there is none these are tried.
+	Volumes []string
 
 	// Staging is an existing directory for blocks on their way. It needs the space of
 	// two of the largest. Empty: the system's.
@@ -75,7 +82,10 @@ var usual = times{
 }
 
 // Source is a data dir in a container.
-type Source struct{ o Options }
+type Source struct {
+	o       Options
+	noShell atomic.Bool // it is known that there is none
+}
 
 // New makes a source. Nothing is done until it is read.
 func New(o Options) *Source {
@@ -88,7 +98,7 @@ func New(o Options) *Source {
 	if o.times.stall == 0 {
 		o.times = usual
 	}
-	return &Source{o}
+	return &Source{o: o}
 }
 
 // String names the container.
@@ -164,7 +174,7 @@ func (s *Source) again(ctx context.Context, f func(context.Context) (further boo
 		if final(err, first) {
 			return err
 		}
-		if failed == len(s.o.times.pause) {
+		if failed == len(s.o.times.pause) || forGood(err) {
 			return &LostError{Tries: failed + 1, Err: err}
 		}
 		pause := s.o.times.pause[failed]
@@ -192,6 +202,15 @@ func final(err error, first bool) bool {
 		Hint() string
 	}](err)
 	return told || version || ours || first && known
+}
+
+// forGood tells that what was talked to is not there any more and will not be.
+func forGood(err error) bool {
+	gone, ok := errors.AsType[interface {
+		error
+		Final() bool
+	}](err)
+	return ok && gone.Final()
 }
 
 // localError is of this machine or of what takes the story, not of the stream.

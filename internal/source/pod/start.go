@@ -14,34 +14,47 @@ import (
 )
 
 // script finds a place for the agent, takes it in and runs it: the first
-// directory that can be written and that may execute what is written there. The
-// data dir is the last of all, and often the only one that is left when the root
-// is read-only. The file is gone as soon as the agent runs, or this ends.
+// directory that can be written, that may execute what is written there and that
+// has the room. The data dir is the last of all, and often the only one that is
+// left when the root is read-only. The file is gone as soon as the agent runs, or
+// this ends.
 //
-// It says what it does in lines on stdout: ready with the machine and whether it
-// can unpack, then start; all after that is the agent's. Between the two it takes
-// a line with two numbers, of bytes that come and of bytes that the agent has.
-const script = `n=$1; shift; f=
+// It says in lines on stdout: what machine it is and whether it can unpack; then,
+// told in a line how many bytes come and how many the agent has, where its place
+// is. What comes from then on is the agent, and what goes out is the agent's.
+//
+// A shell takes a program of another machine for a script, and the > in it for a
+// redirection. Where uname is not there to tell, any other program is compared.
+const script = `n=$1; shift; f=; full=
 trap 'test -z "$f" || rm -f "$f"' 0
 trap 'exit 1' 1 2 3 13 15
+m=$(uname -m 2>/dev/null) || m=unknown
+z=raw; command -v gzip >/dev/null 2>&1 && z=gzip
+echo "machine $m $z"
+read -r in size || exit 1
 for d in "$TMPDIR" /tmp /var/tmp "$HOME" /dev/shm /run $(while read -r _ m t o _; do case $t in proc|sysfs|cgroup*|devpts|mqueue|devtmpfs) ;; *) case $o in ro|ro,*|*noexec*) ;; *) echo "$m" ;; esac ;; esac; done 2>/dev/null </proc/mounts) "$@"; do
   test -d "$d" && test -w "$d" || continue
   f=$d/$n
-  (umask 077; set -C; echo '#!/bin/sh' >"$f") 2>/dev/null || { f=; continue; }
-  chmod 700 "$f" && "$f" 2>/dev/null && break
+  if (umask 077; set -C; echo '#!/bin/sh' >"$f") 2>/dev/null; then
+    if chmod 700 "$f" && "$f" 2>/dev/null; then
+      head -c "$size" /dev/zero 2>/dev/null >"$f"
+      test "$(wc -c <"$f")" -eq "$size" && break
+      full="$full $d"
+    fi
+  elif test -e "$f"; then
+    full="$full $d"
+  fi
   rm -f "$f"; f=
 done
-test -n "$f" || { echo none; exit 1; }
-z=raw; command -v gzip >/dev/null 2>&1 && z=gzip
-echo "ready $(uname -m 2>/dev/null || echo unknown) $z $f"
-read -r in size || exit 1
+test -n "$f" || { echo "none$full"; exit 1; }
+echo "ready $f"
 case $z in
-gzip) head -c "$in" | gzip -dc >"$f" ;;
-raw) head -c "$in" >"$f" ;;
+gzip) head -c "$in" | gzip -dc 1<>"$f" ;;
+raw) head -c "$in" 1<>"$f" ;;
 esac || exit 1
 test "$(wc -c <"$f")" -eq "$size" || { echo "the agent did not arrive whole" >&2; exit 1; }
-echo start
-"$f"
+test "$m" != unknown || test "$(head -c 19 /proc/self/exe | tail -c 1)" = "$(head -c 19 "$f" | tail -c 1)" || { echo "exec format error" >&2; exit 126; }
+"$f" start
 `
 
 // AgentError says that the agent could not be brought to run.
@@ -59,11 +72,41 @@ func (e *AgentError) ExitCode() int { return 12 }
 // Hint says what to do about it.
 func (e *AgentError) Hint() string { return e.Tip }
 
+// ExitError is what an Exec gives for a command that ended with a code, as far as
+// that is certain.
+type ExitError struct {
+	Code int
+	Err  error
+}
+
+func (e *ExitError) Error() string { return e.Err.Error() }
+func (e *ExitError) Unwrap() error { return e.Err }
+
+// noShellError says that the container has no sh.
+type noShellError struct{ err *AgentError }
+
+func (e *noShellError) Error() string { return e.err.Error() }
+
 // start uploads the agent and runs it. The conversation that it gives is the
 // agent's: the caller closes it.
-func (s *Source) start(ctx context.Context) (_ *conversation, err error) {
-	name := ".promdump-agent-" + strings.ToLower(rand.Text()[:12])
-	// The parents of data dirs are volumes often.
+func (s *Source) start(ctx context.Context) (*conversation, error) {
+	name := agentName + strings.ToLower(rand.Text()[:12])
+	if !s.noShell.Load() {
+		c, err := s.startByShell(ctx, name)
+		if _, none := errors.AsType[*noShellError](err); !none {
+			return c, err
+		}
+		s.noShell.Store(true)
+		s.o.Logger.Debug("no shell, uploading by tar", "error", err)
+	}
+	return s.startByTar(ctx, name)
+}
+
+// agentName is how all names of uploaded agents begin. The agent removes files
+// with no other name.
+const agentName = ".promdump-agent-"
+
+func (s *Source) startByShell(ctx context.Context, name string) (_ *conversation, err error) {
 	c := s.run(ctx, append([]string{"sh", "-c", script, "promdump", name}, s.o.Dirs...))
 	defer func() {
 		if err != nil {
@@ -73,23 +116,16 @@ func (s *Source) start(ctx context.Context) (_ *conversation, err error) {
 	}()
 	first, err := readLine(c)
 	if none, ok := errors.AsType[*AgentError](err); ok {
-		return nil, none
+		return nil, &noShellError{none}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("start a shell in the container: %w", err)
 	}
-	words := strings.SplitN(first, " ", 4)
-	if first == "none" {
-		return nil, &AgentError{
-			Err: fmt.Errorf("no directory of the container can be written and may execute (looked at /tmp, /var/tmp, /dev/shm, all volumes and %s)", strings.Join(s.o.Dirs, ", ")),
-			Tip: "--via tar needs no program in the container",
-		}
-	}
-	if len(words) != 4 || words[0] != "ready" {
+	words := strings.SplitN(first, " ", 3)
+	if len(words) != 3 || words[0] != "machine" {
 		return nil, fmt.Errorf("start a shell in the container: it says %q", first)
 	}
-	machine, packed, place := words[1], words[2] == "gzip", words[3]
-	s.o.Logger.Debug("agent's place", "file", place, "machine", machine, "gzip", packed)
+	machine, packed := words[1], words[2] == "gzip"
 	program, size, err := s.o.Agent(ctx, machine)
 	if err != nil {
 		return nil, &localError{err}
@@ -99,17 +135,73 @@ func (s *Source) start(ctx context.Context) (_ *conversation, err error) {
 		return nil, &localError{err}
 	}
 	if _, err := fmt.Fprintf(c.in, "%d %d\n", len(body), size); err != nil {
-		return nil, fmt.Errorf("upload the agent: %w", err)
+		return nil, fmt.Errorf("find a place for the agent: %w", err)
 	}
+	line, err := readLine(c)
+	if err != nil {
+		return nil, fmt.Errorf("find a place for the agent: %w", err)
+	}
+	if full, none := strings.CutPrefix(line, "none"); none {
+		return nil, s.noPlace(strings.Fields(full), size)
+	}
+	place, ok := strings.CutPrefix(line, "ready ")
+	if !ok {
+		return nil, fmt.Errorf("find a place for the agent: it says %q", line)
+	}
+	s.o.Logger.Debug("agent's place", "file", place, "machine", machine, "gzip", packed)
 	if _, err := io.Copy(c.in, bytes.NewReader(body)); err != nil {
-		return nil, fmt.Errorf("upload the agent: %w", err)
-	}
-	if line, err := readLine(c); err != nil {
 		return nil, fmt.Errorf("upload the agent to %s: %w", place, err)
-	} else if line != "start" {
-		return nil, fmt.Errorf("upload the agent to %s: it says %q", place, line)
 	}
-	return c, nil
+	return c, c.started(place)
+}
+
+// started waits until the agent says that it runs. By then its file is gone.
+func (c *conversation) started(place string) error {
+	line, err := readLine(c)
+	if err == nil && line == "start" {
+		return nil
+	}
+	if err == nil {
+		return fmt.Errorf("start the agent %s: it says %q", place, line)
+	}
+	err = c.explain(fmt.Errorf("start the agent %s: %w", place, err))
+	if none, ok := errors.AsType[*AgentError](err); ok {
+		return cannotRun(none.Err)
+	}
+	if end, ok := errors.AsType[*ExitError](err); ok && couldNotRun(end.Code) {
+		return cannotRun(err)
+	}
+	return err
+}
+
+// couldNotRun tells the codes of a program that cannot be run from those of one
+// that failed (1) or that was ended by a signal from outside.
+func couldNotRun(code int) bool {
+	switch code {
+	case 0, 1, 128 + 1, 128 + 2, 128 + 9, 128 + 13, 128 + 15:
+		return false
+	}
+	return true
+}
+
+func cannotRun(err error) *AgentError {
+	e := &AgentError{Err: err, Tip: "the container may not run programs that come from outside (noexec, seccomp or another policy); --via tar needs none"}
+	if strings.Contains(strings.ToLower(err.Error()), "exec format error") {
+		e.Tip = "it was made for another kind of machine than this one, whose kind could not be found out: a user who may get nodes, or an image with uname, tells; --via tar needs no program"
+	}
+	return e
+}
+
+func (s *Source) noPlace(full []string, size int64) *AgentError {
+	e := &AgentError{
+		Err: fmt.Errorf("no directory of the container can be written and may execute (looked at /tmp, /var/tmp, /dev/shm, all volumes and %s)", strings.Join(s.o.Dirs, ", ")),
+		Tip: "--via tar needs no program in the container",
+	}
+	if len(full) > 0 {
+		e.Err = fmt.Errorf("no directory of the container that can be written and may execute has %d MiB left (full: %s)", (size+1<<20-1)>>20, strings.Join(full, ", "))
+		e.Tip = "make room there; " + e.Tip
+	}
+	return e
 }
 
 // bodyOf is what is sent of a program.

@@ -1,0 +1,378 @@
+//go:build linux
+
+package kube
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// agents are the processes of ours that dump, without the shells that started them.
+func (p *pod) agents() (all []process) {
+	p.t.Helper()
+	for _, x := range p.processes() {
+		if strings.Contains(x.args, ".promdump-agent") && !strings.Contains(x.args, "sh -c") {
+			all = append(all, x)
+		}
+	}
+	return all
+}
+
+// duringDump begins a dump that takes some seconds, does something once its agent
+// runs, and gives what came of the dump and the name of its file.
+func duringDump(t *testing.T, p *pod, do func(cmd *exec.Cmd, agent process)) (result, string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "dump.tar.gz")
+	cmd := pluginCommand(t, booted(t).config, "-n", p.namespace, "-p", p.name, "--min-time", "0", "--bandwidth", "1MB", "-t", file)
+	done := make(chan result, 1)
+	go func() { done <- finish(t, cmd) }()
+	var all []process
+	if !poll(20*time.Second, func() bool { all = p.agents(); return len(all) > 0 }) {
+		t.Fatalf("there is no agent: %+v", <-done)
+	}
+	// In the middle: something has come.
+	part := filepath.Join(filepath.Dir(file), ".dump.tar.gz.*")
+	if !poll(20*time.Second, func() bool {
+		names, _ := filepath.Glob(part)
+		if len(names) == 0 {
+			return false
+		}
+		fi, err := os.Stat(names[0])
+		return err == nil && fi.Size() > 0
+	}) {
+		t.Fatal("nothing comes")
+	}
+	do(cmd, all[0])
+	return <-done, file
+}
+
+func left(t *testing.T, dir string) (names []string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// Ctrl-C in the middle leaves nothing on either side.
+func TestInterrupt(t *testing.T) {
+	a := startPod(t, "ro", podOptions{data: seed(t).dir, quiet: true})
+	before := set(a.blocks())
+	var temp string
+	r, file := duringDump(t, a, func(cmd *exec.Cmd, _ process) {
+		for _, e := range cmd.Env {
+			if dir, ok := strings.CutPrefix(e, "TMPDIR="); ok {
+				temp = dir
+			}
+		}
+		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+			t.Error(err)
+		}
+	})
+	if r.code != 130 || !strings.Contains(r.stderr, "interrupted") || strings.Count(strings.TrimSpace(r.stderr), "\n") > 1 {
+		t.Errorf("exit %d: %s", r.code, r.stderr)
+	}
+	if names := append(left(t, filepath.Dir(file)), left(t, temp)...); len(names) > 0 {
+		t.Errorf("left here: %v", names)
+	}
+	a.unharmed(before)
+	t.Logf("1 client interrupted: exit %d", r.code)
+}
+
+// A pod that nothing brings back ends the dump; what came stays.
+func TestPodDeleted(t *testing.T) {
+	a := startPod(t, "bb", podOptions{data: seed(t).dir, quiet: true})
+	begin := time.Now()
+	r, file := duringDump(t, a, func(*exec.Cmd, process) {
+		begin = time.Now()
+		kubectl(t, "-n", a.namespace, "delete", "pod", a.name, "--wait=false")
+	})
+	took := time.Since(begin)
+	if r.code != 3 || !strings.Contains(r.stderr, "deleted") || !strings.Contains(r.stderr, "hint: ") || !strings.Contains(r.stderr, "--resume") {
+		t.Errorf("exit %d: %s", r.code, r.stderr)
+	}
+	if took > 30*time.Second {
+		t.Errorf("it took %s to find out", took)
+	}
+	if names := left(t, filepath.Dir(file)); len(names) != 1 || names[0] != "dump.tar.gz.partial" {
+		t.Errorf("left here: %v", names)
+	}
+	if v := plugin(t, booted(t).config, "verify", file+".partial"); v.code != 3 {
+		t.Errorf("verify: exit %d: %s", v.code, v.stderr)
+	}
+	t.Logf("1 pod deleted: exit %d after %.1f s: %s", r.code, took.Seconds(), r.stderr)
+}
+
+// leaveMemory lowers the limit of the container until so many bytes of it are left.
+func (p *pod) leaveMemory(free int64) {
+	p.t.Helper()
+	dir, files := p.cgroup()
+	number := func(name string) int64 {
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		return n
+	}
+	stat, err := os.ReadFile(filepath.Join(dir, "memory.stat"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	var cache int64
+	for line := range strings.Lines(string(stat)) {
+		if words := strings.Fields(line); len(words) == 2 && words[0] == files.cache {
+			if cache, err = strconv.ParseInt(words[1], 10, 64); err != nil {
+				p.t.Fatal(err)
+			}
+		}
+	}
+	limit := number(files.usage) - cache + free
+	if err := os.WriteFile(filepath.Join(dir, files.limit), fmt.Append(nil, limit), 0); err != nil {
+		p.t.Fatal(err)
+	}
+	_ = os.WriteFile(filepath.Join(dir, "memory.oom.group"), []byte("0"), 0) // or all of the container would be killed; older kernels have none
+}
+
+type memoryFiles struct{ limit, usage, cache string }
+
+// cgroup is where this machine keeps the container's memory.
+func (p *pod) cgroup() (string, memoryFiles) {
+	p.t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", p.host()))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	unified := ""
+	for line := range strings.Lines(string(b)) {
+		words := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		switch {
+		case words[1] == "memory":
+			return "/sys/fs/cgroup/memory" + words[2], memoryFiles{"memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"}
+		case words[1] == "":
+			unified = words[2]
+		}
+	}
+	return "/sys/fs/cgroup" + unified, memoryFiles{"memory.max", "memory.current", "inactive_file"}
+}
+
+// Where memory is short the agent does not start, unless it may take less; and
+// where the kernel kills it the dump goes on. The server lives through all of it.
+func TestShortMemory(t *testing.T) {
+	c := booted(t)
+	a := startPod(t, "ro", podOptions{data: seed(t).dir, quiet: true})
+	before := set(a.blocks())
+	want := dumpedHere(t, a)
+	file := filepath.Join(t.TempDir(), "dump.tar.gz")
+	args := []string{"-n", a.namespace, "-p", a.name, "--min-time", "0", "-t", file}
+
+	a.leaveMemory(50 << 20)
+	r := plugin(t, c.config, args...)
+	if r.code != 12 || !strings.Contains(r.stderr, "MiB of memory left") || !strings.Contains(r.stderr, "so that Prometheus is not killed") || !strings.Contains(r.stderr, "hint: --memory-limit") {
+		t.Errorf("exit %d: %s", r.code, r.stderr)
+	}
+	if names := left(t, filepath.Dir(file)); len(names) > 0 {
+		t.Errorf("left here: %v", names)
+	}
+	a.unharmed(before)
+	if r = mustPlugin(t, append(args, "--memory-limit", "32MiB")...); counts(r.stderr) != want {
+		t.Errorf("with less memory: %q, not %q", counts(r.stderr), want)
+	}
+	a.unharmed(before)
+
+	a.leaveMemory(100 << 20)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	hog := c.command(ctx, c.config, "-n", a.namespace, "exec", "-i", a.name, "-c", a.container, "--", "sh", "-c", "read go; tail /dev/zero")
+	start, err := hog.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := hog.Start(); err != nil {
+		t.Fatal(err)
+	}
+	// The kernel kills the largest, in our measure: what we started, the agent first.
+	mark := func(p process, score int) {
+		if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", p.pid), fmt.Append(nil, score), 0); err != nil {
+			t.Error(err)
+		}
+	}
+	marked := poll(20*time.Second, func() bool {
+		for _, x := range a.processes() {
+			if strings.Contains(x.args, "tail /dev/zero") {
+				mark(x, 500)
+				return true
+			}
+		}
+		return false
+	})
+	r, file = duringDump(t, a, func(_ *exec.Cmd, agent process) {
+		mark(agent, 1000)
+		if _, err := start.Write([]byte("go\n")); err != nil || !marked {
+			t.Errorf("no hog: %v", err)
+		}
+	})
+	hogged := hog.Wait()
+	if r.code != 0 || counts(r.stderr) != want || !strings.Contains(r.stderr, "memory") || !strings.Contains(r.stderr, "going on in") {
+		t.Errorf("exit %d: %s", r.code, r.stderr)
+	} else {
+		mustPlugin(t, "verify", file)
+	}
+	a.unharmed(before)
+	t.Logf("1 agent refused to start, 1 was killed for its memory (and a hog: %v): exit %d: %s", hogged, r.code, r.stderr)
+}
+
+// leaveSpace fills a directory of the container until so many bytes are left.
+func (p *pod) leaveSpace(dir string, free int64) {
+	p.t.Helper()
+	var disk unix.Statfs_t
+	if err := unix.Statfs(p.path(dir), &disk); err != nil {
+		p.t.Fatal(err)
+	}
+	size := int64(disk.Bavail)*disk.Bsize - free
+	if size < 0 || size > 64<<20 {
+		p.t.Fatalf("%s has %d bytes left: no small volume", dir, disk.Bavail)
+	}
+	if err := os.WriteFile(p.path(dir+"/filled"), make([]byte, size), 0o644); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// withTmp gives a container a small /tmp in memory.
+func withTmp(spec object) {
+	of := spec["spec"].(object)
+	of["volumes"] = append(of["volumes"].([]any), object{"name": "tmp", "emptyDir": object{"medium": "Memory", "sizeLimit": "32Mi"}})
+	server := of["containers"].([]any)[0].(object)
+	server["volumeMounts"] = append(server["volumeMounts"].([]any), object{"name": "tmp", "mountPath": "/tmp"})
+}
+
+// The agent goes where it has room and may run. Where there is no such place it is
+// said in one line, and auto takes tar.
+func TestPlaces(t *testing.T) {
+	c := booted(t)
+	data := seed(t)
+	runs := 0
+	for _, kind := range []string{"mem", "tar"} { // by a shell, and by tar
+		t.Run(kind, func(t *testing.T) {
+			o := podOptions{data: data.dir, quiet: true}
+			if kind == "tar" {
+				o.edit = withTmp
+			}
+			a := startPod(t, kind, o)
+			before := set(a.blocks())
+			dump := func(code int, via string, texts ...string) {
+				t.Helper()
+				runs++
+				file := filepath.Join(t.TempDir(), "dump.tar.gz")
+				r := plugin(t, c.config, "-n", a.namespace, "-p", a.name, "--via", via, "--around", at(data.head.Add(-time.Hour)), "--window", "10m", "-t", file)
+				for _, text := range append(texts, "") {
+					if r.code != code || !strings.Contains(r.stderr, text) || strings.Contains(r.stderr, "left in the container") {
+						t.Errorf("--via %s: exit %d, not %d, %q: %s", via, r.code, code, text, r.stderr)
+					}
+				}
+				if code == 0 && r.code == 0 {
+					mustPlugin(t, "verify", file)
+				} else if names := left(t, filepath.Dir(file)); len(names) > 0 {
+					t.Errorf("left here: %v", names)
+				}
+				a.unharmed(before)
+			}
+			seen := func(want string) {
+				t.Helper()
+				runs++
+				r := plugin(t, c.config, "meta", "--debug", "-n", a.namespace, "-p", a.name, "--via", "exec")
+				if r.code != 0 || !strings.Contains(r.stderr, "file="+want+"/.promdump-agent-") {
+					t.Errorf("exit %d, not in %s: %s", r.code, want, r.stderr)
+				}
+				a.unharmed(before)
+			}
+			dump(0, "exec")
+			seen("/tmp")
+			a.leaveSpace("/tmp", 1<<20)
+			dump(0, "exec")
+			seen(a.dataDir())
+			if kind == "tar" {
+				return // its root is writable: there is always a place
+			}
+			a.noexec(a.dataDir())
+			dump(12, "exec", "MiB left (full: /tmp)", "hint: make room there; --via tar")
+			dump(0, "auto", "trying tar")
+			a.noexec("/tmp")
+			dump(12, "exec", "can be written and may execute", "hint: --via tar")
+		})
+	}
+	t.Logf("%d uploads where places are full or may not execute", runs)
+}
+
+// What a sidecar would send away is not restored unasked.
+func TestThanos(t *testing.T) {
+	c := booted(t)
+	data := seed(t)
+	b := startPod(t, "bb", podOptions{quiet: true, edit: func(spec object) {
+		of := spec["spec"].(object)
+		of["containers"] = append(of["containers"].([]any), object{"name": "thanos-sidecar", "image": "rig.local/pause:1", "imagePullPolicy": "Never"})
+	}})
+	file := filepath.Join(t.TempDir(), "dump.tar.gz")
+	l := finish(t, exec.Command(program(t, "promdump"), "dump", "-d", data.dir, "--around", at(data.head.Add(-time.Hour)), "--window", "10m", "-t", file))
+	if l.code != 0 {
+		t.Fatal(l.stderr)
+	}
+	args := []string{"restore", "-n", b.namespace, "-p", b.name, "-t", file, "--no-wait"}
+	refused := func(what string) {
+		t.Helper()
+		r := plugin(t, c.config, args...)
+		if r.code != 1 || !strings.Contains(r.stderr, "Thanos") || !strings.Contains(r.stderr, "hint: ") || !strings.Contains(r.stderr, "--allow-upload") || len(b.blocks()) > 0 {
+			t.Errorf("%s: exit %d, blocks %v: %s", what, r.code, b.blocks(), r.stderr)
+		}
+		b.unharmed(map[string]bool{})
+	}
+	refused("a sidecar")
+	shipper := b.path(b.dataDir() + "/thanos.shipper.json")
+	if err := os.WriteFile(shipper, []byte(`{"version":1,"uploaded":[]}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	refused("a sidecar and its file")
+	if r := mustPlugin(t, append(args, "--allow-upload")...); len(b.blocks()) == 0 {
+		t.Errorf("restored no block: %s", r.stderr)
+	}
+	b.unharmed(nil)
+	t.Log("2 restores refused, 1 allowed")
+}
+
+// list says what works, and leaves nothing in what it tries.
+func TestList(t *testing.T) {
+	c := booted(t)
+	for kind, want := range map[string]string{"bb": "exec, tar", "tar": "exec, tar", "dl": "none: its image has neither sh nor tar"} {
+		p := startPod(t, kind, podOptions{quiet: true})
+		r := mustPlugin(t, "list", "-n", p.namespace)
+		found := false
+		for line := range strings.Lines(r.stdout) {
+			if strings.Contains(line, p.name) {
+				found = strings.HasSuffix(strings.TrimSpace(line), want) && strings.Contains(line, "/prometheus") && strings.Contains(line, "Running")
+			}
+		}
+		if !found {
+			t.Errorf("%s is not %q:\n%s%s", kind, want, r.stdout, r.stderr)
+		}
+		if r = plugin(t, c.as("carol"), "list", "-n", p.namespace); r.code != 11 {
+			t.Errorf("carol: exit %d: %s", r.code, r.stderr)
+		}
+		p.unharmed(nil)
+	}
+}

@@ -1,0 +1,176 @@
+package pod
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Where there is no shell the agent is unpacked by tar, in one command, and run by
+// another. Nobody watches its file between the two: whoever kills this client in
+// that part of a second leaves it there, and the next agent that is started from
+// the same directory removes it.
+
+// startByTar tries one directory after the other. Only the attempt shows whether
+// one can be written and may execute.
+func (s *Source) startByTar(ctx context.Context, name string) (*conversation, error) {
+	program, size, err := s.o.Agent(ctx, "unknown")
+	if err != nil {
+		return nil, &localError{err}
+	}
+	body, err := bodyOf(program, false)
+	if err != nil {
+		return nil, &localError{err}
+	}
+	// Tar removes what is in the way of what it unpacks. Here that is a link to
+	// nothing, so that it can make none in its place.
+	archive, err1 := pack(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o700, Size: size}, body)
+	removal, err2 := pack(&tar.Header{Typeflag: tar.TypeLink, Name: name, Linkname: name + ".none", Mode: 0o600}, nil)
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, &localError{fmt.Errorf("pack the agent: %w", err)}
+	}
+	var full []string
+	for _, dir := range s.places() {
+		said, err := s.tar(ctx, archive, "-x", "-f", "-", "-C", dir)
+		if none, ok := errors.AsType[*AgentError](err); ok {
+			return nil, &AgentError{Err: fmt.Errorf("neither a shell nor tar is there: %w", none.Err), Tip: none.Tip}
+		}
+		if _, refused := errors.AsType[*ExitError](err); refused {
+			s.o.Logger.Debug("no place for the agent", "dir", dir, "error", err)
+			if isFull.MatchString(said) {
+				full = append(full, dir)
+			}
+			if !untouched.MatchString(said) {
+				s.remove(ctx, dir, name, removal)
+			}
+			continue
+		}
+		place := path.Join(dir, name)
+		if err == nil {
+			s.o.Logger.Debug("agent's place", "file", place)
+			c := s.run(ctx, []string{place, "start"})
+			if err = c.started(place); err == nil {
+				return c, nil
+			}
+			c.close()
+		} else {
+			err = fmt.Errorf("upload the agent to %s: %w", dir, err)
+		}
+		s.remove(ctx, dir, name, removal)
+		if none, ok := errors.AsType[*AgentError](err); !ok || !strings.Contains(none.Error(), "permission denied") {
+			return nil, err
+		}
+		s.o.Logger.Debug("no place for the agent", "dir", dir, "error", err)
+	}
+	return nil, s.noPlace(full, size)
+}
+
+// What tars say that could not even make the file, and those that found no room.
+// GNU's, busybox' and libarchive's have words of their own.
+var (
+	untouched = regexp.MustCompile(`(?i)(can't|cannot|could not) (open|create|change dir|chdir)`)
+	isFull    = regexp.MustCompile(`(?i)no space|quota`)
+	isGone    = regexp.MustCompile(`(?i)no such file`)
+)
+
+// places are directories for the agent, those of the data last.
+func (s *Source) places() []string {
+	all := []string{"/tmp", "/var/tmp", "/dev/shm", "/run"}
+	last := slices.Clone(s.o.Dirs)
+	for _, v := range s.o.Volumes {
+		holds := func(dir string) bool { return dir == v || strings.HasPrefix(dir, strings.TrimSuffix(v, "/")+"/") }
+		if slices.ContainsFunc(s.o.Dirs, holds) {
+			last = append([]string{v}, last...)
+		} else {
+			all = append(all, v)
+		}
+	}
+	var once []string
+	for _, dir := range append(all, last...) {
+		if !slices.Contains(once, dir) {
+			once = append(once, dir)
+		}
+	}
+	return once
+}
+
+const (
+	removeTries = 3
+	removeTime  = 10 * time.Second // also after Ctrl-C
+)
+
+// remove removes a file by tar, and a person is told when it may be there still.
+func (s *Source) remove(ctx context.Context, dir, name string, removal []byte) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTime)
+	defer cancel()
+	var err error
+	for range removeTries {
+		var both sync.WaitGroup
+		// Busybox' does it unasked and knows no -U, the others do it by -U alone.
+		for _, args := range [][]string{{"-x", "-f", "-", "-C", dir}, {"-x", "-U", "-f", "-", "-C", dir}} {
+			both.Go(func() { _, _ = s.tar(ctx, removal, args...) })
+		}
+		both.Wait()
+		var said string
+		if said, err = s.tar(ctx, nil, "-c", "-f", "/dev/null", "-C", dir, name); err != nil && isGone.MatchString(said) {
+			return
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	if err == nil {
+		err = errors.New("tar does not remove it")
+	}
+	s.o.Note(fmt.Sprintf("the agent's file may be left in the container: %s (%v)", path.Join(dir, name), err))
+}
+
+// tar runs tar in the container until it ends, and gives what it says.
+func (s *Source) tar(ctx context.Context, in []byte, args ...string) (said string, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stall := time.AfterFunc(s.o.times.stall, func() { cancel(&stallError{s.o.times.stall}) })
+	defer stall.Stop()
+	t := &tail{}
+	err = s.o.Exec(ctx, append([]string{"tar"}, args...), Streams{
+		In: &stirring{bytes.NewReader(in), func() { stall.Reset(s.o.times.stall) }}, Out: io.Discard, Err: t,
+	})
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
+	if err != nil && t.String() != "" {
+		err = fmt.Errorf("%w: %s", err, t)
+	}
+	return t.String(), err
+}
+
+// stirring tells of every read.
+type stirring struct {
+	io.Reader
+	stir func()
+}
+
+func (r *stirring) Read(p []byte) (int, error) {
+	r.stir()
+	return r.Reader.Read(p)
+}
+
+func pack(h *tar.Header, body []byte) ([]byte, error) {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	err := w.WriteHeader(h)
+	if err == nil {
+		_, err = w.Write(body)
+	}
+	err = errors.Join(err, w.Close())
+	return b.Bytes(), err
+}
