@@ -35,7 +35,7 @@ func run() int {
 		if err := os.Remove(self); err != nil {
 			fmt.Fprintf(os.Stderr, "promdump-agent: cannot remove itself: %v\n", err)
 		}
-		removeOld(filepath.Dir(self))
+		removeOld(filepath.Dir(self), old)
 	}
 	signal.Ignore(syscall.SIGPIPE) // an error of a write instead
 	if len(os.Args) == 2 && os.Args[1] == "start" {
@@ -64,12 +64,12 @@ const old = 10 * time.Minute
 
 // removeOld removes what killed clients left. A file that cannot be looked at or
 // removed is not ours, or another one was faster.
-func removeOld(dir string) {
+func removeOld(dir string, age time.Duration) {
 	names, _ := filepath.Glob(filepath.Join(dir, uploaded+"*"))
 	for _, name := range names {
 		var st unix.Stat_t
 		// The time of the change is this machine's; the other one is of whoever made it.
-		if unix.Lstat(name, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && int(st.Uid) == os.Getuid() && time.Since(time.Unix(st.Ctim.Unix())) > old {
+		if unix.Lstat(name, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && int(st.Uid) == os.Getuid() && time.Since(time.Unix(st.Ctim.Unix())) > age {
 			_ = os.Remove(name)
 		}
 	}

@@ -2,6 +2,11 @@
 // it uploads the agent, starts it, and listens. See [Exec] for all that it needs
 // of Kubernetes.
 //
+// The agent comes through a shell, which finds it a place and removes it whatever
+// happens; where there is none, through tar. Of a tar alone nobody can ask what a
+// directory is good for: it is tried, and what came there in vain is removed by
+// tar too.
+//
 // A stream that breaks is begun again where it stopped, with a new agent: whole
 // blocks at their byte, cut ones at their series, the head from its beginning.
 // For that a whole block is kept in a staging directory until all of it is here;
@@ -9,7 +14,9 @@
 // told.
 //
 // What is not promised: that a dump over several streams shows one moment. What
-// was told is what was there when it was told.
+// was told is what was there when it was told. Nor, where there is just tar, that
+// a client which is killed in the part of a second between upload and start leaves
+// no file; the next agent in that directory removes it.
 package pod
 
 import (
@@ -85,6 +92,7 @@ var usual = times{
 type Source struct {
 	o       Options
 	noShell atomic.Bool // it is known that there is none
+	crashed atomic.Bool // an agent that came by tar could not be run once
 }
 
 // New makes a source. Nothing is done until it is read.

@@ -59,8 +59,9 @@ test "$m" != unknown || test "$(head -c 19 /proc/self/exe | tail -c 1)" = "$(hea
 
 // AgentError says that the agent could not be brought to run.
 type AgentError struct {
-	Err error
-	Tip string
+	Err   error
+	Tip   string
+	NoTar bool // and that tar is not there either
 }
 
 func (e *AgentError) Error() string { return fmt.Sprintf("the agent could not run: %v", e.Err) }

@@ -42,7 +42,7 @@ func (s *Source) startByTar(ctx context.Context, name string) (*conversation, er
 	for _, dir := range s.places() {
 		said, err := s.tar(ctx, archive, "-x", "-f", "-", "-C", dir)
 		if none, ok := errors.AsType[*AgentError](err); ok {
-			return nil, &AgentError{Err: fmt.Errorf("neither a shell nor tar is there: %w", none.Err), Tip: none.Tip}
+			return nil, &AgentError{Err: fmt.Errorf("neither a shell nor tar is there: %w", none.Err), Tip: none.Tip, NoTar: true}
 		}
 		if _, refused := errors.AsType[*ExitError](err); refused {
 			s.o.Logger.Debug("no place for the agent", "dir", dir, "error", err)
@@ -66,10 +66,17 @@ func (s *Source) startByTar(ctx context.Context, name string) (*conversation, er
 			err = fmt.Errorf("upload the agent to %s: %w", dir, err)
 		}
 		s.remove(ctx, dir, name, removal)
-		if none, ok := errors.AsType[*AgentError](err); !ok || !strings.Contains(none.Error(), "permission denied") {
+		none, ok := errors.AsType[*AgentError](err)
+		switch {
+		case ok && strings.Contains(err.Error(), "permission denied"): // noexec
+			s.o.Logger.Debug("no place for the agent", "dir", dir, "error", err)
+		case ok && (strings.Contains(err.Error(), "no such file") || !s.crashed.Swap(true)):
+			// A stream that was cut may look like one that ended: the file is none, or
+			// not whole.
+			return nil, fmt.Errorf("the agent did not arrive in %s: %w", dir, none.Err)
+		default:
 			return nil, err
 		}
-		s.o.Logger.Debug("no place for the agent", "dir", dir, "error", err)
 	}
 	return nil, s.noPlace(full, size)
 }
@@ -78,7 +85,7 @@ func (s *Source) startByTar(ctx context.Context, name string) (*conversation, er
 // GNU's, busybox' and libarchive's have words of their own.
 var (
 	untouched = regexp.MustCompile(`(?i)(can't|cannot|could not) (open|create|change dir|chdir)`)
-	isFull    = regexp.MustCompile(`(?i)no space|quota`)
+	isFull    = regexp.MustCompile(`(?i)no space|quota|wrote only`)
 	isGone    = regexp.MustCompile(`(?i)no such file`)
 )
 

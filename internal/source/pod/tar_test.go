@@ -138,10 +138,11 @@ func TestTarNoPlace(t *testing.T) {
 			if x.volume {
 				o.Volumes = []string{c.temp}
 			}
+			o.times.pause = o.times.pause[:1]
 		})
 		_, err := src.Inventory(t.Context())
 		none, ok := errors.AsType[*AgentError](err)
-		if !ok || !strings.Contains(err.Error(), x.want) || none.ExitCode() != 12 {
+		if !ok || !strings.Contains(err.Error(), x.want) || none.ExitCode() != 12 || none.NoTar != (x.path != "") {
 			t.Errorf("%s: %v", what, err)
 		}
 		c.nothingLeft()
