@@ -46,6 +46,10 @@ type serverOptions struct {
 	target string   // host:port to scrape every half second; empty: none
 	window string   // of out-of-order samples; empty: none
 	args   []string // more flags
+	global string   // more lines of the config's global section
+	config string   // more sections of the config
+	prefix string   // of its routes
+	login  func(*http.Request)
 }
 
 // quick makes a server compact every few seconds.
@@ -78,7 +82,7 @@ func start(t *testing.T, dir string, o serverOptions) *server {
 	if !old {
 		o.binary = binary(t).prometheus
 	}
-	cfg := "global:\n  scrape_interval: 500ms\n  scrape_timeout: 400ms\n"
+	cfg := "global:\n  scrape_interval: 500ms\n  scrape_timeout: 400ms\n" + o.global + o.config
 	if o.target != "" {
 		cfg += "scrape_configs:\n- job_name: target\n"
 		if !old {
@@ -117,7 +121,7 @@ func (s *server) try(file string, o serverOptions) bool {
 	if err := l.Close(); err != nil {
 		s.t.Fatal(err)
 	}
-	s.url = "http://" + addr
+	s.url = "http://" + addr + o.prefix
 	args := append([]string{"--config.file=" + file, "--storage.tsdb.path=" + s.dir, "--web.listen-address=" + addr}, o.args...)
 	s.cmd = exec.Command(o.binary, args...)
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
@@ -135,7 +139,14 @@ func (s *server) try(file string, o serverOptions) bool {
 			return true
 		default:
 		}
-		resp, err := http.Get(s.url + "/-/ready")
+		req, err := http.NewRequest(http.MethodGet, s.url+"/-/ready", nil)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if o.login != nil {
+			o.login(req)
+		}
+		resp, err := http.DefaultClient.Do(req)
 		if err != nil {
 			return false
 		}

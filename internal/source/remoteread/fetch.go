@@ -64,9 +64,9 @@ func (f *fetcher) fetch(ctx context.Context, r span) (w *window, err error) {
 func (f *fetcher) part(ctx context.Context, r span, w *window) error {
 	cuts := 0
 	err := f.again(ctx, r.String(), func() error {
-		// The second time that an answer breaks off another kind of request may do.
+		// After an answer broke off twice another kind of request may do.
 		to := r.max
-		if cuts%2 == 1 {
+		if cuts == 2 {
 			to = f.k.end(r)
 		}
 		s, err := f.ask(ctx, r, to)
@@ -328,7 +328,7 @@ func (f *fetcher) lastQuery(m *prompb.ChunkedReadResponse) *prompb.Query {
 		q.EndTimestampMs = f.k.end(span{q.StartTimestampMs, q.EndTimestampMs})
 	}
 	for _, l := range series.Labels {
-		if _, external := f.k.external[l.Name]; !external && l.Value != "" {
+		if _, external := f.k.external[l.Name]; !external && l.Value != "" && len(l.Value) <= 256 {
 			q.Matchers = append(q.Matchers, &prompb.LabelMatcher{Name: l.Name, Value: l.Value})
 		}
 	}

@@ -26,8 +26,14 @@ import (
 
 // Kind is a kind of source.
 type Kind struct {
-	// Open makes a source of a data dir that a database has open.
-	Open func(t *testing.T, dir string) source.Source
+	// Open makes a source of a data dir that a database has open. OpenDB is instead of
+	// it for a kind that needs the database itself.
+	Open   func(t *testing.T, dir string) source.Source
+	OpenDB func(t *testing.T, db *tsdbtest.TSDB) source.Source
+
+	// Refuses tells which requests the kind cannot do: these must be an error with the
+	// exit code of a wrong command line, before anything is told. Nil: none.
+	Refuses func(wire.Request) bool
 
 	// Selections is how many random selections are tried on each of Seeds TSDBs;
 	// defaults are 12 and 3.
@@ -50,6 +56,34 @@ func Run(t *testing.T, k Kind) {
 	t.Run("empty", k.empty)
 	t.Run("cancel", k.cancel)
 	t.Run("inventory", k.inventory)
+}
+
+func (k Kind) open(t *testing.T, db *tsdbtest.TSDB) source.Source {
+	if k.OpenDB != nil {
+		return k.OpenDB(t, db)
+	}
+	return k.Open(t, db.Dir)
+}
+
+// refused reports whether the kind cannot do what is asked for, and holds it to say
+// so.
+func (k Kind) refused(t *testing.T, src source.Source, req wire.Request) bool {
+	t.Helper()
+	if k.Refuses == nil || !k.Refuses(req) {
+		return false
+	}
+	req.Version = wire.Version
+	for msg, err := range src.Read(t.Context(), req) {
+		code, ok := errors.AsType[interface {
+			error
+			ExitCode() int
+			Hint() string
+		}](err)
+		if msg != nil || !ok || code.ExitCode() != 2 || code.Hint() == "" {
+			t.Fatalf("%+v is refused by %T, %v", req, msg, err)
+		}
+	}
+	return true
 }
 
 // random is a TSDB of the seed; the seeds differ in kind too.
@@ -78,11 +112,14 @@ func (k Kind) servesTheSame(t *testing.T) {
 	modes := []wire.Request{{Head: wire.HeadBlock}, {Head: wire.HeadBlock}, {Head: wire.HeadRaw}, {Head: wire.HeadBlock, WholeBlocks: true}}
 	for seed := range uint64(k.Seeds) {
 		tsdb := random(t, seed)
-		src := k.Open(t, tsdb.Dir)
+		src := k.open(t, tsdb)
 		samples := 0
 		for i, sel := range tsdb.Selections(seed, k.Selections) {
 			req := modes[i%len(modes)]
 			req.Selection = sel
+			if k.refused(t, src, req) {
+				continue
+			}
 			want := tsdbtest.Samples(t, tsdb.DB(), sel)
 			dir, report, file, err := Dump(t, src, req)
 			if _, ok := errors.AsType[*dump.EmptyError](err); ok {
@@ -125,7 +162,7 @@ func (k Kind) servesTheSame(t *testing.T) {
 // story checks the order that wire.Message documents.
 func (k Kind) story(t *testing.T) {
 	tsdb := random(t, 1)
-	src := k.Open(t, tsdb.Dir)
+	src := k.open(t, tsdb)
 	for _, head := range []wire.HeadMode{wire.HeadBlock, wire.HeadRaw, wire.HeadNone} {
 		for i, sel := range tsdb.Selections(7, 6) {
 			var state string
@@ -142,7 +179,11 @@ func (k Kind) story(t *testing.T) {
 				"records":    {"records", "headEnd"},
 				"headEnd":    {"end"},
 			}
-			for msg, err := range src.Read(t.Context(), wire.Request{Version: wire.Version, Head: head, Selection: sel}) {
+			req := wire.Request{Version: wire.Version, Head: head, Selection: sel}
+			if k.refused(t, src, req) {
+				continue
+			}
+			for msg, err := range src.Read(t.Context(), req) {
 				if err != nil {
 					t.Fatalf("head %s, selection %d: %v", head, i, err)
 				}
@@ -198,7 +239,7 @@ func nameOf(m wire.Message) string {
 
 func (k Kind) empty(t *testing.T) {
 	tsdb := random(t, 2)
-	src := k.Open(t, tsdb.Dir)
+	src := k.open(t, tsdb)
 	req := wire.Request{Head: wire.HeadBlock, Selection: wire.Selection{MinTime: tsdb.MaxTime + 1, MaxTime: tsdb.MaxTime + 1e6}}
 	_, _, file, err := Dump(t, src, req)
 	e, ok := errors.AsType[*dump.EmptyError](err)
@@ -212,7 +253,7 @@ func (k Kind) empty(t *testing.T) {
 
 func (k Kind) cancel(t *testing.T) {
 	tsdb := random(t, 0)
-	src := k.Open(t, tsdb.Dir)
+	src := k.open(t, tsdb)
 	all := wire.Request{Version: wire.Version, Head: wire.HeadBlock, Selection: tsdbtest.Everything()}
 	total := 0
 	for msg, err := range src.Read(t.Context(), all) {
@@ -291,7 +332,7 @@ func openFiles(t *testing.T, dir string) int {
 
 func (k Kind) inventory(t *testing.T) {
 	tsdb := random(t, 0)
-	inv, err := k.Open(t, tsdb.Dir).Inventory(t.Context())
+	inv, err := k.open(t, tsdb).Inventory(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
