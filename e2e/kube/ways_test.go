@@ -179,7 +179,7 @@ func TestWaysByRights(t *testing.T) {
 	nothing := func(t *testing.T, args ...string) {
 		t.Helper()
 		r := plugin(t, c.as("carol"), append([]string{"-n", ns, "-p", p.name, "--since", "1h", "-t", filepath.Join(t.TempDir(), "x")}, args...)...)
-		for _, part := range []string{"not permitted: carol may not", "exec: ", "remote-read: ", "debug: ", "pvc: ", "name: promdump-exec,", "name: promdump-forward,", "name: promdump-debug,"} {
+		for _, part := range []string{"not permitted: carol may not", "exec: ", "tar: ", "remote-read: ", "debug: ", "pvc: ", "name: promdump-exec,", "name: promdump-forward,", "name: promdump-debug,"} {
 			if r.code != 11 || !strings.Contains(r.stderr, part) {
 				t.Errorf("exit %d, no %q: %s", r.code, part, r.stderr)
 			}

@@ -112,6 +112,9 @@ func (w *choice) Read(ctx context.Context, req wire.Request) iter.Seq2[wire.Mess
 // reason that no other way would mend.
 func (w *choice) try(ctx context.Context, ask func(source.Source) (told bool, err error)) error {
 	for _, one := range w.list {
+		if one.via == viaTar && w.noTar() {
+			continue
+		}
 		w.taken = one.via
 		s, err := one.open(ctx)
 		told := false
@@ -132,6 +135,16 @@ func (w *choice) try(ctx context.Context, ask func(source.Source) (told bool, er
 		return w.refused[0].err
 	}
 	return &noWayError{target: w.name, refused: w.refused}
+}
+
+// noTar: the agent would have come by tar if there were one.
+func (w *choice) noTar() bool {
+	for _, r := range w.refused {
+		if a, ok := errors.AsType[*pod.AgentError](r.err); ok && a.NoTar {
+			return true
+		}
+	}
+	return false
 }
 
 // took says once which way was taken, and why, where there was a choice.
