@@ -396,7 +396,7 @@ func TestWebConfig(t *testing.T) {
 		hint string
 	}{
 		{nil, 1, "--web-scheme https"},
-		{[]string{"--web-scheme", "https"}, 1, "--web-tls-ca-file"},
+		{[]string{"--web-scheme", "https"}, 10, "--web-tls-ca-file"},
 		{[]string{"--web-scheme", "https", "--web-tls-ca-file", crt, "--web-tls-server-name", "prom"}, 11, "--web-basic-auth-user"},
 	} {
 		r := dump(x.args...)
