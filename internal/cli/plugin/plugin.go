@@ -59,7 +59,7 @@ type pods struct {
 	via       string
 
 	image  string
-	runAs  int64 // negative: as the server
+	runAs  string
 	scheme string
 	remote cli.RemoteFlags
 
@@ -79,8 +79,8 @@ func (p *pods) AddFlags(fs *pflag.FlagSet) {
 	fs.BoolVarP(&p.force, "force", "f", p.force, "download the agent, whatever is there already")
 	fs.StringVar(&p.memory, "memory-limit", p.memory, "`bytes` that the agent may take in the container, like 64MiB, which is the default")
 	fs.StringVar(&p.image, "image", kube.DefaultImage, "`image` of the container that debug and pvc make; has a shell")
-	fs.Int64Var(&p.runAs, "run-as-user", -1, "`uid` of that container (default: that of the server)")
-	fs.StringVar(&p.scheme, "web-scheme", p.scheme, "`http|https`: how remote-read asks the server (default: as the pod's probes do)")
+	fs.StringVar(&p.runAs, "run-as-user", p.runAs, "`uid` of that container (default: that of the server)")
+	fs.StringVar(&p.scheme, "web-scheme", p.scheme, "`scheme` by which remote-read asks the server, http or https (default: that of the pod's probes)")
 	p.remote.AddFlags(fs, "web-")
 	fs.StringVar(&p.bandwidth, "bandwidth", p.bandwidth, "`bytes` a second that the agent may send, like 10MiB (default: any)")
 }
@@ -117,6 +117,13 @@ func (p *pods) find(ctx context.Context, asked cli.Asked) (*found, error) {
 	}
 	if f.remote, err = p.remote.Compile(); err != nil {
 		return nil, err
+	}
+	if p.runAs != "" {
+		uid, err := strconv.ParseInt(p.runAs, 10, 32)
+		if err != nil || uid < 0 {
+			return nil, cli.UsageError("", "--run-as-user %q is no uid", p.runAs)
+		}
+		f.user = &uid
 	}
 	if f.client, err = p.kube.Client(); err != nil {
 		return nil, err

@@ -51,6 +51,7 @@ type found struct {
 	target kube.Target
 	asked  cli.Asked
 	limits wire.Limits
+	user   *int64 // of containers that are made; nil: that of the server
 	remote cli.RemoteConfig
 	notes  []string
 }
@@ -100,10 +101,7 @@ func (f *found) agent(in kube.Target) *pod.Source {
 
 // helper is an agent in a container of our own.
 func (f *found) helper(ctx context.Context, v via, write bool) (*pod.Source, error) {
-	o := kube.HelperOptions{Image: f.image, Write: write, Tell: f.asked.Note}
-	if f.runAs >= 0 {
-		o.User = &f.runAs
-	}
+	o := kube.HelperOptions{Image: f.image, User: f.user, Write: write, Tell: f.asked.Note}
 	start := f.client.Debug
 	if v == viaPVC {
 		start = f.client.Mount
