@@ -24,7 +24,8 @@
 //     that does so in a container, and agentbin has it for each architecture.
 //   - internal/source has the ways to get at data; each tells the same story, and
 //     source/sourcetest holds all of them to it: a directory here (local), an agent
-//     in a pod (pod), or what tar gives where no agent can run (podtar).
+//     in a pod (pod), what tar gives where no agent can run (podtar), or a running
+//     server that is asked by remote read (remoteread).
 //   - internal/kube finds Prometheis in a cluster, and runs commands in their pods.
 //   - internal/block turns series and records into blocks, and verifies blocks.
 //   - internal/archive is the dump file; docs/format.md specifies it.

@@ -178,7 +178,11 @@ func (a *app) runDump(ctx context.Context, c dumpConfig) error {
 				Tool: "promdump " + version(), Now: c.now, Logger: log,
 				Lasting: a.Resumes && !out.stream(), Kept: c.kept,
 				Progress: func(p dump.Progress) {
-					progress.Set(p.Read, p.Total, term.Bytes(p.Written)+" written")
+					tail := term.Bytes(p.Written) + " written"
+					if from.Kind == remoteKind {
+						tail = fmt.Sprintf("%d of %s, %s", p.Part, term.Counted(p.Parts, "window", "windows"), tail)
+					}
+					progress.Set(p.Read, p.Total, tail)
 				},
 			}, out)
 		}

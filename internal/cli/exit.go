@@ -43,7 +43,7 @@ func ExitCodes() []Meaning {
 		{Usage, "usage", "The command line is wrong. Nothing was read or written."},
 		{Incomplete, "incomplete", "A dump without its end: the one that was read was cut, or the one that was written to stdout could not be finished."},
 		{Unverified, "verification failed", "A dump that is damaged: a digest is wrong, or a block in it is not what Prometheus can read."},
-		{NoTarget, "no such target", "There is no data dir there (or no such pod)."},
+		{NoTarget, "no such target", "There is no data dir, pod or server there."},
 		{NotPermitted, "not permitted", "A file, a directory or a cluster's rules do not allow it."},
 		{NoAgent, "agent could not run", "The agent could not run in the container."},
 		{Interrupted, "interrupted", "Ctrl-C or SIGTERM. What was begun was removed."},

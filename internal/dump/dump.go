@@ -53,6 +53,8 @@ type Spec struct {
 type Progress struct {
 	Read, Total int64 // of the plan; an estimate where blocks are cut
 	Written     int64 // to the output
+
+	Part, Parts int // cut blocks, of a server its windows: done, and in the plan
 }
 
 // Report is what a dump holds.
@@ -143,6 +145,7 @@ type assembler struct {
 
 	headMin, headMax int64
 	base, read       int64 // bytes of the plan: when the current part began, and now
+	parts            int   // of the plan that are done
 }
 
 // take takes one message of the story.

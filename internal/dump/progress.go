@@ -4,6 +4,8 @@ import (
 	"context"
 	"io"
 	"sync/atomic"
+
+	"github.com/promdump/promdump/internal/wire"
 )
 
 // advance counts n bytes of a part of the plan that has size bytes. Parts are
@@ -16,12 +18,19 @@ func (a *assembler) advance(n, size int64) {
 func (a *assembler) finishPart(size int64) {
 	a.base += size
 	a.read = a.base
+	a.parts++
 	a.tell()
 }
 
 func (a *assembler) tell() {
 	if a.spec.Progress != nil && a.report.Plan != nil {
-		a.spec.Progress(Progress{Read: a.read, Total: a.report.Plan.Bytes, Written: a.count.n.Load()})
+		p := Progress{Read: a.read, Total: a.report.Plan.Bytes, Written: a.count.n.Load(), Part: a.parts}
+		for _, b := range a.report.Plan.Blocks {
+			if b.Action == wire.Cut {
+				p.Parts++
+			}
+		}
+		a.spec.Progress(p)
 	}
 }
 

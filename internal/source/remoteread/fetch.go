@@ -324,9 +324,7 @@ func (f *fetcher) prove(ctx context.Context, candidates []*prompb.Query) error {
 func (f *fetcher) lastQuery(m *prompb.ChunkedReadResponse) *prompb.Query {
 	series := m.ChunkedSeries[0]
 	q := &prompb.Query{StartTimestampMs: series.Chunks[0].MinTimeMs, EndTimestampMs: series.Chunks[0].MaxTimeMs}
-	if f.k.headKnown {
-		q.EndTimestampMs = f.k.end(span{q.StartTimestampMs, q.EndTimestampMs})
-	}
+	q.EndTimestampMs = f.k.end(span{q.StartTimestampMs, q.EndTimestampMs})
 	for _, l := range series.Labels {
 		if _, external := f.k.external[l.Name]; !external && l.Value != "" && len(l.Value) <= 256 {
 			q.Matchers = append(q.Matchers, &prompb.LabelMatcher{Name: l.Name, Value: l.Value})

@@ -174,9 +174,13 @@ func (k *known) holds(r span) bool {
 
 // end is a time at or after that of a window where no chunk of the server reaches
 // across. A Prometheus that must cut a chunk there panics when a later part of the
-// series was deleted (tombstones.Intervals.Add), and the answer just breaks off.
+// series was deleted (tombstones.Intervals.Add), and the answer just breaks off. Of
+// a server that does not tell its blocks nothing better is known than the window.
 func (k *known) end(r span) int64 {
-	if !k.blocksKnown || !k.headKnown || !k.head.empty() && r.max >= min(k.head.MinTime, k.head.MaxTime-k.outOfOrder) {
+	if !k.blocksKnown || !k.headKnown {
+		return r.max
+	}
+	if !k.head.empty() && r.max >= min(k.head.MinTime, k.head.MaxTime-k.outOfOrder) {
 		return math.MaxInt64 // the head's last chunk of a series has no end
 	}
 	to := r.max

@@ -116,8 +116,12 @@ func (k *known) windows(sel wire.Selection) ([]span, error) {
 			return nil, nil
 		}
 	}
+	const most = 10_000_000 // windows that are looked at: more than two thousand years
 	first, last := floorDiv(all.min, windowLength), floorDiv(all.max, windowLength)
 	var windows []span
+	if last-first > most {
+		return nil, k.tooMany()
+	}
 	for n := first; n <= last; n++ {
 		// At the ends of time the window's own ends cannot be counted to.
 		w := all
@@ -131,16 +135,20 @@ func (k *known) windows(sel wire.Selection) ([]span, error) {
 			continue
 		}
 		if len(windows) == maxWindows {
-			e := &ServerError{What: fmt.Sprintf("the range has more than %d windows of two hours, and the server does not tell in which of them it has samples", maxWindows), Code: 2}
-			e.Tip = "name the first time: --min-time or --since"
-			if k.backEnds > 0 {
-				e.Tip += "; the server reads from other servers as well, and these may go far back"
-			}
-			return nil, e
+			return nil, k.tooMany()
 		}
 		windows = append(windows, w)
 	}
 	return windows, nil
+}
+
+func (k *known) tooMany() error {
+	e := &ServerError{What: fmt.Sprintf("the range has more than %d windows of two hours, and the server does not tell in which of them it has samples", maxWindows), Code: 2}
+	e.Tip = "name the first time: --min-time or --since"
+	if k.backEnds > 0 {
+		e.Tip += "; the server reads from other servers as well, and these may go far back"
+	}
+	return e
 }
 
 // name names a window as blocks are named: the same window always the same.
@@ -163,7 +171,7 @@ func (k *known) plan(sel wire.Selection, windows []span) *wire.Plan {
 	for _, w := range windows {
 		bytes := k.bytes(w)
 		p.Blocks = append(p.Blocks, wire.PlannedBlock{
-			ULID: name(w), MinTime: w.min, MaxTime: w.max + 1, Bytes: bytes, Action: wire.Cut, Reason: "window that the server is asked for",
+			ULID: name(w), MinTime: w.min, MaxTime: max(w.max+1, w.max), Bytes: bytes, Action: wire.Cut, Reason: "window that the server is asked for",
 		})
 		p.Bytes += bytes
 	}

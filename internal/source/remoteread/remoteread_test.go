@@ -7,5 +7,5 @@ import (
 )
 
 func TestSource(t *testing.T) {
-	sourcetest.Run(t, sourcetest.Kind{OpenDB: openDB, Refuses: refuses, Selections: 8, Stops: 8})
+	sourcetest.Run(t, sourcetest.Kind{OpenDB: openDB, Refuses: refuses, Selections: 6, Stops: 6})
 }
