@@ -31,7 +31,11 @@ const uploaded = ".promdump-agent-"
 func main() { os.Exit(run()) }
 
 func run() int {
-	if self, err := os.Executable(); err == nil && strings.HasPrefix(filepath.Base(self), uploaded) {
+	self, err := os.Executable()
+	if err != nil { // there is no /proc
+		self = os.Args[0]
+	}
+	if strings.HasPrefix(filepath.Base(self), uploaded) {
 		if err := os.Remove(self); err != nil {
 			fmt.Fprintf(os.Stderr, "promdump-agent: cannot remove itself: %v\n", err)
 		}
@@ -46,7 +50,7 @@ func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	runtime.GOMAXPROCS(1) // the others are the server's
-	err := agent.Serve(ctx, agent.Process{
+	err = agent.Serve(ctx, agent.Process{
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
 		Cgroup: os.DirFS("/sys/fs/cgroup"),
 		// The runtime counts what Go has taken, and not the program's own pages.

@@ -244,5 +244,8 @@ func (e *LostError) ExitCode() int { return 3 }
 
 // Hint says what to do about it.
 func (e *LostError) Hint() string {
+	if end, ok := errors.AsType[*ExitError](e.Err); ok && end.Code == 128+9 {
+		return "something killed the agent, likely the kernel for want of memory; the Prometheus is as it was. --memory-limit lets the agent take less (24MiB at least), or raise the container's limit"
+	}
 	return "the Prometheus is as it was; is the pod there, and does it have memory left? Try again, or take less at once"
 }

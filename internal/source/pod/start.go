@@ -109,11 +109,15 @@ const agentName = ".promdump-agent-"
 
 func (s *Source) startByShell(ctx context.Context, name string) (_ *conversation, err error) {
 	c := s.run(ctx, append([]string{"sh", "-c", script, "promdump", name}, s.o.Dirs...))
+	running := false
 	defer func() {
-		if err != nil {
-			err = c.explain(err)
-			c.close()
+		if err == nil {
+			return
 		}
+		if _, none := errors.AsType[*AgentError](err); !none && !running {
+			err = c.explain(err)
+		}
+		c.close()
 	}()
 	first, err := readLine(c)
 	if none, ok := errors.AsType[*AgentError](err); ok {
@@ -153,6 +157,7 @@ func (s *Source) startByShell(ctx context.Context, name string) (_ *conversation
 	if _, err := io.Copy(c.in, bytes.NewReader(body)); err != nil {
 		return nil, fmt.Errorf("upload the agent to %s: %w", place, err)
 	}
+	running = true
 	return c, c.started(place)
 }
 

@@ -128,7 +128,7 @@ func (s *Source) remove(ctx context.Context, dir, name string, removal []byte) {
 		}
 		both.Wait()
 		var said string
-		if said, err = s.tar(ctx, nil, "-c", "-f", "/dev/null", "-C", dir, name); err != nil && isGone.MatchString(said) {
+		if said, err = s.tar(ctx, nil, "-c", "-f", "-", "-C", dir, name); err != nil && isGone.MatchString(said) {
 			return
 		}
 		if ctx.Err() != nil {

@@ -169,6 +169,9 @@ func foreign(context.Context, string) ([]byte, int64, error) {
 
 // A shell would run a program of another machine as a script.
 func TestShellForeign(t *testing.T) {
+	if _, err := program(); err != nil { // it is built in this directory
+		t.Fatal(err)
+	}
 	for _, commands := range [][]string{
 		{"sh", "head", "tail", "wc", "rm", "chmod", "gzip"}, // does not know what machine it is
 		{"sh", "head", "tail", "wc", "rm", "chmod"},
@@ -195,6 +198,20 @@ func TestShellForeign(t *testing.T) {
 		if left, err := os.ReadDir(wd); err != nil || len(left) > 0 {
 			t.Errorf("left in the working directory: %v, %v", left, err)
 		}
+	}
+}
+
+// A place without room for the agent is none, and nothing stays in it.
+func TestShellFull(t *testing.T) {
+	c := newContainer(t)
+	_, err := c.source(t.TempDir(), func(o *Options) {
+		o.Exec = func(ctx context.Context, command []string, s Streams) error {
+			return c.exec(ctx, append([]string{"sh", "-c", `ulimit -f 2000; exec "$@"`, "sh"}, command...), s)
+		}
+	}).Inventory(t.Context())
+	none, ok := errors.AsType[*AgentError](err)
+	if !ok || !strings.HasPrefix(err.Error(), "the agent could not run: no directory") || !strings.Contains(err.Error(), "MiB left (full: "+c.temp) || !strings.Contains(none.Hint(), "make room") {
+		t.Errorf("got %v", err)
 	}
 }
 
