@@ -270,7 +270,7 @@ func TestMountSpec(t *testing.T) {
 	if s.NodeName != "n1" || len(s.Tolerations) != 1 || s.RestartPolicy != corev1.RestartPolicyNever || *s.ActiveDeadlineSeconds < 3600 || *s.AutomountServiceAccountToken {
 		t.Errorf("%+v", s)
 	}
-	if *s.SecurityContext.FSGroup != 2000 || *c.SecurityContext.RunAsUser != 1000 || *c.SecurityContext.RunAsGroup != 2000 {
+	if *s.SecurityContext.FSGroup != 2000 || *s.SecurityContext.RunAsUser != 1000 || *c.SecurityContext.RunAsUser != 1000 || *c.SecurityContext.RunAsGroup != 2000 {
 		t.Errorf("%s %s", spec(t, s.SecurityContext), spec(t, c.SecurityContext))
 	}
 	p = podOf(t, "p", distroless)

@@ -105,7 +105,7 @@ func mountSpec(p *corev1.Pod, t Target, o HelperOptions) (*corev1.Pod, []string,
 		Spec: corev1.PodSpec{
 			NodeName: p.Spec.NodeName, Tolerations: p.Spec.Tolerations, ImagePullSecrets: p.Spec.ImagePullSecrets,
 			RestartPolicy: corev1.RestartPolicyNever, ActiveDeadlineSeconds: &life, TerminationGracePeriodSeconds: &grace,
-			AutomountServiceAccountToken: &no, EnableServiceLinks: &no, SecurityContext: podSecurity(p.Spec.SecurityContext),
+			AutomountServiceAccountToken: &no, EnableServiceLinks: &no, SecurityContext: podSecurity(p.Spec.SecurityContext, u), DNSPolicy: corev1.DNSDefault,
 			Containers: []corev1.Container{{
 				Name: helperName, Image: cmp.Or(o.Image, DefaultImage), ImagePullPolicy: corev1.PullIfNotPresent,
 				Command: []string{"sh", "-c", living}, SecurityContext: restricted(server.SecurityContext, u),
@@ -124,11 +124,12 @@ func mountSpec(p *corev1.Pod, t Target, o HelperOptions) (*corev1.Pod, []string,
 	return spec, dirs, nil
 }
 
-// podSecurity keeps what decides who may read the volume.
-func podSecurity(of *corev1.PodSecurityContext) *corev1.PodSecurityContext {
-	s := &corev1.PodSecurityContext{SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}}
+// podSecurity keeps what decides who may read the volume. A group without a user
+// would keep the pod from being made.
+func podSecurity(of *corev1.PodSecurityContext, u user) *corev1.PodSecurityContext {
+	s := &corev1.PodSecurityContext{RunAsUser: u.uid, RunAsGroup: u.gid, SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}}
 	if of != nil {
-		s.FSGroup, s.SupplementalGroups, s.SELinuxOptions, s.RunAsGroup = of.FSGroup, of.SupplementalGroups, of.SELinuxOptions, of.RunAsGroup
+		s.FSGroup, s.SupplementalGroups, s.SELinuxOptions = of.FSGroup, of.SupplementalGroups, of.SELinuxOptions
 		s.SupplementalGroupsPolicy = of.SupplementalGroupsPolicy
 	}
 	return s
