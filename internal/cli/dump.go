@@ -276,7 +276,10 @@ func explainEmpty(e *dump.EmptyError, where string) error {
 	}
 	var b []wire.PlannedBlock
 	if e.Plan != nil {
-		b = blocksOf(e.Plan)
+		if b = blocksOf(e.Plan); len(b) < len(e.Plan.Blocks) {
+			// A server was asked for windows in which it may have samples.
+			return hinted(fmt.Errorf("%w: the %s has no such samples", e, where), "are the times right, and does any series match --match? See promdump meta")
+		}
 	}
 	if len(b) > 0 {
 		minMs, maxMs := b[0].MinTime, b[0].MaxTime
@@ -292,12 +295,8 @@ func explainEmpty(e *dump.EmptyError, where string) error {
 		holds = append(holds, fmt.Sprintf("a head from %s to %s", term.Time(e.HeadMin), term.Time(e.HeadMax)))
 	case e.Plan != nil && e.Plan.Head.Mode == wire.HeadNone:
 		holds = append(holds, "perhaps a head, which --head none leaves out")
-	case e.Plan != nil && len(b) < len(e.Plan.Blocks): // a server that tells less of itself
 	default:
 		holds = append(holds, "no samples in the head")
-	}
-	if len(holds) == 0 {
-		return hinted(fmt.Errorf("%w: the %s has no such samples", e, where), "are the times right, and does any series match --match?")
 	}
 	err := fmt.Errorf("%w: the %s holds %s", e, where, strings.Join(holds, ", and "))
 	if !found {

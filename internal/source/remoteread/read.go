@@ -221,12 +221,13 @@ func (f *fetcher) compile(ctx context.Context, sel wire.Selection) (notes []stri
 		return nil, err
 	}
 	if len(owned) > 4 { // each doubles the queries
-		return nil, &ServerError{What: "series have the server's external labels themselves: " + strings.Join(owned, ", "), Tip: "--keep-external-labels takes the series with all labels"}
+		return nil, &ServerError{What: "series have, or may have, the server's external labels themselves: " + strings.Join(owned, ", "), Tip: "--keep-external-labels takes the series with all labels"}
 	}
 	for _, ms := range sel.Matchers {
 		for _, m := range ms {
 			if v, ok := external[m.Name]; ok && m.Type == "=" && m.Value == v && !slices.Contains(owned, m.Name) {
-				notes = append(notes, fmt.Sprintf("%s=%q is an external label of the server, which no series has itself: leave it out of --match, or give --keep-external-labels", m.Name, v))
+				// Now: where it leaves nothing there are no notes of a plan.
+				f.o.Note(fmt.Sprintf("%s=%q is an external label of the server, which no series has itself: leave it out of --match, or give --keep-external-labels", m.Name, v))
 			}
 		}
 	}

@@ -130,11 +130,11 @@ func New(o Options) *Source {
 // API at hand, too.
 func ParseURL(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
-	if err != nil {
+	if err != nil && strings.Contains(text, "://") {
 		return nil, errors.New("not a URL") // url.Parse's own error would repeat a password in it
 	}
 	switch {
-	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
+	case err != nil, u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
 		return nil, errors.New("not the URL of a server: it begins with http:// or https://, and has a host")
 	case u.RawQuery != "" || u.Fragment != "":
 		return nil, errors.New("the URL of a server has no ? and no #")
