@@ -304,3 +304,18 @@ func (earlyCtx) Deadline() (time.Time, bool) { return time.Unix(1, 0), true }
 type writeFunc func([]byte) (int, error)
 
 func (f writeFunc) Write(p []byte) (int, error) { return f(p) }
+
+// Whether a pod comes back decides whether it is waited for.
+func TestGoneForGood(t *testing.T) {
+	for _, owner := range []string{"", "StatefulSet/prometheus"} {
+		s := newStub(t)
+		s.run = func(p *process) { p.end(exitCode(137)) }
+		own := target
+		own.Owner = owner
+		err := s.client(t).Exec(t.Context(), own, []string{"sh"}, Streams{Out: io.Discard})
+		gone, ok := errors.AsType[*GoneError](err)
+		if !ok || gone.Final() != (owner == "") {
+			t.Errorf("owner %q: %v", owner, err)
+		}
+	}
+}

@@ -234,6 +234,9 @@ type LostError struct {
 }
 
 func (e *LostError) Error() string {
+	if e.Tries == 1 {
+		return fmt.Sprintf("the connection to the container is lost: %v", e.Err)
+	}
 	return fmt.Sprintf("the connection to the container is lost (%d tries): %v", e.Tries, e.Err)
 }
 

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/promdump/promdump/internal/wire"
@@ -203,7 +204,8 @@ func (s *Source) noPlace(full []string, size int64) *AgentError {
 		Err: fmt.Errorf("no directory of the container can be written and may execute (looked at /tmp, /var/tmp, /dev/shm, all volumes and %s)", strings.Join(s.o.Dirs, ", ")),
 		Tip: "--via tar needs no program in the container",
 	}
-	if len(full) > 0 {
+	slices.Sort(full) // one that is mounted was looked at twice
+	if full = slices.Compact(full); len(full) > 0 {
 		e.Err = fmt.Errorf("no directory of the container that can be written and may execute has %d MiB left (full: %s)", (size+1<<20-1)>>20, strings.Join(full, ", "))
 		e.Tip = "make room there; " + e.Tip
 	}

@@ -210,7 +210,7 @@ func TestShellFull(t *testing.T) {
 		}
 	}).Inventory(t.Context())
 	none, ok := errors.AsType[*AgentError](err)
-	if !ok || !strings.HasPrefix(err.Error(), "the agent could not run: no directory") || !strings.Contains(err.Error(), "MiB left (full: "+c.temp) || !strings.Contains(none.Hint(), "make room") {
+	if !ok || !strings.HasPrefix(err.Error(), "the agent could not run: no directory") || !strings.Contains(err.Error(), "MiB left (full: ") || !strings.Contains(err.Error(), c.temp) || !strings.Contains(none.Hint(), "make room") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -222,5 +222,31 @@ func TestFewCommands(t *testing.T) {
 	only(t, c, "sh", "head", "wc", "rm", "chmod")
 	if _, _, _, err := sourcetest.Dump(t, c.source(tsdb.Dir), wire.Request{Head: wire.HeadNone, Selection: tsdbtest.Everything()}); err != nil {
 		t.Error(err)
+	}
+}
+
+// goneForGood is what an Exec says of a container that nothing brings back.
+type goneForGood struct{ error }
+
+func (goneForGood) Final() bool { return true }
+
+// What is gone for good is not waited for; what came of it is.
+func TestGoneForGood(t *testing.T) {
+	tsdb := tsdbtest.Random(t, t.TempDir(), 3, tsdbtest.Options{Plain: true})
+	c := newContainer(t)
+	c.cut = func(int) int64 { return 100_000 }
+	starts := 0
+	src := c.source(tsdb.Dir, func(o *Options) {
+		o.Exec = func(ctx context.Context, command []string, s Streams) error {
+			if starts++; starts > 1 {
+				return goneForGood{errors.New("it was deleted")}
+			}
+			return c.exec(ctx, command, s)
+		}
+	})
+	_, _, _, err := sourcetest.Dump(t, src, wire.Request{Head: wire.HeadNone, Selection: tsdbtest.Everything()})
+	lost, ok := errors.AsType[*LostError](err)
+	if !ok || lost.Tries > 2 || starts != 2 || !strings.Contains(err.Error(), "is lost") || !strings.Contains(err.Error(), "deleted") {
+		t.Errorf("got %v after %d starts", err, starts)
 	}
 }
