@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"io"
 	"path"
 	"reflect"
 	"slices"
@@ -54,7 +55,8 @@ func (c *Client) debug(ctx context.Context, t Target, o HelperOptions) (h *Helpe
 		return nil, nil, err
 	}
 	what := fmt.Sprintf("debug container %s of pod %s", spec.Name, t)
-	if name := runningLike(p, spec); name != "" {
+	// Its status may be behind: one that another command has just ended is not there.
+	if name := runningLike(p, spec); name != "" && c.Exec(ctx, t.as(name, dirs), []string{"true"}, Streams{Out: io.Discard}) == nil {
 		spec.Name = name
 		o.Tell(fmt.Sprintf("using debug container %s of pod %s, which runs already", name, t))
 	} else {
