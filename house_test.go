@@ -51,7 +51,7 @@ var imports = map[string][]string{
 	"internal/kube":              nil,
 	"internal/agentbin":          nil,
 	"internal/agentbin/pack":     {"agentbin"},
-	"internal/cli/plugin":        {"agentbin", "cli", "kube", "restore", "source", "source/pod", "source/podtar", "term", "wire"},
+	"internal/cli/plugin":        {"agentbin", "cli", "kube", "restore", "source", "source/pod", "source/podtar", "source/remoteread", "term", "wire"},
 	"cmd/promdump":               {"cli", "term"},
 	"cmd/kubectl-promdump":       {"cli/plugin", "term"},
 	"cmd/promdump-agent":         {"agent"},

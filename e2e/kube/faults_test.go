@@ -333,7 +333,7 @@ func TestThanos(t *testing.T) {
 // list says what works, and leaves nothing in what it tries.
 func TestList(t *testing.T) {
 	c := booted(t)
-	for kind, want := range map[string]string{"bb": "exec, tar", "tar": "exec, tar", "dl": "none: its image has neither sh nor tar"} {
+	for kind, want := range map[string]string{"bb": "exec, tar, remote-read, debug", "tar": "exec, tar, remote-read, debug", "dl": "remote-read, debug"} {
 		p := startPod(t, kind, podOptions{quiet: true})
 		r := mustPlugin(t, "list", "-n", p.namespace)
 		found := false

@@ -253,7 +253,7 @@ func TestRefusals(t *testing.T) {
 		"context":    {[]string{"--context", "rigg"}, 10, "rig"},
 		"kubeconfig": {[]string{"--kubeconfig", "/nowhere/config"}, 1, "/nowhere/config"},
 		"namespace":  {[]string{"-n", "monn"}, 10, "mon"},
-		"shell":      {[]string{"-n", d.namespace, "-p", d.name}, 12, "shell"},
+		"shell":      {[]string{"-n", d.namespace, "-p", d.name, "--via", "exec"}, 12, "shell"},
 		"several":    {[]string{"-n", p.namespace}, 2, p.name},
 	} {
 		r := plugin(t, c.config, append([]string{"dump", "--since", "1h", "-t", filepath.Join(t.TempDir(), "x")}, x.args...)...)

@@ -25,6 +25,7 @@ type podOptions struct {
 	data      string           // a data dir on this machine, copied in before the server starts
 	quiet     bool             // scrapes nothing, so that its answers stay the same
 	edit      func(pod object) // a last change
+	unready   bool             // its server is not waited for: it may never serve
 }
 
 // pod is a running Prometheus.
@@ -99,7 +100,9 @@ func startPod(t *testing.T, kind string, o podOptions) *pod {
 	kubectlIn(t, string(b), "create", "-f", "-")
 	t.Cleanup(p.delete)
 	p.client = &http.Client{Transport: &http.Transport{DialContext: p.dial}, Timeout: time.Minute}
-	p.ready()
+	if !o.unready {
+		p.ready()
+	}
 	return p
 }
 

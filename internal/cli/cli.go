@@ -95,6 +95,14 @@ type Opened struct {
 	Notes  []string // what a person should know of it
 }
 
+// kind is Kind, unless the source decides while it is read.
+func (o Opened) kind() string {
+	if k, ok := o.Source.(interface{ Kind() string }); ok {
+		return k.Kind()
+	}
+	return o.Kind
+}
+
 // Main runs promdump with the arguments behind its name. It returns the exit
 // code, see [ExitCode]. When ctx is done the command cleans up and ends.
 func Main(ctx context.Context, args []string, streams term.Streams) int {

@@ -193,7 +193,7 @@ func (a *app) runDump(ctx context.Context, c dumpConfig) error {
 		if codeOf(err) == Incomplete && a.Resumes && !out.stream() && report.BytesWritten > 0 {
 			return errors.Join(unfinished(err, out), out.keep())
 		}
-		return errors.Join(a.dumpFailed(err, report, out, from.Kind), out.abort())
+		return errors.Join(a.dumpFailed(err, report, out, from.kind()), out.abort())
 	}
 	if err := out.commit(); err != nil {
 		if out.stream() {

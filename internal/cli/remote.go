@@ -38,6 +38,9 @@ type RemoteConfig struct {
 	files        []string // must be readable
 	keepExternal bool
 	concurrency  int
+
+	// Options change how connections are made.
+	Options []config.HTTPClientOption
 }
 
 // AddFlags adds the flags. Those of credentials and TLS get the prefix: kubectl has
@@ -132,7 +135,7 @@ func (c RemoteConfig) Client() (*http.Client, error) {
 		}
 		in.Close()
 	}
-	client, err := config.NewClientFromConfig(c.http, "promdump")
+	client, err := config.NewClientFromConfig(c.http, "promdump", c.Options...)
 	if err != nil {
 		return nil, fmt.Errorf("read what the server is to be asked with: %w", err)
 	}

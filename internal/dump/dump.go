@@ -107,7 +107,7 @@ func Write(ctx context.Context, src source.Source, spec Spec, w io.Writer) (repo
 	if err != nil {
 		return report, fmt.Errorf("make staging directory: %w", err)
 	}
-	a := &assembler{ctx: ctx, spec: spec, staging: staging, count: &counter{w: w}, headMin: math.MaxInt64, headMax: math.MinInt64}
+	a := &assembler{ctx: ctx, src: src, spec: spec, staging: staging, count: &counter{w: w}, headMin: math.MaxInt64, headMax: math.MinInt64}
 	defer func() {
 		err = errors.Join(err, a.close())
 		report = a.report
@@ -131,6 +131,7 @@ func Write(ctx context.Context, src source.Source, spec Spec, w io.Writer) (repo
 // assembler turns a story into an archive.
 type assembler struct {
 	ctx     context.Context
+	src     source.Source
 	spec    Spec
 	staging string
 	count   *counter

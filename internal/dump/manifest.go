@@ -7,8 +7,12 @@ import (
 
 func (a *assembler) manifest() archive.Manifest {
 	req, plan := a.spec.Request, a.report.Plan
+	from := a.spec.Source
+	if k, ok := a.src.(interface{ Kind() string }); ok { // decided while it was read
+		from.Kind = k.Kind()
+	}
 	m := archive.Manifest{
-		Tool: a.spec.Tool, Created: a.spec.Now.UTC(), Source: a.spec.Source,
+		Tool: a.spec.Tool, Created: a.spec.Now.UTC(), Source: from,
 		Selection: archive.Selection{
 			MinTime: req.Selection.MinTime, MaxTime: req.Selection.MaxTime, Matchers: a.spec.Selectors,
 			Head: string(req.Head), WholeBlocks: req.WholeBlocks,

@@ -21,6 +21,7 @@ const (
 	ToExec                  // a command in a container: the ways exec and tar
 	ToForward               // a port: the way remote-read, and to watch a restore
 	ToDebug                 // a debug container, and a command in it
+	ToMount                 // a pod with the volume, and a command in it: the way pvc
 	ToRestart               // a pod, by deleting it
 )
 
@@ -41,6 +42,7 @@ var grants = map[Access]struct {
 	ToExec:    {"promdump-exec", []rule{seeing, execing}},
 	ToForward: {"promdump-forward", []rule{seeing, {"pods/portforward", []string{"create", "get"}}}},
 	ToDebug:   {"promdump-debug", []rule{seeing, {"pods/ephemeralcontainers", []string{"patch"}}, execing}},
+	ToMount:   {"promdump-pvc", []rule{{"pods", []string{"create", "get", "list"}}, {"pods", []string{"delete"}}, execing}},
 	ToRestart: {"promdump-restart", []rule{{"pods", []string{"delete", "get", "list"}}}},
 }
 
@@ -115,11 +117,15 @@ func (e *PermissionError) Hint() string {
 	if e.tip != "" {
 		return e.tip
 	}
-	user := cmp.Or(e.User, nobody)
 	if e.Access == ToFind && e.Namespace == "" {
-		return "-n NAMESPACE looks in one; who administers the cluster grants all with kubectl apply -f - and this:\n" + Role(e.Access, e.Namespace, user)
+		return "-n NAMESPACE looks in one; who administers the cluster grants all with kubectl apply -f - and this:\n" + e.Role(e.Access)
 	}
-	return "who administers the cluster grants it with kubectl apply -f - and this:\n" + Role(e.Access, e.Namespace, user)
+	return "who administers the cluster grants it with kubectl apply -f - and this:\n" + e.Role(e.Access)
+}
+
+// Role is what grants an access to whom this was refused, see [Role].
+func (e *PermissionError) Role(a Access) string {
+	return Role(a, e.Namespace, cmp.Or(e.User, nobody))
 }
 
 // LoginError says that the cluster does not know who asks.
@@ -141,11 +147,15 @@ func (e *LoginError) Hint() string {
 // May asks the cluster whether a target may be used so. A [PermissionError] says
 // no. Where the cluster does not tell, the answer is yes: the attempt will show.
 func (c *Client) May(ctx context.Context, t Target, a Access) error {
+	name := t.Pod
+	if a == ToMount {
+		name = "" // it is another pod
+	}
 	for _, r := range grants[a].rules {
 		resource, sub, _ := strings.Cut(r.resource, "/")
 		review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
 			ResourceAttributes: &authorizationv1.ResourceAttributes{
-				Namespace: t.Namespace, Name: t.Pod, Verb: r.verbs[0], Resource: resource, Subresource: sub,
+				Namespace: t.Namespace, Name: name, Verb: r.verbs[0], Resource: resource, Subresource: sub,
 			},
 		}}
 		answer, err := c.authz.SelfSubjectAccessReviews().Create(ctx, review, metav1.CreateOptions{})

@@ -22,7 +22,7 @@ func ruled(t *testing.T, user string, allowed ...string) *Client {
 	f.PrependReactor("create", "selfsubjectaccessreviews", func(a ktest.Action) (bool, runtime.Object, error) {
 		r := a.(ktest.CreateAction).GetObject().(*authorizationv1.SelfSubjectAccessReview)
 		asked := r.Spec.ResourceAttributes
-		if asked.Namespace != "mon" || asked.Name != "p" {
+		if asked.Namespace != "mon" || asked.Name != "p" && asked.Name != "" {
 			t.Errorf("asked for %s/%s", asked.Namespace, asked.Name)
 		}
 		resource := strings.TrimSuffix(asked.Resource+"/"+asked.Subresource, "/")
@@ -56,6 +56,8 @@ func TestMay(t *testing.T) {
 		{ToDebug, []string{"get pods", "patch pods/ephemeralcontainers", "create pods/exec"}, ""},
 		{ToDebug, []string{"get pods", "create pods/exec"}, "patch pods/ephemeralcontainers"},
 		{ToDebug, []string{"get pods", "patch pods/ephemeralcontainers"}, "create pods/exec"},
+		{ToMount, []string{"create pods", "delete pods", "create pods/exec"}, ""},
+		{ToMount, []string{"get pods", "create pods", "create pods/exec"}, "delete pods"},
 		{ToRestart, []string{"delete pods"}, ""},
 		{ToRestart, []string{"get pods"}, "delete pods"},
 	} {
@@ -113,6 +115,7 @@ func TestRole(t *testing.T) {
 				ToExec:    "pods get,list;pods/exec create,get;",
 				ToForward: "pods get,list;pods/portforward create,get;",
 				ToDebug:   "pods get,list;pods/ephemeralcontainers patch;pods/exec create,get;",
+				ToMount:   "pods create,get,list;pods delete;pods/exec create,get;",
 				ToRestart: "pods delete,get,list;",
 			}[access]
 			if verbs != want {

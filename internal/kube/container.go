@@ -79,6 +79,9 @@ func isPrometheusImage(image string) bool {
 	return name == "prometheus"
 }
 
+// isDistroless knows the images of Prometheus without a shell by their tags.
+func isDistroless(image string) bool { return strings.Contains(image, "distroless") }
+
 // looksLike tells whether a pod is a Prometheus: by its labels as the usual charts
 // and the operator set them, else by an image or a command line.
 func looksLike(p *corev1.Pod) bool {

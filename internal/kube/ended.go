@@ -66,7 +66,7 @@ var noContainerNow = regexp.MustCompile(`container not found|pod does not exist|
 
 // gone asks whether the target is still what it was. What is not known is nil.
 func (c *Client) gone(ctx context.Context, t Target) error {
-	ctx, cancel := context.WithTimeout(ctx, aside)
+	ctx, cancel := context.WithTimeout(quiet(ctx), aside) // it may be cancelled at any time
 	defer cancel()
 	e := &GoneError{Namespace: t.Namespace, Pod: t.Pod}
 	p, err := c.core.Pods(t.Namespace).Get(ctx, t.Pod, metav1.GetOptions{})

@@ -11,6 +11,7 @@ const (
 	codeUsage        = 2
 	codeNoTarget     = 10
 	codeNotPermitted = 11
+	codeNoAgent      = 12
 )
 
 // ConfigError says that no cluster is known, or that what is known of it is

@@ -21,9 +21,10 @@ type times struct {
 	grace time.Duration // for a stream that was cancelled to let go
 	poll  time.Duration // between two looks at a pod that restarts
 	dial  time.Duration // for a port to be forwarded
+	start time.Duration // for a container of ours to run
 }
 
-var usualTimes = times{grace: time.Second, poll: time.Second, dial: 30 * time.Second}
+var usualTimes = times{grace: time.Second, poll: time.Second, dial: 30 * time.Second, start: 3 * time.Minute}
 
 // Streams are those of a command. Each may be nil. Out and Err may be written to at
 // the same time.

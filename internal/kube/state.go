@@ -19,7 +19,7 @@ type state struct {
 
 func stateOf(p *corev1.Pod, container string) state {
 	of := state{}
-	for _, s := range slices.Concat(p.Status.ContainerStatuses, p.Status.InitContainerStatuses) {
+	for _, s := range slices.Concat(p.Status.ContainerStatuses, p.Status.InitContainerStatuses, p.Status.EphemeralContainerStatuses) {
 		if s.Name != container {
 			continue
 		}

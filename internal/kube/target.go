@@ -34,15 +34,19 @@ type Target struct {
 	Candidates  []string
 	Volume      string   // what the data dir lies on, as far as that is known
 	Lasting     bool     // that volume outlives the pod
+	OnVolume    bool     // not on the container's own filesystem
+	Claim       string   // the PersistentVolumeClaim of that volume, if it is of one
 	Mounts      []string // where the container has volumes that it may write to
 
 	Port   int    // of the server's HTTP, by its flags or the container's ports
 	Prefix string // of its paths; "" or begins with a slash
+	TLS    bool   // its own probes use it
 
 	Phase        string // of the pod or, if that says more, the container: Running, CrashLoopBackOff, ...
 	Reason       string // for a phase that is not Running; may be empty
 	Running      bool   // the container
 	Ready        bool   // the container
+	Over         bool   // the pod will never run again
 	RestartCount int32
 
 	owner *metav1.OwnerReference
@@ -73,6 +77,7 @@ func newTarget(p *corev1.Pod, q Query) (Target, error) {
 		t.Owner = t.owner.Kind + "/" + t.owner.Name
 	}
 	t.Phase, t.Reason = podState(p)
+	t.Over = over(p)
 	all := containers(p)
 	for _, c := range all {
 		t.Containers = append(t.Containers, c.Name)
@@ -85,6 +90,9 @@ func newTarget(p *corev1.Pod, q Query) (Target, error) {
 	d := findDataDir(p, c, q.DataDir)
 	t.DataDir, t.DataDirFrom, t.Candidates = d.dir, d.from, d.candidates
 	t.Volume, t.Lasting = volumeOf(p, c, t.Dirs()[0])
+	if m := mountOf(c, t.Dirs()[0]); m != nil {
+		t.OnVolume, t.Claim = true, claimOf(p, m.Name)
+	}
 	t.Mounts = writable(c)
 	// A sidecar shares the network of the server, but knows nothing of its flags.
 	server := c
@@ -92,6 +100,7 @@ func newTarget(p *corev1.Pod, q Query) (Target, error) {
 		server = s
 	}
 	t.Port, t.Prefix = webOf(server)
+	t.TLS = tlsOf(server)
 	s := stateOf(p, c.Name)
 	t.Running, t.Ready, t.RestartCount = s.running, s.ready, s.restarts
 	if s.phase != "" {
@@ -136,6 +145,17 @@ const ownFilesystem = "the container's own filesystem"
 // Outlived tells whether the data dir is there after a restart of its container
 // too.
 func (t Target) Outlived() bool { return t.Volume != ownFilesystem }
+
+// tlsOf tells whether the kubelet asks the server over TLS, which is how the
+// operator has it: the command line names just a file.
+func tlsOf(c *corev1.Container) bool {
+	for _, p := range []*corev1.Probe{c.ReadinessProbe, c.LivenessProbe, c.StartupProbe} {
+		if p != nil && p.HTTPGet != nil && p.HTTPGet.Scheme == corev1.URISchemeHTTPS {
+			return true
+		}
+	}
+	return false
+}
 
 // volumeOf tells what a directory of a container lies on, and whether that is
 // still there when the pod is deleted.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -29,15 +30,15 @@ func (p *pods) List(ctx context.Context, asked cli.Asked) ([]term.Column, [][]st
 		return nil, nil, err
 	}
 	rows := make([][]string, len(targets))
-	var all errgroup.Group
-	all.SetLimit(atOnce)
+	var group errgroup.Group
+	group.SetLimit(atOnce)
 	for i, t := range targets {
-		all.Go(func() error {
+		group.Go(func() error {
 			rows[i] = append(row(t), waysTo(ctx, client, t, asked))
 			return ctx.Err()
 		})
 	}
-	if err := all.Wait(); err != nil {
+	if err := group.Wait(); err != nil {
 		return nil, nil, err
 	}
 	return append(columns(), term.Column{Name: "WAYS IN"}), rows, nil
@@ -64,8 +65,13 @@ const (
 	probeTime = 5 * time.Second // for one of them
 )
 
-// inside is what was found in a container.
-type inside struct{ sh, tar chance }
+// inside is what was found of a Prometheus.
+type inside struct {
+	sh, tar chance // in its container
+	server  chance // answers
+	debug   chance // a debug container would have its data
+	claim   chance // its data lies on a claim
+}
 
 // chance is how likely something works.
 type chance int
@@ -76,42 +82,69 @@ const (
 	surely
 )
 
-// ways are all of them in the order of auto: what each needs of the cluster's
-// rules, and of the container.
-var ways = []struct {
-	via    way
-	access kube.Access
-	works  func(inside) chance
-}{
-	{viaExec, kube.ToExec, func(in inside) chance { return max(in.sh, in.tar) }},
-	{viaTar, kube.ToExec, func(in inside) chance { return in.tar }},
+// works tells by what a way works, as far as that was found out.
+var works = map[via]func(inside) chance{
+	viaExec:   func(in inside) chance { return max(in.sh, in.tar) },
+	viaTar:    func(in inside) chance { return in.tar },
+	viaRemote: func(in inside) chance { return in.server },
+	viaDebug:  func(in inside) chance { return in.debug },
+	viaPVC:    func(in inside) chance { return in.claim },
 }
 
 // waysTo says by which ways the data can be had.
 func waysTo(ctx context.Context, client *kube.Client, t kube.Target, asked cli.Asked) string {
-	if !t.Running {
-		return "none: it does not run"
+	if t.Container == "" {
+		return "none: -c names the container"
 	}
 	allowed := map[kube.Access]bool{}
-	for _, w := range ways {
-		if _, known := allowed[w.access]; !known {
-			err := client.May(ctx, t, w.access)
+	for _, v := range all {
+		if _, known := allowed[access[v]]; !known {
+			err := client.May(ctx, t, access[v])
 			_, denied := errors.AsType[*kube.PermissionError](err)
-			allowed[w.access] = !denied
+			allowed[access[v]] = !denied
 		}
 	}
-	in := inside{}
-	if allowed[kube.ToExec] {
+	in := inside{sh: never, tar: never, server: never, debug: never, claim: never}
+	if t.Claim != "" {
+		in.claim = surely
+	}
+	if !t.Over && (t.Running || t.OnVolume) {
+		in.debug = surely
+	}
+	if t.Running {
 		ctx, cancel := context.WithTimeout(ctx, probeTime)
 		defer cancel()
-		run := exec(client, t)
-		var both sync.WaitGroup
-		both.Go(func() { in.sh = runs(ctx, run, "sh", "-c", "exit 0") })
-		both.Go(func() { in.tar = runs(ctx, run, "tar", "--version") })
-		both.Wait()
+		var group sync.WaitGroup
+		if allowed[kube.ToExec] {
+			run := exec(client, t)
+			group.Go(func() { in.sh = runs(ctx, run, "sh", "-c", "exit 0") })
+			group.Go(func() { in.tar = runs(ctx, run, "tar", "--version") })
+		}
+		if allowed[kube.ToForward] {
+			group.Go(func() { in.server = listens(ctx, client, t) })
+		}
+		group.Wait()
 	}
 	asked.Logger.Debug("ways", "pod", t.String(), "allowed", allowed, "inside", in)
 	return describeWays(allowed, in)
+}
+
+// listens connects to the server's port: what is closed ends at once, what is open
+// waits to be asked.
+func listens(ctx context.Context, client *kube.Client, t kube.Target) chance {
+	conn, err := client.Dial(ctx, t, t.Port)
+	if err != nil {
+		return perhaps
+	}
+	defer conn.Close()
+	const moment = 500 * time.Millisecond
+	if err := conn.SetReadDeadline(time.Now().Add(moment)); err != nil {
+		return perhaps
+	}
+	if _, err := conn.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+		return surely
+	}
+	return never
 }
 
 // runs tries a command that does nothing and ends at once. That it fails shows as
@@ -132,27 +165,28 @@ func runs(ctx context.Context, run pod.Exec, command ...string) chance {
 // describeWays lists the ways that are allowed and not surely in vain. One of which
 // it could not be found out has a question mark.
 func describeWays(allowed map[kube.Access]bool, in inside) string {
-	var all []string
-	some := false
-	for _, w := range ways {
-		if !allowed[w.access] {
-			continue
-		}
-		some = true
-		switch w.works(in) {
+	var open, closed []string
+	for _, v := range all {
+		switch works[v](in) {
 		case surely:
-			all = append(all, string(w.via))
+			if allowed[access[v]] {
+				open = append(open, string(v))
+			} else {
+				closed = append(closed, string(v))
+			}
 		case perhaps:
-			all = append(all, string(w.via)+"?")
+			if allowed[access[v]] {
+				open = append(open, string(v)+"?")
+			}
 		}
 	}
 	switch {
-	case len(all) > 0:
-		return strings.Join(all, ", ")
-	case some:
-		return "none: its image has neither sh nor tar"
+	case len(open) > 0:
+		return strings.Join(open, ", ")
+	case len(closed) > 0:
+		return "none: not allowed are " + strings.Join(closed, ", ")
 	}
-	return "none: pods/exec is not allowed"
+	return "none"
 }
 
 // explain shows the choice when there are several.

@@ -12,18 +12,22 @@ import (
 
 func TestDescribeWays(t *testing.T) {
 	exec := map[kube.Access]bool{kube.ToExec: true}
+	every := map[kube.Access]bool{kube.ToExec: true, kube.ToForward: true, kube.ToDebug: true, kube.ToMount: true}
 	for _, c := range []struct {
 		allowed map[kube.Access]bool
 		in      inside
 		want    string
 	}{
-		{exec, inside{surely, surely}, "exec, tar"},
-		{exec, inside{surely, never}, "exec"},
-		{exec, inside{never, surely}, "exec, tar"},
-		{exec, inside{perhaps, never}, "exec?"},
+		{every, inside{surely, surely, surely, surely, surely}, "exec, tar, remote-read, debug, pvc"},
+		{every, inside{never, never, surely, surely, never}, "remote-read, debug"},
+		{every, inside{never, never, never, surely, surely}, "debug, pvc"}, // a server that is down
+		{every, inside{never, never, never, never, never}, "none"},
+		{exec, inside{surely, surely, surely, surely, surely}, "exec, tar"},
+		{exec, inside{surely, never, surely, surely, surely}, "exec"},
+		{exec, inside{never, surely, surely, surely, surely}, "exec, tar"},
+		{exec, inside{perhaps, never, never, never, never}, "exec?"},
 		{exec, inside{}, "exec?, tar?"},
-		{exec, inside{never, never}, "none: its image has neither sh nor tar"},
-		{map[kube.Access]bool{}, inside{}, "none: pods/exec is not allowed"},
+		{exec, inside{never, never, surely, surely, never}, "none: not allowed are remote-read, debug"},
 	} {
 		if got := describeWays(c.allowed, c.in); got != c.want {
 			t.Errorf("%v, %v: %q, not %q", c.allowed, c.in, got, c.want)

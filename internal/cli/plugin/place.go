@@ -3,6 +3,7 @@ package plugin
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/promdump/promdump/internal/cli"
 	"github.com/promdump/promdump/internal/kube"
 	"github.com/promdump/promdump/internal/restore"
+	"github.com/promdump/promdump/internal/source"
 	"github.com/promdump/promdump/internal/source/pod"
 	"github.com/promdump/promdump/internal/wire"
 )
@@ -23,16 +25,20 @@ type place struct{ pods *pods }
 func (p place) AddFlags(fs *pflag.FlagSet) { p.pods.AddFlags(fs) }
 
 func (p place) Find(ctx context.Context, asked cli.Asked) (cli.There, error) {
+	switch v := via(p.pods.via); v {
+	case viaTar, viaRemote, viaPVC:
+		return cli.There{}, cli.UsageError("exec and debug do", "restore --via %s: that way nothing is written", v)
+	}
 	f, err := p.pods.find(ctx, asked)
 	if err != nil {
 		return cli.There{}, err
 	}
-	target, err := f.source.Inspect(ctx)
+	agent, target, err := f.inspect(ctx)
 	if err != nil {
 		return cli.There{}, err
 	}
 	there := cli.There{
-		Name: f.source.String(), Target: target, Retention: retention(ctx, f, asked), Notes: f.notes,
+		Name: f.String(), Target: target, Retention: retention(ctx, f, asked), Notes: f.notes,
 		Thanos: strings.Contains(strings.Join(f.target.Containers, " "), "thanos-sidecar"),
 	}
 	there.Send = func(ctx context.Context, dir string, ulids []string, progress func(int64)) (*wire.Restored, error) {
@@ -40,20 +46,39 @@ func (p place) Find(ctx context.Context, asked cli.Asked) (cli.There, error) {
 		if err != nil {
 			return nil, err
 		}
-		return f.source.Send(ctx, files, progress)
+		return agent.Send(ctx, files, progress)
 	}
 	there.Wait = func(ctx context.Context, ulids []string) (string, error) {
 		return wait(ctx, f, ulids)
 	}
-	limits, err := p.pods.limits()
-	if err != nil {
-		return cli.There{}, err
-	}
-	there.Replacing = &replacing{
-		found: *f, servers: target.Servers, id: ulid.Make().String(),
-		open: func(t kube.Target) *pod.Source { return p.pods.sourceOf(f.client, t, asked, limits) },
-	}
+	there.Replacing = &replacing{found: *f, agent: agent, servers: target.Servers, id: ulid.Make().String()}
 	return there, nil
+}
+
+// inspect looks at the data dir by the first way that can write into it.
+func (f *found) inspect(ctx context.Context) (agent *pod.Source, target *wire.Target, err error) {
+	w := f.choice()
+	w.list = slices.DeleteFunc(w.list, func(one way) bool { return one.via != viaExec && one.via != viaDebug })
+	for i := range w.list {
+		if w.list[i].via == viaDebug {
+			w.list[i].open = func(ctx context.Context) (source.Source, error) {
+				if err := f.client.May(ctx, f.target, kube.ToDebug); err != nil {
+					return nil, err
+				}
+				return f.helper(ctx, viaDebug, true)
+			}
+		}
+	}
+	err = w.try(ctx, func(s source.Source) (bool, error) {
+		a, ok := s.(*pod.Source)
+		if !ok {
+			return false, fmt.Errorf("%s cannot be written to by %s", w, w.taken)
+		}
+		agent = a
+		target, err = a.Inspect(ctx)
+		return err == nil, err
+	})
+	return agent, target, err
 }
 
 // retention asks the server itself, and else its command line; 0: not known.

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -23,7 +24,6 @@ import (
 	"github.com/promdump/promdump/internal/cli"
 	"github.com/promdump/promdump/internal/kube"
 	"github.com/promdump/promdump/internal/source/pod"
-	"github.com/promdump/promdump/internal/source/podtar"
 	"github.com/promdump/promdump/internal/term"
 	"github.com/promdump/promdump/internal/wire"
 )
@@ -31,8 +31,8 @@ import (
 // Main runs kubectl promdump with the arguments behind its name. It returns the
 // exit code.
 func Main(ctx context.Context, args []string, streams term.Streams) int {
-	p := &pods{kube: kube.NewFlags()}
-	return cli.Run(ctx, cli.Program{
+	p := &pods{kube: kube.NewFlags(), made: &made{}}
+	code := cli.Run(ctx, cli.Program{
 		Name:  "kubectl promdump",
 		Short: "Take everything around the time of an incident out of a Prometheus in a pod, and put it into another",
 		Example: `  kubectl promdump --since 2h -t dump.tar.gz
@@ -41,6 +41,10 @@ func Main(ctx context.Context, args []string, streams term.Streams) int {
   kubectl promdump restore --context other -p prometheus-0 -t dump.tar.gz`,
 		Data: p, Place: place{p}, Resumes: true,
 	}, args, streams)
+	if err := p.made.end(ctx); err != nil {
+		streams.Talk("note: %v", err)
+	}
+	return code
 }
 
 // pods are what the flags of a command name, as they were typed.
@@ -53,6 +57,13 @@ type pods struct {
 	memory    string
 	bandwidth string
 	via       string
+
+	image  string
+	runAs  string
+	scheme string
+	remote cli.RemoteFlags
+
+	made *made
 }
 
 func (p *pods) AddGlobalFlags(fs *pflag.FlagSet) { p.kube.Add(fs) }
@@ -63,10 +74,14 @@ func (p *pods) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVarP(&q.Container, "container", "c", q.Container, "`container` of the pod (default: that of the Prometheus)")
 	fs.StringVarP(&q.DataDir, "data-dir", "d", q.DataDir, "data `dir` in the container (default: as the pod's spec says)")
 	p.AddListFlags(fs)
-	fs.StringVar(&p.via, "via", string(viaAuto), "way in: `auto|exec|tar`; exec runs an agent in the container, tar needs just that, auto takes what works")
+	fs.StringVar(&p.via, "via", string(viaAuto), "way in: `auto|exec|tar|remote-read|debug|pvc`; an agent in the container, just tar there, the server itself, an agent in a debug container or in a pod that mounts the volume; auto takes the first that works")
 	fs.StringVar(&p.agentURL, "agent-url", p.agentURL, "`URL` of the agents that are not built in (default: $PROMDUMP_AGENT_URL, or our releases)")
 	fs.BoolVarP(&p.force, "force", "f", p.force, "download the agent, whatever is there already")
 	fs.StringVar(&p.memory, "memory-limit", p.memory, "`bytes` that the agent may take in the container, like 64MiB, which is the default")
+	fs.StringVar(&p.image, "image", kube.DefaultImage, "`image` of the container that debug and pvc make; has a shell")
+	fs.StringVar(&p.runAs, "run-as-user", p.runAs, "`uid` of that container (default: that of the server)")
+	fs.StringVar(&p.scheme, "web-scheme", p.scheme, "`scheme` by which remote-read asks the server, http or https (default: that of the pod's probes)")
+	p.remote.AddFlags(fs, "web-")
 	fs.StringVar(&p.bandwidth, "bandwidth", p.bandwidth, "`bytes` a second that the agent may send, like 10MiB (default: any)")
 }
 
@@ -85,66 +100,89 @@ func (p *pods) Open(ctx context.Context, asked cli.Asked) (cli.Opened, error) {
 	if err != nil {
 		return cli.Opened{}, err
 	}
-	tar := podtar.New(podtar.Options{
-		Name: f.source.String(), Exec: exec(f.client, f.target), Dirs: f.target.Dirs(),
-		Staging: asked.TempDir, Note: asked.Note, Logger: asked.Logger,
-	})
-	opened := cli.Opened{Source: f.source, Kind: p.via, Notes: f.notes}
-	switch way(p.via) {
-	case viaTar:
-		opened.Source = tar
-	case viaAuto:
-		opened.Source = &either{agent: f.source, tar: tar, note: asked.Note}
-	}
-	return opened, nil
-}
-
-// found is a Prometheus and the way to its data.
-type found struct {
-	client *kube.Client
-	target kube.Target
-	source *pod.Source
-	notes  []string
+	return cli.Opened{Source: f.choice(), Kind: p.via, Notes: f.notes}, nil
 }
 
 func (p *pods) find(ctx context.Context, asked cli.Asked) (*found, error) {
-	switch way(p.via) {
-	case viaAuto, viaExec, viaTar:
-	default:
-		return nil, cli.UsageError("", "--via %q is not auto, exec or tar", p.via)
+	f := &found{pods: p, asked: asked}
+	if v := via(p.via); v != viaAuto && !slices.Contains(all, v) {
+		return nil, cli.UsageError("", "--via %q is not auto, exec, tar, remote-read, debug or pvc", p.via)
 	}
-	limits, err := p.limits()
-	if err != nil {
+	if p.scheme != "" && p.scheme != "http" && p.scheme != "https" {
+		return nil, cli.UsageError("", "--web-scheme %q is not http or https", p.scheme)
+	}
+	var err error
+	if f.limits, err = p.limits(); err != nil {
 		return nil, err
 	}
-	client, err := p.kube.Client()
-	if err != nil {
+	if f.remote, err = p.remote.Compile(); err != nil {
 		return nil, err
 	}
-	t, err := client.Find(ctx, p.query)
-	if err != nil {
-		return nil, explain(err)
+	if p.runAs != "" {
+		uid, err := strconv.ParseInt(p.runAs, 10, 32)
+		if err != nil || uid < 0 {
+			return nil, cli.UsageError("", "--run-as-user %q is no uid", p.runAs)
+		}
+		f.user = &uid
 	}
-	if err := client.May(ctx, t, kube.ToExec); err != nil {
+	if f.client, err = p.kube.Client(); err != nil {
 		return nil, err
 	}
-	f := &found{client: client, target: t}
-	where := fmt.Sprintf("%s, container %s, data dir %s", t, t.Container, strings.Join(t.Dirs(), " or "))
+	if f.target, err = f.client.Find(ctx, p.query); err != nil {
+		if err = p.anyway(f, err); err != nil {
+			return nil, explain(err)
+		}
+	}
+	t := f.target
 	asked.Logger.Debug("found", "pod", t.String(), "container", t.Container, "dirs", t.Dirs(), "because", t.DataDirFrom, "image", t.Image)
 	if p.query.Pod == "" {
-		f.notes = append(f.notes, "found "+where)
+		f.notes = append(f.notes, fmt.Sprintf("found %s, container %s, data dir %s", t, t.Container, strings.Join(t.Dirs(), " or ")))
 	}
-	f.source = p.sourceOf(client, t, asked, limits)
 	return f, nil
 }
 
-func (p *pods) sourceOf(client *kube.Client, t kube.Target, asked cli.Asked, limits wire.Limits) *pod.Source {
-	return pod.New(pod.Options{
-		Name: fmt.Sprintf("%s/%s:%s", t, t.Container, t.Dirs()[0]),
-		Exec: exec(client, t), Agent: p.agents(client, t, asked), Dirs: t.Dirs(), Volumes: t.Mounts,
-		Staging: asked.TempDir, Codec: wire.Zstd, Limits: limits,
-		Debug: asked.Debug, Note: asked.Note, Logger: asked.Logger,
-	})
+// anyway goes on with a server that is down where a way to its data is left, and
+// says with each error what the way would take.
+func (p *pods) anyway(f *found, err error) error {
+	v := via(p.via)
+	if down, ok := errors.AsType[*kube.NotRunningError](err); ok && down.Target.Container != "" {
+		if v == viaAuto || v == viaDebug || v == viaPVC {
+			f.target = down.Target
+			f.notes = append(f.notes, down.Error())
+			return nil
+		}
+		return &downError{down}
+	}
+	// Who may not even look is told all that it takes, not one thing after the other.
+	if may, ok := errors.AsType[*kube.PermissionError](err); ok && may.Verb != "" && may.Access == kube.ToFind && may.Namespace != "" {
+		e := &noWayError{target: "a Prometheus in namespace " + may.Namespace}
+		for _, one := range all {
+			if v == viaAuto || v == one {
+				e.refused = append(e.refused, refusal{one, may})
+			}
+		}
+		return e
+	}
+	return err
+}
+
+// downError is of a server that is down, with the ways that are left.
+type downError struct{ *kube.NotRunningError }
+
+func (e *downError) Unwrap() error { return e.NotRunningError }
+
+func (e *downError) Hint() string {
+	var left []string
+	if e.Target.OnVolume && !e.Target.Over {
+		left = append(left, "--via debug, through a debug container in its pod")
+	}
+	if e.Target.Claim != "" {
+		left = append(left, "--via pvc, through a pod that mounts its volume")
+	}
+	if len(left) == 0 {
+		return e.NotRunningError.Hint()
+	}
+	return fmt.Sprintf("its data can be had all the same: %s; %s", strings.Join(left, ", or "), e.NotRunningError.Hint())
 }
 
 func (p *pods) limits() (l wire.Limits, err error) {
@@ -189,7 +227,7 @@ func exec(client *kube.Client, t kube.Target) pod.Exec {
 	return func(ctx context.Context, command []string, s pod.Streams) error {
 		err := client.Exec(ctx, t, command, kube.Streams{In: s.In, Out: s.Out, Err: s.Err})
 		if none, ok := errors.AsType[*kube.NoCommandError](err); ok {
-			return &pod.AgentError{Err: none, Tip: "its image has neither a shell nor tar; is there another container in the pod that has one of them and mounts the data dir? Then name that one with -c"}
+			return &pod.AgentError{Err: none, Tip: "its image has neither a shell nor tar: --via remote-read asks the server itself, --via debug adds a container that has a shell; or name another container of the pod that mounts the data dir with -c"}
 		}
 		if end, ok := errors.AsType[*kube.ExitError](err); ok {
 			return &pod.ExitError{Code: end.Code, Err: err}

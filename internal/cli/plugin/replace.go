@@ -23,9 +23,9 @@ const (
 // about the pod's successor.
 type replacing struct {
 	found
-	servers int    // that the agent sees at work on the data dir
-	id      string // of the replacement
-	open    func(kube.Target) *pod.Source
+	agent   *pod.Source // at work in the data dir
+	servers int         // that it sees at work there
+	id      string      // of the replacement
 }
 
 // RefusedError says why a data dir is better not replaced.
@@ -78,11 +78,11 @@ func (r *replacing) Send(ctx context.Context, dir string, ulids []string, head b
 		}
 		files = append(files, more...)
 	}
-	return r.source.Replace(ctx, r.id, files, progress)
+	return r.agent.Replace(ctx, r.id, files, progress)
 }
 
 func (r *replacing) Settle(ctx context.Context) (*wire.Restored, error) {
-	return r.source.Settle(ctx, r.id)
+	return r.agent.Settle(ctx, r.id)
 }
 
 func (r *replacing) RestartCommand() string { return kube.RestartCommand(r.target) }
@@ -94,11 +94,12 @@ func (r *replacing) Restart(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.target, r.source = next, r.open(next)
-	return nil
+	r.target = next
+	r.agent, _, err = r.inspect(ctx)
+	return err
 }
 
-func (r *replacing) Discard(ctx context.Context) error { return r.source.Discard(ctx, r.id) }
+func (r *replacing) Discard(ctx context.Context) error { return r.agent.Discard(ctx, r.id) }
 
 // Served asks the server through a forwarded port, again and again until it
 // answers: a pod may be ready before its server is.

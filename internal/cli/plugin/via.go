@@ -5,80 +5,258 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"log/slog"
+	"strings"
 
+	"github.com/promdump/promdump/internal/kube"
 	"github.com/promdump/promdump/internal/source"
 	"github.com/promdump/promdump/internal/source/pod"
+	"github.com/promdump/promdump/internal/source/remoteread"
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// way is how the data is had.
-type way string
+// via is how the data is had.
+type via string
 
 const (
-	viaAuto way = "auto" // by the agent, or by tar where no agent can run
-	viaExec way = "exec"
-	viaTar  way = "tar"
+	viaAuto   via = "auto" // the first of the others that works, in this order
+	viaExec   via = "exec"
+	viaTar    via = "tar"
+	viaRemote via = "remote-read"
+	viaDebug  via = "debug"
+	viaPVC    via = "pvc"
 )
 
-// either is the agent, or tar where no agent can run.
-type either struct {
-	agent, tar source.Source
-	note       func(string)
+// all are in the order in which auto tries them: what gives all and harms least
+// comes first. Remote read makes the server work; a debug container leaves a mark
+// in the pod; a pod with the volume is one more in the cluster.
+var all = []via{viaExec, viaTar, viaRemote, viaDebug, viaPVC}
+
+// access is what a way asks of the cluster.
+var access = map[via]kube.Access{
+	viaExec: kube.ToExec, viaTar: kube.ToExec, viaRemote: kube.ToForward, viaDebug: kube.ToDebug, viaPVC: kube.ToMount,
 }
 
-func (e *either) String() string { return e.agent.String() }
-
-// instead tells whether tar may do what the agent could not.
-func (e *either) instead(err error) bool {
-	none, ok := errors.AsType[*pod.AgentError](err)
-	if !ok || none.NoTar {
-		return false
-	}
-	e.note(fmt.Sprintf("%v; trying tar", none))
-	return true
+// gives tells a person what a way is.
+var gives = map[via]string{
+	viaExec:   "an agent in the container: all data",
+	viaTar:    "tar in the container: all data, cut at home",
+	viaRemote: "the server itself, through a forwarded port: the selected samples",
+	viaDebug:  "an agent in a debug container of the pod: all data",
+	viaPVC:    "an agent in a pod that mounts the volume: all data",
 }
 
-func (e *either) Inventory(ctx context.Context) (*wire.Inventory, error) {
-	inv, err := e.agent.Inventory(ctx)
-	if err == nil || !e.instead(err) {
-		return inv, err
-	}
-	if inv, terr := e.tar.Inventory(ctx); terr == nil || !unusable(terr) {
-		return inv, terr
-	}
-	return nil, err
+// way is one of them, for one Prometheus.
+type way struct {
+	via  via
+	open func(ctx context.Context) (source.Source, error)
 }
 
-func (e *either) Read(ctx context.Context, req wire.Request) iter.Seq2[wire.Message, error] {
+// choice is the source that reads by the first of them that works.
+type choice struct {
+	name   string
+	list   []way
+	note   func(string)
+	logger *slog.Logger
+
+	taken   via
+	refused []refusal
+}
+
+// refusal is why a way was left.
+type refusal struct {
+	via via
+	err error
+}
+
+func (w *choice) String() string { return w.name }
+
+// Kind is the way that was taken.
+func (w *choice) Kind() string { return string(w.taken) }
+
+func (w *choice) Inventory(ctx context.Context) (inv *wire.Inventory, err error) {
+	err = w.try(ctx, func(s source.Source) (bool, error) {
+		got, err := s.Inventory(ctx)
+		inv = got
+		return err == nil, err
+	})
+	return inv, err
+}
+
+func (w *choice) Read(ctx context.Context, req wire.Request) iter.Seq2[wire.Message, error] {
 	return func(yield func(wire.Message, error) bool) {
-		var refused error
-		told := false
-		for m, err := range e.agent.Read(ctx, req) {
-			if err != nil && !told && e.instead(err) {
-				refused = err
-				break
+		left := false
+		err := w.try(ctx, func(s source.Source) (told bool, err error) {
+			for m, err := range s.Read(ctx, req) {
+				if err != nil {
+					return told, err
+				}
+				if !told {
+					w.took()
+				}
+				told = true
+				if !yield(m, nil) {
+					left = true
+					return true, nil
+				}
 			}
-			told = true
-			if !yield(m, err) {
-				return
-			}
-		}
-		if refused == nil {
-			return
-		}
-		for m, err := range e.tar.Read(ctx, req) {
-			if err != nil && unusable(err) {
-				err = refused // that says more
-			}
-			if !yield(m, err) {
-				return
-			}
+			return true, nil
+		})
+		if err != nil && !left {
+			yield(nil, err)
 		}
 	}
 }
 
-// unusable tells that there is no tar either.
-func unusable(err error) bool {
-	_, none := errors.AsType[*pod.AgentError](err)
-	return none
+// try asks one way after the other until one has told something, or fails for a
+// reason that no other way would mend.
+func (w *choice) try(ctx context.Context, ask func(source.Source) (told bool, err error)) error {
+	for _, one := range w.list {
+		if one.via == viaTar && w.noTar() {
+			continue
+		}
+		w.taken = one.via
+		s, err := one.open(ctx)
+		told := false
+		if err == nil {
+			told, err = ask(s)
+		}
+		if told {
+			w.took()
+			return err
+		}
+		if err == nil || ctx.Err() != nil || !another(one.via, err) {
+			return err
+		}
+		w.logger.Debug("a way that cannot be taken", "via", string(one.via), "error", err)
+		w.refused = append(w.refused, refusal{one.via, err})
+	}
+	if len(w.refused) == 1 {
+		return w.refused[0].err
+	}
+	return &noWayError{target: w.name, refused: w.refused}
+}
+
+// noTar: the agent would have come by tar if there were one.
+func (w *choice) noTar() bool {
+	for _, r := range w.refused {
+		if a, ok := errors.AsType[*pod.AgentError](r.err); ok && a.NoTar {
+			return true
+		}
+	}
+	return false
+}
+
+// took says once which way was taken, and why, where there was a choice.
+func (w *choice) took() {
+	if len(w.list) == 1 || w.note == nil {
+		return
+	}
+	text := fmt.Sprintf("by %s, %s", w.taken, gives[w.taken])
+	for i, r := range w.refused {
+		if i == 0 {
+			text += "; not by "
+		} else {
+			text += ", nor by "
+		}
+		text += fmt.Sprintf("%s: %v", r.via, r.err)
+	}
+	w.note(text)
+	w.note = nil
+}
+
+// another tells whether another way may do what this one could not. A data dir
+// that is not there, and a stream that broke, are the same by all of them.
+func another(v via, err error) bool {
+	_, agent := errors.AsType[*pod.AgentError](err)
+	_, rights := errors.AsType[*kube.PermissionError](err)
+	_, helper := errors.AsType[*kube.HelperError](err)
+	if agent || rights || helper {
+		return true
+	}
+	_, refused := errors.AsType[*remoteread.RefusedError](err)
+	_, server := errors.AsType[*remoteread.ServerError](err)
+	_, lost := errors.AsType[*remoteread.LostError](err)
+	return v == viaRemote && (refused || server || lost)
+}
+
+// noWayError says that there is no way to the data, and why by none.
+type noWayError struct {
+	target  string
+	refused []refusal
+}
+
+func (e *noWayError) Error() string {
+	var each []string
+	for i, r := range e.refused {
+		text := r.err.Error()
+		if i > 0 && text == e.refused[i-1].err.Error() {
+			text = "the same"
+		}
+		each = append(each, fmt.Sprintf("%s: %s", r.via, text))
+	}
+	return fmt.Sprintf("there is no way to the data of %s: %s", e.target, strings.Join(each, "; "))
+}
+
+// Unwrap gives what is the matter with each way.
+func (e *noWayError) Unwrap() (all []error) {
+	for _, r := range e.refused {
+		all = append(all, r.err)
+	}
+	return all
+}
+
+// lacking are the rights that are missing.
+func (e *noWayError) lacking() (lack []refusal) {
+	for _, r := range e.refused {
+		if p, ok := errors.AsType[*kube.PermissionError](r.err); ok && p.Verb != "" {
+			lack = append(lack, r)
+		}
+	}
+	return lack
+}
+
+// ExitCode is that of missing rights where granting them would help.
+func (e *noWayError) ExitCode() int {
+	if len(e.lacking()) > 0 {
+		return 11
+	}
+	code := 1
+	for _, r := range e.refused {
+		if c, ok := errors.AsType[interface {
+			error
+			ExitCode() int
+		}](r.err); ok {
+			code = max(code, c.ExitCode())
+		}
+	}
+	return code
+}
+
+// Hint has the Role for each way that lacks nothing but rights.
+func (e *noWayError) Hint() string {
+	var roles []string
+	had := map[kube.Access]bool{}
+	for _, r := range e.lacking() {
+		p, _ := errors.AsType[*kube.PermissionError](r.err)
+		a := access[r.via]
+		if had[a] {
+			continue
+		}
+		had[a] = true
+		roles = append(roles, fmt.Sprintf("# --via %s: %s\n%s", r.via, gives[r.via], p.Role(a)))
+	}
+	if len(roles) > 0 {
+		return "who administers the cluster grants one of these ways with kubectl apply -f - and its part of this:\n" + strings.Join(roles, "---\n")
+	}
+	for i := len(e.refused) - 1; i >= 0; i-- {
+		h, ok := errors.AsType[interface {
+			error
+			Hint() string
+		}](e.refused[i].err)
+		if ok && h.Hint() != "" {
+			return h.Hint()
+		}
+	}
+	return ""
 }

@@ -1,0 +1,462 @@
+//go:build linux
+
+package kube
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/promdump/promdump/internal/tsdbtest"
+)
+
+// tools is an image of the rig with a shell.
+const tools = "rig.local/tools:1"
+
+// files mounts a directory of this machine into the server's container, and adds
+// to its arguments.
+func files(dir, at string, args ...any) func(object) {
+	return func(pod object) {
+		spec := pod["spec"].(object)
+		spec["volumes"] = append(spec["volumes"].([]any), object{"name": "files", "hostPath": object{"path": dir, "type": "Directory"}})
+		c := spec["containers"].([]any)[0].(object)
+		c["volumeMounts"] = append(c["volumeMounts"].([]any), object{"name": "files", "mountPath": at, "readOnly": true})
+		c["args"] = append(c["args"].([]any), args...)
+	}
+}
+
+// readable is a directory that servers in pods can read.
+func readable(t *testing.T, content map[string]string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(booted(t).dir, "seed-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range content {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// inDump are the samples of a dump file.
+func inDump(t *testing.T, file string) tsdbtest.Served {
+	t.Helper()
+	dir := t.TempDir()
+	if out, err := exec.Command("tar", "-xf", file, "-C", dir).CombinedOutput(); err != nil {
+		t.Fatalf("tar: %v\n%s", err, out)
+	}
+	return tsdbtest.SamplesDir(t, dir, tsdbtest.Everything())
+}
+
+// slice is a part of the seed: a fifth of its series, the head and the block before,
+// both cut.
+func slice(d dataset) []string {
+	return []string{"--start-time", at(d.head.Add(-70 * time.Minute)), "--end-time", at(d.head.Add(40 * time.Minute)), "--match", `{namespace=~".*[78]"}`}
+}
+
+// sliceHere is the same by promdump itself, of the seed on this machine.
+func sliceHere(t *testing.T, d dataset) tsdbtest.Served {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "here.tar")
+	r := finish(t, exec.Command(program(t, "promdump"), append([]string{"dump", "-d", d.dir, "-t", file}, slice(d)...)...))
+	if r.code != 0 {
+		t.Fatal(r.stderr)
+	}
+	served := inDump(t, file)
+	histograms := 0
+	for name := range served {
+		if strings.Contains(name, "zzz_rpc_duration_seconds") {
+			histograms++
+		}
+	}
+	if served.Count() < 10_000 || histograms == 0 {
+		t.Fatalf("the slice has %d samples, %d histograms", served.Count(), histograms)
+	}
+	return served
+}
+
+// A distroless image under a read-only root, as it is by default out there: with no
+// flags it works, and each way gives the same.
+func TestDistroless(t *testing.T) {
+	c := booted(t)
+	data := seed(t)
+	config := readable(t, map[string]string{"prometheus.yml": "global: {external_labels: {cluster: rig, replica: a}}\nstorage: {tsdb: {out_of_order_time_window: 48h}}\n"})
+	p := startPod(t, "stack", podOptions{data: data.dir, edit: func(pod object) {
+		files(config, "/config")(pod)
+		pod["spec"].(object)["containers"].([]any)[0].(object)["args"].([]any)[0] = "--config.file=/config/prometheus.yml"
+	}})
+	before := set(p.blocks())
+	want := sliceHere(t, data)
+	where := []string{"-n", p.namespace, "-p", p.name}
+	dump := func(what, by string, args ...string) {
+		t.Helper()
+		file := filepath.Join(t.TempDir(), "dump.tar")
+		r := plugin(t, c.config, append(append(append([]string{"--image", tools, "-t", file}, where...), slice(data)...), args...)...)
+		if r.code != 0 || !strings.Contains(r.stderr, by) {
+			t.Fatalf("%s: exit %d: %s", what, r.code, r.stderr)
+		}
+		t.Logf("%s:\n%s", what, r.stderr)
+		mustPlugin(t, "verify", file)
+		if diff := tsdbtest.Diff(want, inDump(t, file)); diff != "" {
+			t.Errorf("%s: %s", what, diff)
+		}
+	}
+	dump("no flags", "by remote-read, ")
+	dump("debug", "stays in the pod's spec until the pod is deleted", "--via", "debug")
+	// What remote read cannot give comes by a debug container, without a question.
+	file := filepath.Join(t.TempDir(), "raw.tar")
+	r := plugin(t, c.config, append([]string{"--image", tools, "--min-time", "0", "--head", "raw", "-t", file}, where...)...)
+	if r.code != 0 || !strings.Contains(r.stderr, "by debug, ") {
+		t.Errorf("raw head: exit %d: %s", r.code, r.stderr)
+	}
+	meta := mustPlugin(t, append([]string{"meta"}, where...)...)
+	if !strings.Contains(meta.stdout, "Total number of blocks") || !strings.Contains(meta.stderr, "by remote-read, ") {
+		t.Errorf("meta: %s%s", meta.stderr, meta.stdout)
+	}
+	list := mustPlugin(t, "list", "-n", p.namespace, "-l", "operator.prometheus.io/name=stack")
+	if !strings.Contains(list.stdout, "remote-read, debug") || strings.Contains(list.stdout, "exec") {
+		t.Errorf("list: %s", list.stdout)
+	}
+	t.Logf("list:\n%smeta:\n%s%s", list.stdout, meta.stderr, meta.stdout)
+	p.unharmed(before)
+
+	// Restore goes the same way.
+	to := startPod(t, "stack", podOptions{quiet: true})
+	r = plugin(t, c.config, "restore", "--image", tools, "-n", to.namespace, "-p", to.name, "-t", file)
+	if r.code != 0 || !strings.Contains(r.stderr, "debug container") {
+		t.Fatalf("restore: exit %d: %s", r.code, r.stderr)
+	}
+	t.Logf("restore:\n%s", r.stderr)
+	same(t, p, to, `{__name__=~".+",namespace=~".*[78]"}`, data.from, data.to)
+	ended(t, p, 10*time.Second)
+	ended(t, to, 10*time.Second)
+	to.unharmed(nil)
+}
+
+// ended waits until no debug container of the pod runs any more.
+func ended(t *testing.T, p *pod, limit time.Duration) {
+	t.Helper()
+	running := func() string {
+		return kubectl(t, "-n", p.namespace, "get", "pod", p.name, "-o", "jsonpath={range .status.ephemeralContainerStatuses[*]}{.name}: {.state.running}{'\\n'}{end}")
+	}
+	var last string
+	if !poll(limit, func() bool { last = running(); return !strings.Contains(last, "startedAt") }) {
+		t.Errorf("debug containers of %s still run: %s", p.name, last)
+	}
+}
+
+// What one may do decides which way is taken.
+func TestWaysByRights(t *testing.T) {
+	c := booted(t)
+	data := seed(t)
+	ns := namespace(t)
+	p := startPod(t, "stack", podOptions{data: data.dir, quiet: true, namespace: ns})
+	b := startPod(t, "ro", podOptions{data: data.dir, quiet: true, namespace: ns})
+	want := sliceHere(t, data)
+	dump := func(t *testing.T, pod *pod, by string, args ...string) {
+		t.Helper()
+		file := filepath.Join(t.TempDir(), "dump.tar")
+		r := plugin(t, c.as("carol"), append(append([]string{"--image", tools, "-n", ns, "-p", pod.name, "-t", file}, slice(data)...), args...)...)
+		if r.code != 0 || !strings.Contains(r.stderr, by) {
+			t.Fatalf("exit %d: %s", r.code, r.stderr)
+		}
+		t.Log(r.stderr)
+		if diff := tsdbtest.Diff(want, inDump(t, file)); diff != "" {
+			t.Error(diff)
+		}
+	}
+	nothing := func(t *testing.T, args ...string) {
+		t.Helper()
+		r := plugin(t, c.as("carol"), append([]string{"-n", ns, "-p", p.name, "--since", "1h", "-t", filepath.Join(t.TempDir(), "x")}, args...)...)
+		for _, part := range []string{"not permitted: carol may not", "exec: ", "tar: ", "remote-read: ", "debug: ", "pvc: ", "name: promdump-exec,", "name: promdump-forward,", "name: promdump-debug,"} {
+			if r.code != 11 || !strings.Contains(r.stderr, part) {
+				t.Errorf("exit %d, no %q: %s", r.code, part, r.stderr)
+			}
+		}
+		t.Log(r.stderr)
+	}
+	t.Run("nothing", func(t *testing.T) { nothing(t) })
+	t.Run("only to look", func(t *testing.T) {
+		grant(t, "carol", ns, "get,list", "pods")
+		nothing(t)
+	})
+	t.Run("only a port", func(t *testing.T) {
+		grant(t, "carol", ns, "get,list", "pods")
+		grant(t, "carol", ns, "create", "pods/portforward")
+		dump(t, p, "by remote-read, ")
+		dump(t, b, "by remote-read, ") // it has a shell that carol may not use
+	})
+	t.Run("only debug containers", func(t *testing.T) {
+		grant(t, "carol", ns, "get,list", "pods")
+		grant(t, "carol", ns, "patch", "pods/ephemeralcontainers")
+		grant(t, "carol", ns, "create", "pods/exec")
+		dump(t, p, "by debug, ")
+		r := plugin(t, c.as("carol"), "-n", ns, "-p", p.name, "--since", "1h", "--via", "remote-read", "-t", filepath.Join(t.TempDir(), "x"))
+		if r.code != 11 || !strings.Contains(r.stderr, "name: promdump-forward,") {
+			t.Errorf("remote-read: exit %d: %s", r.code, r.stderr)
+		}
+		// An image that is not there is told, and nothing is left.
+		r = plugin(t, c.as("carol"), "-n", ns, "-p", b.name, "--since", "1h", "--via", "debug", "--image", "rig.local/none:1", "-t", filepath.Join(t.TempDir(), "x"))
+		if r.code != 12 || !strings.Contains(r.stderr, "ImagePullBackOff") || !strings.Contains(r.stderr, "--image") {
+			t.Errorf("no image: exit %d: %s", r.code, r.stderr)
+		}
+		t.Log(r.stderr)
+	})
+	ended(t, p, 10*time.Second)
+}
+
+// crashing is a Prometheus that ends as soon as it starts, with its data on a claim.
+// There are no controllers: what binds claims is done here.
+func crashing(t *testing.T, data dataset) *pod {
+	t.Helper()
+	ns := namespace(t)
+	disk := readable(t, nil)
+	if err := os.Chmod(disk, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	create := func(what object) (uid string) {
+		b, err := json.Marshal(what)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return kubectlIn(t, string(b), "create", "-o", "jsonpath={.metadata.uid}", "-f", "-")
+	}
+	capacity := object{"storage": "1Gi"}
+	modes := []any{"ReadWriteOnce"}
+	uid := create(object{"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": object{"namespace": ns, "name": "db"}, "spec": object{
+		"accessModes": modes, "storageClassName": "", "volumeName": ns, "resources": object{"requests": capacity},
+	}})
+	create(object{"apiVersion": "v1", "kind": "PersistentVolume", "metadata": object{"name": ns}, "spec": object{
+		"capacity": capacity, "accessModes": modes, "storageClassName": "", "persistentVolumeReclaimPolicy": "Retain", "hostPath": object{"path": disk, "type": "Directory"},
+		"claimRef": object{"apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": ns, "name": "db", "uid": uid},
+	}})
+	kubectl(t, "patch", "pv", ns, "--subresource=status", "--type=merge", "-p", `{"status":{"phase":"Bound"}}`)
+	kubectl(t, "-n", ns, "patch", "pvc", "db", "--subresource=status", "--type=merge", "-p", `{"status":{"phase":"Bound","accessModes":["ReadWriteOnce"],"capacity":{"storage":"1Gi"}}}`)
+	t.Cleanup(func() {
+		for _, args := range [][]string{{"-n", ns, "pvc", "db"}, {"pv", ns}} {
+			name := args[len(args)-2:]
+			kubectl(t, append(args[:len(args)-2], append([]string{"patch"}, append(name, "--type=merge", "-p", `{"metadata":{"finalizers":null}}`)...)...)...)
+			kubectl(t, append(args[:len(args)-2], append([]string{"delete", "--wait=false"}, name...)...)...)
+		}
+	})
+	p := startPod(t, "stack", podOptions{data: data.dir, namespace: ns, unready: true, edit: func(pod object) {
+		spec := pod["spec"].(object)
+		spec["volumes"].([]any)[0] = object{"name": "data", "persistentVolumeClaim": object{"claimName": "db"}}
+		c := spec["containers"].([]any)[0].(object)
+		c["args"] = append(c["args"].([]any), "--no-such-flag")
+	}})
+	if !poll(60*time.Second, func() bool {
+		return strings.Contains(kubectl(t, "-n", ns, "get", "pod", p.name, "-o", "jsonpath={.status.containerStatuses[0].state}"), "CrashLoopBackOff")
+	}) {
+		t.Fatalf("it does not crash: %s", p.describe())
+	}
+	return p
+}
+
+// A server that crashes again and again is often the incident itself. Its data
+// comes by a debug container and by a pod with its volume, and what runs for it
+// ends, also when its client is killed.
+func TestCrashLoop(t *testing.T) {
+	c := booted(t)
+	data := seed(t)
+	p := crashing(t, data)
+	want := sliceHere(t, data)
+	where := []string{"--image", tools, "-n", p.namespace, "-p", p.name}
+	pods := func() string {
+		return kubectl(t, "-n", p.namespace, "get", "pods", "-l", "app.kubernetes.io/managed-by=promdump", "-o", "jsonpath={range .items[*]}{.metadata.name} {.status.phase}{'\\n'}{end}")
+	}
+
+	// Killed first: what is left of it ends while the rest of the test runs.
+	for _, way := range []string{"debug", "pvc"} {
+		cmd := pluginCommand(t, c.config, append([]string{"--via", way, "--min-time", "0", "--bandwidth", "100kB", "-t", filepath.Join(t.TempDir(), "x.tar")}, where...)...)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if !poll(40*time.Second, func() bool { return len(agents(t)) > 0 }) {
+			t.Errorf("no agent by %s", way)
+		}
+		if err := cmd.Process.Kill(); err != nil {
+			t.Error(err)
+		}
+		_ = cmd.Wait()
+		if !poll(30*time.Second, func() bool { return len(agents(t)) == 0 }) {
+			t.Errorf("the agent lives on: %v", agents(t))
+		}
+	}
+	killed := time.Now()
+
+	for _, way := range []string{"auto", "debug", "pvc"} {
+		file := filepath.Join(t.TempDir(), "dump.tar")
+		r := plugin(t, c.config, append(append([]string{"--via", way, "-t", file}, where...), slice(data)...)...)
+		if r.code != 0 {
+			t.Errorf("%s: exit %d: %s", way, r.code, r.stderr)
+			continue
+		}
+		t.Logf("%s:\n%s", way, r.stderr)
+		if diff := tsdbtest.Diff(want, inDump(t, file)); diff != "" {
+			t.Errorf("%s: %s", way, diff)
+		}
+	}
+	for _, way := range []string{"exec", "remote-read"} {
+		r := plugin(t, c.config, append(append([]string{"--via", way, "-t", filepath.Join(t.TempDir(), "x")}, where...), slice(data)...)...)
+		if r.code != 10 || !strings.Contains(r.stderr, "CrashLoopBackOff") || !strings.Contains(r.stderr, "--via debug") || !strings.Contains(r.stderr, "--via pvc") {
+			t.Errorf("%s: exit %d: %s", way, r.code, r.stderr)
+		}
+		t.Log(r.stderr)
+	}
+	list := mustPlugin(t, "list", "-n", p.namespace)
+	if !strings.Contains(list.stdout, "debug, pvc") {
+		t.Errorf("list: %s", list.stdout)
+	}
+	t.Log(list.stdout)
+
+	// A user who interrupts it leaves no pod.
+	cmd := pluginCommand(t, c.config, append([]string{"--via", "pvc", "--min-time", "0", "--bandwidth", "100kB", "-t", filepath.Join(t.TempDir(), "x.tar")}, where...)...)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	poll(30*time.Second, func() bool { return len(agents(t)) > 0 })
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Error(err)
+	}
+	_ = cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != 130 {
+		t.Errorf("interrupted: exit %d", code)
+	}
+	if got := pods(); strings.Contains(got, "Running") && strings.Count(got, "\n") > 1 {
+		t.Errorf("pods of ours: %s", got)
+	}
+
+	ended(t, p, time.Until(killed.Add(110*time.Second)))
+	if !poll(time.Until(killed.Add(110*time.Second)), func() bool { return !strings.Contains(pods(), "Running") }) {
+		t.Errorf("the pod of a killed client runs: %s", pods())
+	}
+	t.Logf("all has ended %.0f s after the clients were killed; %s", time.Since(killed).Seconds(), pods())
+	mustPlugin(t, append(append([]string{"--via", "pvc", "-t", filepath.Join(t.TempDir(), "y")}, where...), slice(data)...)...)
+	if got := pods(); got != "" {
+		t.Errorf("pods that have ended are not removed by the next run: %s", got)
+	}
+}
+
+// agents are those that run in any container of this machine.
+func agents(t *testing.T) (all []string) {
+	t.Helper()
+	numbers, err := pids()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pid := range numbers {
+		if x := readProcess(pid); strings.Contains(x.args, ".promdump-agent") && !strings.Contains(x.args, "sh -c") && x.inside != pid {
+			all = append(all, x.String())
+		}
+	}
+	return all
+}
+
+// A server behind TLS and a password says which flags it takes.
+func TestWebConfig(t *testing.T) {
+	c := booted(t)
+	data := seed(t)
+	const hash = "$2a$04$MTVaXcUKpYE0bSwzNWzGIOPfttZrJqFRWVCE.6Jo.3kFrTei46iAK" // of secret
+	web := readable(t, map[string]string{"web.yml": "tls_server_config: {cert_file: web.crt, key_file: web.key}\nbasic_auth_users: {jane: " + hash + "}\n"})
+	key, crt := filepath.Join(web, "web.key"), filepath.Join(web, "web.crt")
+	out, err := exec.Command("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", key, "-out", crt, "-days", "30", "-subj", "/CN=prom", "-addext", "subjectAltName=DNS:prom").CombinedOutput()
+	if err != nil {
+		t.Fatalf("openssl: %v\n%s", err, out)
+	}
+	if err := os.Chmod(key, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	password := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(password, []byte("secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := startPod(t, "stack", podOptions{data: data.dir, quiet: true, unready: true, edit: files(web, "/web", "--web.config.file=/web/web.yml")})
+	kubectl(t, "-n", p.namespace, "wait", "--for=condition=Ready", "pod/"+p.name, "--timeout=90s")
+	file := filepath.Join(t.TempDir(), "dump.tar")
+	dump := func(args ...string) result {
+		return plugin(t, c.config, append(append([]string{"--via", "remote-read", "-n", p.namespace, "-p", p.name, "-t", file}, slice(data)...), args...)...)
+	}
+	// It listens before it is asked the first time.
+	poll(20*time.Second, func() bool { return strings.Contains(dump().stderr, "--web-scheme https") })
+	for _, x := range []struct {
+		args []string
+		code int
+		hint string
+	}{
+		{nil, 1, "--web-scheme https"},
+		{[]string{"--web-scheme", "https"}, 10, "--web-tls-ca-file"},
+		{[]string{"--web-scheme", "https", "--web-tls-ca-file", crt, "--web-tls-server-name", "prom"}, 11, "--web-basic-auth-user"},
+	} {
+		r := dump(x.args...)
+		if r.code != x.code || !strings.Contains(r.stderr, x.hint) {
+			t.Errorf("%v: exit %d: %s", x.args, r.code, r.stderr)
+		}
+		t.Log(r.stderr)
+	}
+	r := dump("--web-scheme", "https", "--web-tls-ca-file", crt, "--web-tls-server-name", "prom", "--web-basic-auth-user", "jane", "--web-basic-auth-password-file", password)
+	if r.code != 0 {
+		t.Fatalf("exit %d: %s", r.code, r.stderr)
+	}
+	if diff := tsdbtest.Diff(sliceHere(t, data), inDump(t, file)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// However the connections of a port-forward break, the dump is whole or there is
+// none.
+func TestBrokenForwards(t *testing.T) {
+	data := seed(t)
+	p := startPod(t, "stack", podOptions{data: data.dir, quiet: true})
+	x := newProxy(t)
+	config := x.config("admin")
+	want := sliceHere(t, data)
+	file := filepath.Join(t.TempDir(), "dump.tar")
+	whole := 0
+	dump := func(what string) {
+		t.Helper()
+		os.Remove(file)
+		r := plugin(t, config, append([]string{"--via", "remote-read", "-n", p.namespace, "-p", p.name, "-t", file}, slice(data)...)...)
+		switch _, err := os.Stat(file); {
+		case r.code == 0:
+			whole++
+			if diff := tsdbtest.Diff(want, inDump(t, file)); diff != "" {
+				t.Errorf("%s: %s", what, diff)
+			}
+		case err == nil:
+			t.Errorf("%s: exit %d, and there is a dump: %s", what, r.code, r.stderr)
+		default:
+			t.Logf("%s: exit %d: %s", what, r.code, r.stderr)
+		}
+	}
+	dump("no fault")
+	size := x.seen().down
+	for i, share := range []int64{20, 45, 70, 95} {
+		x.inject(fault{after: size * share / 100, quiet: i%2 == 1}, 1)
+		dump(fmt.Sprintf("cut at %d%%", share))
+		x.heal()
+	}
+	x.inject(fault{after: size / 4}, 2)
+	dump("cut twice")
+	x.heal()
+	x.inject(fault{after: size / 3, stall: true}, 1)
+	heal := time.AfterFunc(8*time.Second, x.heal)
+	defer heal.Stop()
+	dump("stands still for a while")
+	t.Logf("%d whole; %s", whole, x.seen())
+	if whole < 6 {
+		t.Error("dumps are not finished")
+	}
+	p.unharmed(nil)
+}

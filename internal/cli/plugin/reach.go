@@ -1,0 +1,186 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+
+	"github.com/prometheus/common/config"
+
+	"github.com/promdump/promdump/internal/cli"
+	"github.com/promdump/promdump/internal/kube"
+	"github.com/promdump/promdump/internal/source"
+	"github.com/promdump/promdump/internal/source/pod"
+	"github.com/promdump/promdump/internal/source/podtar"
+	"github.com/promdump/promdump/internal/source/remoteread"
+	"github.com/promdump/promdump/internal/wire"
+)
+
+// made is what a command has made in the cluster, and ends with it.
+type made struct {
+	mu  sync.Mutex
+	all []*kube.Helper
+}
+
+func (m *made) add(h *kube.Helper) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.all = append(m.all, h)
+}
+
+func (m *made) end(ctx context.Context) (err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, h := range m.all {
+		err = errors.Join(err, h.End(ctx))
+	}
+	m.all = nil
+	return err
+}
+
+// found is a Prometheus, and how its data can be reached.
+type found struct {
+	*pods
+	client *kube.Client
+	target kube.Target
+	asked  cli.Asked
+	limits wire.Limits
+	user   *int64 // of containers that are made; nil: that of the server
+	remote cli.RemoteConfig
+	notes  []string
+}
+
+func (f *found) String() string {
+	return fmt.Sprintf("%s/%s:%s", f.target, f.target.Container, f.target.Dirs()[0])
+}
+
+// choice has the ways that the flags leave, for a Prometheus in this state.
+func (f *found) choice() *choice {
+	w := &choice{name: f.String(), note: f.asked.Note, logger: f.asked.Logger}
+	for _, v := range all {
+		if asked := via(f.via); asked != viaAuto && asked != v || !f.target.Running && v != viaDebug && v != viaPVC {
+			continue
+		}
+		w.list = append(w.list, way{via: v, open: func(ctx context.Context) (source.Source, error) { return f.open(ctx, v) }})
+	}
+	return w
+}
+
+func (f *found) open(ctx context.Context, v via) (source.Source, error) {
+	if err := f.client.May(ctx, f.target, access[v]); err != nil {
+		return nil, err
+	}
+	switch v {
+	case viaExec:
+		return f.agent(f.target), nil
+	case viaTar:
+		return podtar.New(podtar.Options{
+			Name: f.String(), Exec: exec(f.client, f.target), Dirs: f.target.Dirs(),
+			Staging: f.asked.TempDir, Note: f.asked.Note, Logger: f.asked.Logger,
+		}), nil
+	case viaRemote:
+		return f.server()
+	}
+	return f.helper(ctx, v, false)
+}
+
+// agent is one that runs in the target, or beside it.
+func (f *found) agent(in kube.Target) *pod.Source {
+	return pod.New(pod.Options{
+		Name: f.String(), Exec: exec(f.client, in), Agent: f.agents(f.client, f.target, f.asked), Dirs: in.Dirs(), Volumes: in.Mounts,
+		Staging: f.asked.TempDir, Codec: wire.Zstd, Limits: f.limits,
+		Debug: f.asked.Debug, Note: f.asked.Note, Logger: f.asked.Logger,
+	})
+}
+
+// helper is an agent in a container of our own.
+func (f *found) helper(ctx context.Context, v via, write bool) (*pod.Source, error) {
+	o := kube.HelperOptions{Image: f.image, User: f.user, Write: write, Tell: f.asked.Note}
+	start := f.client.Debug
+	if v == viaPVC {
+		start = f.client.Mount
+	}
+	h, err := start(ctx, f.target, o)
+	if err != nil {
+		return nil, err
+	}
+	f.made.add(h)
+	return f.agent(h.Target), nil
+}
+
+// server is the server itself, through connections to its port.
+func (f *found) server() (source.Source, error) {
+	t := f.target
+	scheme := "http"
+	if t.TLS {
+		scheme = "https"
+	}
+	if f.scheme != "" {
+		scheme = f.scheme
+	}
+	// The host is that which a server without a name is asked by, and which no proxy
+	// of the environment is taken for.
+	u := &url.URL{Scheme: scheme, Host: net.JoinHostPort("127.0.0.1", fmt.Sprint(t.Port)), Path: t.Prefix}
+	c := f.remote
+	c.Options = append(c.Options, config.WithDialContextFunc(func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return f.client.Dial(ctx, t, t.Port)
+	}))
+	s, err := c.Source(u, f.String(), f.asked)
+	if err != nil {
+		return nil, err
+	}
+	return &server{Source: s, target: t, scheme: scheme}, nil
+}
+
+// server is a remote read with hints that fit a pod.
+type server struct {
+	*remoteread.Source
+	target kube.Target
+	scheme string
+}
+
+func (s *server) Inventory(ctx context.Context) (*wire.Inventory, error) {
+	inv, err := s.Source.Inventory(ctx)
+	return inv, s.explain(err)
+}
+
+func (s *server) Read(ctx context.Context, req wire.Request) iter.Seq2[wire.Message, error] {
+	return func(yield func(wire.Message, error) bool) {
+		for m, err := range s.Source.Read(ctx, req) {
+			if !yield(m, s.explain(err)) {
+				return
+			}
+		}
+	}
+}
+
+// explain says which of our flags would help.
+func (s *server) explain(err error) error {
+	e, ok := errors.AsType[*remoteread.ServerError](err)
+	if !ok {
+		return err
+	}
+	more := *e
+	text := strings.ToLower(e.What)
+	file, _ := s.target.Flag("web.config.file")
+	switch {
+	case strings.Contains(text, "http request to an https server"):
+		more.Tip = "the server speaks TLS: --web-scheme https, with --web-tls-ca-file FILE --web-tls-server-name NAME, or --web-tls-insecure-skip-verify"
+	case strings.Contains(text, "http response to https client"):
+		more.Tip = "the server does not speak TLS: --web-scheme http"
+	case strings.Contains(text, "x509") || strings.Contains(text, "certificate"):
+		more.Tip = "--web-tls-ca-file FILE tells who signed the server's certificate and --web-tls-server-name NAME whom it is for; --web-tls-cert-file and --web-tls-key-file are ours, if it wants one; --web-tls-insecure-skip-verify takes any"
+	case strings.Contains(text, fmt.Sprint(http.StatusUnauthorized)):
+		more.Tip = "the server asks who you are: --web-basic-auth-user NAME with --web-basic-auth-password-file FILE, --web-bearer-token-file FILE or --web-header"
+		if file != "" {
+			more.Tip += "; who may ask stands in its --web.config.file " + file
+		}
+	}
+	return &more
+}

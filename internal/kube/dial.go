@@ -1,0 +1,158 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/tools/portforward"
+	"k8s.io/streaming/pkg/httpstream"
+)
+
+// Dial connects to a port of the target's pod. Each connection is a forwarding of
+// its own and nothing listens on this machine: one that is lost takes no other with
+// it, and the next one is made anew.
+func (c *Client) Dial(ctx context.Context, t Target, port int) (net.Conn, error) {
+	conn, err := c.dialPort(ctx, t, port)
+	if err == nil {
+		return conn, nil
+	}
+	if err = c.explain(ctx, err, ToForward); known(err) || expired(ctx) != nil {
+		return nil, err
+	}
+	if gone := c.gone(ctx, t); gone != nil {
+		return nil, gone
+	}
+	if apierrors.IsNotFound(err) {
+		return nil, &GoneError{Namespace: t.Namespace, Pod: t.Pod, Reason: err.Error()}
+	}
+	return nil, &StreamError{Doing: fmt.Sprintf("forward port %d of pod %s", port, t), Err: err}
+}
+
+func (c *Client) dialPort(ctx context.Context, t Target, port int) (net.Conn, error) {
+	d, err := c.dialer(t)
+	if err != nil {
+		return nil, err
+	}
+	type result struct {
+		conn httpstream.Connection
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		conn, _, err := d.Dial(portforward.PortForwardProtocolV1Name)
+		done <- result{conn, err}
+	}()
+	ctx, cancel := context.WithTimeout(ctx, c.times.dial)
+	defer cancel()
+	select {
+	case r := <-done:
+		if r.err != nil {
+			return nil, r.err
+		}
+		p, err := newPortConn(r.conn, port)
+		if err != nil {
+			return nil, errors.Join(err, r.conn.Close())
+		}
+		return p, nil
+	case <-ctx.Done():
+		go func() {
+			if r := <-done; r.err == nil {
+				r.conn.Close()
+			}
+		}()
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return nil, errors.New("no answer from the API server")
+		}
+		return nil, ctx.Err()
+	}
+}
+
+// portConn is one connection to a port. The pipe in it has what streams have not:
+// deadlines.
+type portConn struct {
+	net.Conn
+	forward httpstream.Connection
+
+	mu  sync.Mutex
+	err error // what the far side says of the port
+}
+
+func newPortConn(forward httpstream.Connection, port int) (*portConn, error) {
+	headers := http.Header{}
+	headers.Set(corev1.StreamType, corev1.StreamTypeError)
+	headers.Set(corev1.PortHeader, strconv.Itoa(port))
+	headers.Set(corev1.PortForwardRequestIDHeader, "0")
+	said, err := forward.CreateStream(headers)
+	if err != nil {
+		return nil, fmt.Errorf("make the stream for errors: %w", err)
+	}
+	_ = said.Close() // our half: we say nothing there
+	headers.Set(corev1.StreamType, corev1.StreamTypeData)
+	data, err := forward.CreateStream(headers)
+	if err != nil {
+		return nil, fmt.Errorf("make the stream for data: %w", err)
+	}
+	near, far := net.Pipe()
+	p := &portConn{Conn: near, forward: forward}
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		text, _ := io.ReadAll(io.LimitReader(said, 4<<10))
+		if len(text) > 0 {
+			p.fail(errors.New(strings.TrimSpace(string(text))))
+			far.Close()
+		}
+	}()
+	go func() {
+		_, _ = io.Copy(data, far)
+		_ = data.Close()
+	}()
+	go func() {
+		_, err := io.Copy(far, data)
+		select { // a connection that is lost ends as one that was closed does
+		case <-forward.CloseChan():
+			p.fail(errors.New("lost connection to pod"))
+		case <-told:
+		default:
+			if err != nil {
+				p.fail(err)
+			}
+		}
+		far.Close()
+	}()
+	return p, nil
+}
+
+func (p *portConn) fail(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.err == nil {
+		p.err = err
+	}
+}
+
+// Read gives why the connection ended, where that is known.
+func (p *portConn) Read(b []byte) (int, error) {
+	n, err := p.Conn.Read(b)
+	if err == io.EOF {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.err != nil {
+			err = fmt.Errorf("forwarded port: %w", p.err)
+		}
+	}
+	return n, err
+}
+
+func (p *portConn) Close() error {
+	return errors.Join(p.Conn.Close(), p.forward.Close())
+}
