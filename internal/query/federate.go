@@ -2,6 +2,8 @@ package query
 
 import (
 	"cmp"
+	"context"
+	"errors"
 	"net/http"
 	"slices"
 
@@ -9,7 +11,10 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -20,27 +25,15 @@ func (s *Server) federate(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	var all promql.Vector
-	seen := map[uint64]bool{}
-	for _, selector := range r.Form["match[]"] {
-		if _, err := NewParser().ParseMetricSelector(selector); err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
-		// A selector is a query for the last sample that is not too old.
-		a, release, err := s.config.View.Ask(r.Context(), s.engine, Question{Expr: selector, End: s.now()})
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusUnprocessableEntity)
-			return
-		}
-		vector, _ := a.Value.(promql.Vector)
-		for _, sample := range vector {
-			if h := sample.Metric.Hash(); sample.H == nil && !seen[h] {
-				seen[h] = true
-				all = append(all, sample)
-			}
-		}
-		release()
+	matchers, err := NewParser().ParseMetricSelectors(r.Form["match[]"])
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	all, err := s.last(r.Context(), matchers)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
 	}
 	slices.SortFunc(all, func(a, b promql.Sample) int {
 		return cmp.Or(cmp.Compare(a.Metric.Get(model.MetricNameLabel), b.Metric.Get(model.MetricNameLabel)), labels.Compare(a.Metric, b.Metric))
@@ -67,6 +60,40 @@ func (s *Server) federate(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+}
+
+// last gives the last samples that are not too old at the end of the dump, with
+// their own times.
+func (s *Server) last(ctx context.Context, matchers [][]*labels.Matcher) (all promql.Vector, err error) {
+	end := s.now().UnixMilli()
+	hints := &storage.SelectHints{Start: end - s.config.Limits.Lookback.Milliseconds() + 1, End: end}
+	q, err := s.config.View.Querier(hints.Start, hints.End)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, q.Close()) }()
+	var sets []storage.SeriesSet
+	for _, list := range matchers {
+		sets = append(sets, q.Select(ctx, true, hints, list...))
+	}
+	set := storage.NewMergeSeriesSet(sets, 0, storage.ChainedSeriesMerge)
+	var it chunkenc.Iterator
+	for set.Next() {
+		it = set.At().Iterator(it)
+		sample, float := promql.Sample{Metric: set.At().Labels()}, false
+		for kind := it.Next(); kind != chunkenc.ValNone; kind = it.Next() {
+			if float = kind == chunkenc.ValFloat; float {
+				sample.T, sample.F = it.At()
+			}
+		}
+		if it.Err() != nil {
+			return nil, it.Err()
+		}
+		if float && !value.IsStaleNaN(sample.F) {
+			all = append(all, sample)
+		}
+	}
+	return all, set.Err()
 }
 
 func metricOf(s promql.Sample) *dto.Metric {
