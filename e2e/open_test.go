@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -186,21 +187,34 @@ func differ(want, got reply, sorted bool) string {
 		}
 		return ""
 	}
-	if !sorted {
-		sortResult(a)
-		sortResult(b)
+	for _, v := range []any{a, b} {
+		if m, ok := v.(map[string]any); ok {
+			sortNotes(m)
+			if !sorted {
+				sortResult(m)
+			}
+		}
 	}
 	return deep("", a, b)
 }
 
-func sortResult(v any) {
-	data, _ := v.(map[string]any)["data"].(map[string]any)
-	result, _ := data["result"].([]any)
-	slices.SortFunc(result, func(x, y any) int { return strings.Compare(metricOf(x), metricOf(y)) })
+var inQuotes = regexp.MustCompile(`"[^"]*"`)
+
+// sortNotes leaves out which metric a note names: of several Prometheus takes any.
+func sortNotes(v map[string]any) {
 	for _, key := range []string{"warnings", "infos"} {
-		list, _ := v.(map[string]any)[key].([]any)
+		list, _ := v[key].([]any)
+		for i := range list {
+			list[i] = inQuotes.ReplaceAllString(fmt.Sprint(list[i]), `"…"`)
+		}
 		slices.SortFunc(list, func(x, y any) int { return strings.Compare(fmt.Sprint(x), fmt.Sprint(y)) })
 	}
+}
+
+func sortResult(v map[string]any) {
+	data, _ := v["data"].(map[string]any)
+	result, _ := data["result"].([]any)
+	slices.SortFunc(result, func(x, y any) int { return strings.Compare(metricOf(x), metricOf(y)) })
 }
 
 func metricOf(v any) string {
