@@ -505,13 +505,14 @@ func promtool(t *testing.T, p *pair, late int64) {
 func backfill(t *testing.T, p *pair) {
 	dir := t.TempDir()
 	text := filepath.Join(dir, "x.om")
-	promdump(t, "open", "--export", "openmetrics", "--cache-dir", filepath.Join(dir, "cache"), "-t", text, p.files[0], p.files[1])
+	promdump(t, "open", "--export", "openmetrics", "--cache-dir", filepath.Join(dir, "cache"), "-t", text, "--match", `http_requests_total`, "--match", `{__name__=~"requests_total.*"}`, p.files[0], p.files[1])
 	out, err := exec.Command(filepath.Join(filepath.Dir(binary(t).prometheus), "promtool"), "tsdb", "create-blocks-from", "openmetrics", text, filepath.Join(dir, "blocks")).CombinedOutput()
 	if err != nil {
 		t.Fatalf("promtool: %v\n%s", err, out)
 	}
 	want, n := tsdbtest.Served{}, 0
-	for name, samples := range p.open.export(tsdbtest.Everything()) {
+	sel := wire.Selection{MinTime: p.minMs, MaxTime: p.maxMs, Matchers: [][]wire.Matcher{{{Type: "=~", Name: "__name__", Value: "http_requests_total|requests_total.*"}}}}
+	for name, samples := range p.open.export(sel) {
 		for _, s := range samples {
 			if s.Kind == chunkenc.ValFloat && s.Value != value.StaleNaN {
 				s.ST = 0 // text has none
