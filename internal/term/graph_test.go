@@ -31,7 +31,9 @@ func TestGraph(t *testing.T) {
 	if !strings.HasPrefix(rows[0], "100 │") || !strings.HasPrefix(rows[8], " 50 │") || !strings.HasPrefix(rows[15], "  0 │") {
 		t.Errorf("the axis: %q %q %q", rows[0], rows[8], rows[15])
 	}
-	at := func(row int) int { return strings.IndexFunc(rows[row], func(r rune) bool { return r > 0x2800 && r < 0x2900 }) }
+	at := func(row int) int {
+		return strings.IndexFunc(rows[row], func(r rune) bool { return r > 0x2800 && r < 0x2900 })
+	}
 	if at(15) >= at(8) || at(8) >= at(0) {
 		t.Errorf("it does not rise:\n%s", strings.Join(rows, "\n"))
 	}
