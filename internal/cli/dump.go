@@ -179,14 +179,14 @@ func (a *app) runDump(ctx context.Context, c dumpConfig) error {
 				Lasting: a.Resumes && !out.stream(), Kept: c.kept,
 				Progress: func(p dump.Progress) {
 					tail := term.Bytes(p.Written) + " written"
-					if from.Kind == remoteKind {
+					if from.kind() == remoteKind {
 						tail = fmt.Sprintf("%d of %s, %s", p.Part, term.Counted(p.Parts, "window", "windows"), tail)
 					}
 					progress.Set(p.Read, p.Total, tail)
 				},
 			}, out)
 		}
-		report, err = orGiveUp(ctx, write)
+		report, err = orGiveUp(ctx, dump.Report{BytesWritten: 1}, write)
 		return err
 	})
 	if err != nil {
@@ -221,9 +221,10 @@ func (a *app) runDump(ctx context.Context, c dumpConfig) error {
 // without it. A pipe that nobody reads hangs for ever.
 const patience = 2 * time.Second
 
-func orGiveUp(ctx context.Context, f func() (dump.Report, error)) (dump.Report, error) {
+// orGiveUp gives givenUp when f does not end in spite of ctx.
+func orGiveUp[R any](ctx context.Context, givenUp R, f func() (R, error)) (R, error) {
 	type result struct {
-		report dump.Report
+		report R
 		err    error
 	}
 	done := make(chan result, 1)
@@ -240,7 +241,7 @@ func orGiveUp(ctx context.Context, f func() (dump.Report, error)) (dump.Report, 
 	case r := <-done:
 		return r.report, r.err
 	case <-time.After(patience):
-		return dump.Report{BytesWritten: 1}, ctx.Err()
+		return givenUp, ctx.Err()
 	}
 }
 
@@ -250,10 +251,7 @@ func incompleteOutput(err error, name string) error {
 
 func (a *app) dumpFailed(err error, report dump.Report, out *output, kind string) error {
 	if empty, ok := errors.AsType[*dump.EmptyError](err); ok {
-		if kind == remoteKind {
-			return explainEmpty(empty, "server")
-		}
-		return explainEmpty(empty, "data dir")
+		return explainEmpty(empty, kind)
 	}
 	if out.stream() && report.BytesWritten > 0 {
 		return incompleteOutput(err, out.name)
@@ -262,7 +260,11 @@ func (a *app) dumpFailed(err error, report dump.Report, out *output, kind string
 }
 
 // explainEmpty says what there is, since what was asked for is not.
-func explainEmpty(e *dump.EmptyError, where string) error {
+func explainEmpty(e *dump.EmptyError, kind string) error {
+	where := "data dir"
+	if kind == remoteKind {
+		where = "server"
+	}
 	var holds []string
 	first, last, found := int64(0), int64(0), false
 	cover := func(minMs, maxMs int64) {
