@@ -4,7 +4,7 @@ LDFLAGS  = -s -w
 BIN      = bin
 LINT     = .cache/golangci-lint
 
-.PHONY: build agents demo test unit servers e2e bench bench-e2e lint check fuzz clean
+.PHONY: build agents page page-check demo test unit servers e2e bench bench-e2e lint check fuzz clean
 
 build: agents ## bin/promdump, bin/kubectl-promdump
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/promdump ./cmd/promdump
@@ -20,6 +20,18 @@ agents: ## what kubectl-promdump embeds; it depends on the source and on Go, on 
 		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch GOAMD64=v1 GOARM64=v8.0 GOARM=6 go build -trimpath -buildvcs=false \
 			-ldflags '-s -w' -o $(BIN)/agents/promdump-agent-linux-$$arch ./cmd/promdump-agent ); done
 	go run ./internal/agentbin/pack -o internal/agentbin/bin $(PACK) $(BIN)/agents/*
+
+# The page is embedded as it is committed: only who changes its source needs Node.
+PAGE = internal/query/page
+page: $(PAGE)/web/node_modules/.made ## internal/query/page/dist from its source
+	cd $(PAGE)/web && npm run --silent build && npm run --silent test
+
+page-check: $(PAGE)/web/node_modules/.made ## what is embedded is what the source builds, byte for byte
+	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && cd $(PAGE)/web && npx tsc --noEmit && node build.mjs "$$out/dist" >/dev/null && npm run --silent test && \
+		diff -r "$$out/dist" ../dist && echo 'the page is what its source builds'
+
+$(PAGE)/web/node_modules/.made: $(PAGE)/web/package-lock.json
+	cd $(PAGE)/web && npm ci --no-audit --no-fund && touch node_modules/.made
 
 demo: build ## a small TSDB with an incident, and the main job done on it
 	@sh ./demo.sh
@@ -69,4 +81,4 @@ check: lint build test e2e ## all that CI does
 	$(MAKE) fuzz FUZZTIME=5s
 
 clean:
-	rm -rf $(BIN) .cache internal/agentbin/bin/*.gz internal/agentbin/bin/SHA256SUMS
+	rm -rf $(BIN) .cache internal/agentbin/bin/*.gz internal/agentbin/bin/SHA256SUMS $(PAGE)/web/node_modules

@@ -44,6 +44,7 @@ var imports = map[string][]string{
 	"internal/source/sourcetest": {"archive", "dump", "source", "tsdbtest", "wire"},
 	"internal/dump":              {"archive", "block", "source", "wire"},
 	"internal/restore":           {"archive", "block", "source", "source/local", "wire"},
+	"internal/query/page":        nil,
 	"internal/tsdbtest":          {"wire"},
 	"internal/tsdbtest/mktsdb":   {"tsdbtest"},
 	"internal/cli":               {"archive", "block", "datadir", "dump", "restore", "source", "source/local", "term", "wire"},
