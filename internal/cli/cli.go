@@ -168,7 +168,7 @@ func (a *app) root() *cobra.Command {
 	if a.Place != nil {
 		restore = a.restoreThereCommand
 	}
-	cmd.AddCommand(a.dumpCommand(), a.metaCommand(), a.verifyCommand(), restore(), a.versionCommand(), exitCodesTopic())
+	cmd.AddCommand(a.dumpCommand(), a.metaCommand(), a.verifyCommand(), restore(), a.openCommand(), a.queryCommand(), a.versionCommand(), exitCodesTopic())
 	if l, ok := a.Data.(Lister); ok {
 		cmd.AddCommand(a.listCommand(l))
 	}

@@ -22,7 +22,7 @@ func (p *Plan) headToBlocks(ctx context.Context) error {
 	}
 	// The dump with its blocks is a data dir, and must be read as one: the head
 	// counts only from where its blocks end.
-	built, err := buildHead(ctx, local.New(p.staging.dump(), local.Options{Logger: p.log}), p.staging.head())
+	built, err := BuildHead(ctx, local.New(p.staging.dump(), local.Options{Logger: p.log}), p.staging.head())
 	if err != nil {
 		return err
 	}
@@ -37,7 +37,8 @@ func (p *Plan) headToBlocks(ctx context.Context) error {
 	return nil
 }
 
-func buildHead(ctx context.Context, src source.Source, dir string) (built []*block.Built, err error) {
+// BuildHead makes blocks in dir of the head of a source. They are not verified.
+func BuildHead(ctx context.Context, src source.Source, dir string) (built []*block.Built, err error) {
 	req := wire.Request{
 		Version:   wire.Version,
 		Selection: wire.Selection{MinTime: math.MinInt64, MaxTime: math.MaxInt64},

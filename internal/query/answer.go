@@ -1,0 +1,81 @@
+package query
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
+	v1 "github.com/prometheus/prometheus/web/api/v1"
+)
+
+// Question is a PromQL query. With a Step it is one over a range.
+type Question struct {
+	Expr       string
+	Start, End time.Time // for one moment: both the same
+	Step       time.Duration
+}
+
+// Answer is what comes of it.
+type Answer struct {
+	Value    parser.Value
+	Warnings []string
+	Infos    []string
+}
+
+// Ask answers one question, within limits.
+func (v *View) Ask(ctx context.Context, engine *promql.Engine, q Question) (_ Answer, release func(), err error) {
+	var query promql.Query
+	if q.Step > 0 {
+		query, err = engine.NewRangeQuery(ctx, v, nil, q.Expr, q.Start, q.End, q.Step)
+	} else {
+		query, err = engine.NewInstantQuery(ctx, v, nil, q.Expr, q.End)
+	}
+	if err != nil {
+		return Answer{}, nil, Wrong(q.Expr, err)
+	}
+	result := query.Exec(ctx)
+	if result.Err != nil {
+		query.Close()
+		return Answer{}, nil, fmt.Errorf("query: %w", result.Err)
+	}
+	a := Answer{Value: result.Value}
+	a.Warnings, a.Infos = result.Warnings.AsStrings(q.Expr, 10, 10)
+	return a, query.Close, nil
+}
+
+// Wrong is for a query that is no PromQL: it shows where.
+func Wrong(expr string, err error) error {
+	e := &Error{Err: err, Code: 2, Tip: "the language: https://prometheus.io/docs/prometheus/latest/querying/basics/"}
+	many, ok := errors.AsType[parser.ParseErrors](err)
+	if !ok || len(many) == 0 {
+		return e
+	}
+	at := int(many[0].PositionRange.Start)
+	if at < 0 || at > len(expr) {
+		return e
+	}
+	begin := strings.LastIndexByte(expr[:at], '\n') + 1
+	end := len(expr)
+	if i := strings.IndexByte(expr[at:], '\n'); i >= 0 {
+		end = at + i
+	}
+	e.Err = fmt.Errorf("%w\n  %s\n  %s^", err, expr[begin:end], strings.Repeat(" ", len([]rune(expr[begin:at]))))
+	return e
+}
+
+// WriteJSON writes the answer as Prometheus' API does.
+func (a Answer) WriteJSON(w io.Writer) error {
+	b, err := v1.JSONCodec{}.Encode(&v1.Response{
+		Status: "success", Data: &v1.QueryData{ResultType: a.Value.Type(), Result: a.Value}, Warnings: a.Warnings, Infos: a.Infos,
+	})
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(append(b, '\n'))
+	return err
+}

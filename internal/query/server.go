@@ -1,0 +1,181 @@
+package query
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"time"
+
+	grafana "github.com/grafana/regexp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/route"
+	"github.com/prometheus/prometheus/config"
+	"github.com/prometheus/prometheus/model/exemplar"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/rules"
+	"github.com/prometheus/prometheus/scrape"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/util/notifications"
+	v1 "github.com/prometheus/prometheus/web/api/v1"
+)
+
+// PrometheusVersion is that of the packages which answer. Grafana decides by it
+// what it may ask.
+const PrometheusVersion = "3.15.0"
+
+// ServerConfig says what is served, and to whom.
+type ServerConfig struct {
+	View    *View
+	Limits  Limits
+	Version string // of this program
+
+	// Addr is what is listened on. Hosts are names, beside those of the machine
+	// itself, by which requests may call it.
+	Addr  string
+	Hosts []string
+
+	Page   http.Handler // of / and everything that is not the API; nil: a line of text
+	Rules  *Rules       // evaluated for /api/promdump/v1/alerts; nil: none
+	Logger *slog.Logger
+	Now    func() time.Time
+}
+
+// Server answers Prometheus' HTTP API from a view.
+type Server struct {
+	config  ServerConfig
+	engine  *promql.Engine
+	handler http.Handler
+}
+
+// NewServer makes a server; ctx ends what it does in the background. It must be
+// closed, before the view is.
+func NewServer(ctx context.Context, c ServerConfig) *Server {
+	c.Limits = c.Limits.withDefaults()
+	reg := prometheus.NewRegistry()
+	s := &Server{config: c, engine: newEngine(c.Limits, c.Logger, reg)}
+	chunks := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "prometheus_tsdb_head_chunks", Help: "Chunks of all blocks: where status/tsdb looks for them.",
+	})
+	for _, d := range c.View.Dumps {
+		for _, b := range d.Blocks {
+			chunks.Add(float64(b.Meta().Stats.NumChunks))
+		}
+	}
+	reg.MustRegister(chunks)
+
+	router := route.New()
+	s.api(ctx, reg).Register(router)
+	mux := http.NewServeMux()
+	mux.Handle("/api/v1/", http.StripPrefix("/api/v1", s.atTheEnd(router)))
+	mux.HandleFunc("GET /api/promdump/v1/dumps", s.dumps)
+	mux.HandleFunc("GET /api/promdump/v1/alerts", s.alerts)
+	mux.HandleFunc("GET /-/ready", text("Prometheus Server is Ready.\n"))
+	mux.HandleFunc("GET /-/healthy", text("Prometheus Server is Healthy.\n"))
+	mux.HandleFunc("GET /federate", s.federate)
+	page := c.Page
+	if page == nil {
+		page = text("promdump serves Prometheus' HTTP API here, below /api/v1/\n")
+	}
+	mux.Handle("/", page)
+	s.handler = newGuard(c.Addr, c.Hosts, mux)
+	return s
+}
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
+
+// Close waits for the queries that run.
+func (s *Server) Close() error { return s.engine.Close() }
+
+// now is the end of the dump: what is asked for no time is asked for the last one
+// that has samples.
+func (s *Server) now() time.Time {
+	if s.config.View.Empty() {
+		return s.config.Now()
+	}
+	return time.UnixMilli(s.config.View.MaxTime)
+}
+
+// atTheEnd gives an instant query without a time the end of the dump. A real
+// server takes now, when a dump has nothing.
+func (s *Server) atTheEnd(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/query" && r.FormValue("time") == "" {
+			r.Form.Set("time", strconv.FormatFloat(float64(s.now().UnixMilli())/1000, 'f', 3, 64))
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func text(s string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_, _ = w.Write([]byte(s)) // who does not want it any more has it no more
+	}
+}
+
+// api is Prometheus' own, without anything to scrape, alert or write.
+func (s *Server) api(ctx context.Context, reg *prometheus.Registry) *v1.API {
+	c := s.config
+	cfg := config.DefaultConfig
+	flags := map[string]string{
+		"web.listen-address": c.Addr, "query.lookback-delta": c.Limits.Lookback.String(), "query.timeout": c.Limits.Timeout.String(),
+		"query.max-samples": strconv.Itoa(c.Limits.Samples), "query.max-concurrency": strconv.Itoa(c.Limits.Concurrency),
+	}
+	none := &nothing{rules: c.Rules}
+	born := c.Now()
+	return v1.NewAPI(s.engine, c.View, nil, nil, none,
+		func(context.Context) v1.ScrapePoolsRetriever { return none },
+		func(context.Context) v1.TargetRetriever { return none },
+		func(context.Context) v1.AlertmanagerRetriever { return none },
+		func() config.Config { return cfg }, flags,
+		v1.GlobalURLOptions{ListenAddress: c.Addr, Host: c.Addr, Scheme: "http"},
+		func(f http.HandlerFunc) http.HandlerFunc { return f },
+		&admin{ctx: ctx, view: c.View, card: &cardinality{view: c.View}}, "", false, false, 0, c.Logger,
+		func(context.Context) v1.RulesRetriever { return none },
+		c.Limits.Samples, 10, 1<<20, false, grafana.MustCompile("$.^"), // no other page may ask: see guard
+		func() (v1.RuntimeInfo, error) { return runtimeInfo(born, c.Now()), nil },
+		&v1.PrometheusVersion{Version: PrometheusVersion, Revision: c.Version, Branch: "promdump", GoVersion: runtime.Version()},
+		func() []notifications.Notification { return nil },
+		func() (<-chan notifications.Notification, func(), bool) { return nil, nil, false },
+		reg, reg, nil, false, nil, false, false, false, false, c.Limits.Lookback, false, false, nil, nil,
+		v1.OpenAPIOptions{ExternalURL: "http://" + c.Addr, Version: PrometheusVersion}, NewParser())
+}
+
+func runtimeInfo(born, now time.Time) v1.RuntimeInfo {
+	host, _ := os.Hostname()
+	return v1.RuntimeInfo{
+		StartTime: born, ServerTime: now, Hostname: host, ReloadConfigSuccess: true, LastConfigTime: born,
+		GoroutineCount: runtime.NumGoroutine(), GOMAXPROCS: runtime.GOMAXPROCS(0), GOMEMLIMIT: debug.SetMemoryLimit(-1),
+	}
+}
+
+// nothing stands for what a dump has not got.
+type nothing struct{ rules *Rules }
+
+func (*nothing) ScrapePools() []string                       { return []string{} }
+func (*nothing) TargetsActive() map[string][]*scrape.Target  { return map[string][]*scrape.Target{} }
+func (*nothing) TargetsDropped() map[string][]*scrape.Target { return map[string][]*scrape.Target{} }
+func (*nothing) TargetsDroppedCounts() map[string]int        { return map[string]int{} }
+func (*nothing) ScrapePoolConfig(string) (*config.ScrapeConfig, error) {
+	return nil, errReadOnly
+}
+func (*nothing) Alertmanagers() []*url.URL        { return nil }
+func (*nothing) DroppedAlertmanagers() []*url.URL { return nil }
+
+func (n *nothing) RuleGroups() []*rules.Group           { return nil }
+func (n *nothing) AlertingRules() []*rules.AlertingRule { return nil }
+
+func (*nothing) ExemplarQuerier(context.Context) (storage.ExemplarQuerier, error) {
+	return &nothing{}, nil
+}
+
+func (*nothing) Select(int64, int64, ...[]*labels.Matcher) ([]exemplar.QueryResult, error) {
+	return []exemplar.QueryResult{}, nil
+}

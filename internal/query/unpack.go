@@ -1,0 +1,280 @@
+package query
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/promdump/promdump/internal/archive"
+	"github.com/promdump/promdump/internal/block"
+	"github.com/promdump/promdump/internal/restore"
+	"github.com/promdump/promdump/internal/source/local"
+)
+
+// unpacking is a dump on its way into the cache.
+type unpacking struct {
+	cache *Cache
+	dir   string // tmp-…
+	lock  *os.File
+	log   func(string, ...any)
+
+	group  *errgroup.Group // verifies blocks beside the unpacking of the next
+	about  about
+	blocks map[string]aboutBlock
+	done   chan aboutBlock
+}
+
+// unpack makes an entry of a dump.
+func (c *Cache) unpack(ctx context.Context, r io.Reader, total int64, hooks Hooks) (_ *entry, err error) {
+	c.trim() // what was left behind makes room first
+	dir, err := os.MkdirTemp(filepath.Join(c.dir, dumpsDir), tmpPrefix)
+	if err != nil {
+		return nil, fmt.Errorf("make room in the cache: %w", err)
+	}
+	u := &unpacking{cache: c, dir: dir, log: c.log.Debug}
+	defer func() {
+		if err != nil {
+			if u.lock != nil {
+				err = errors.Join(err, u.lock.Close())
+			}
+			err = errors.Join(err, os.RemoveAll(dir))
+			if isNoSpace(err) {
+				err = &Error{Err: err, Code: 1, Tip: "--cache-dir names a place with more room; what was unpacked there is removed again"}
+			}
+		}
+	}()
+	if u.lock, err = os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
+		return nil, err
+	}
+	if _, err := lockShared(u.lock); err != nil {
+		c.log.Debug("cannot lock", "dir", dir, "error", err)
+	}
+	digest := sha256.New()
+	in := &counted{ctx: ctx, r: io.TeeReader(r, digest), total: total, hooks: hooks}
+	if err := u.extract(ctx, in); err != nil {
+		return nil, err
+	}
+	// The reader of the archive stops at its end, and that of a pipe must be read.
+	if _, err := io.Copy(io.Discard, in); err != nil {
+		return nil, fmt.Errorf("read dump: %w", err)
+	}
+	u.about.FileSize = in.done
+	if err := u.rawHead(ctx); err != nil {
+		return nil, fmt.Errorf("make blocks of the dump's head: %w", err)
+	}
+	return u.publish(hex.EncodeToString(digest.Sum(nil)))
+}
+
+func (u *unpacking) data() string { return filepath.Join(u.dir, dataName) }
+
+// extract unpacks and verifies: the digests of the dump, and each block down to
+// its samples, as soon as the next one begins.
+func (u *unpacking) extract(ctx context.Context, in io.Reader) error {
+	if err := os.Mkdir(u.data(), 0o700); err != nil {
+		return err
+	}
+	group, gctx := errgroup.WithContext(ctx)
+	group.SetLimit(2)
+	u.done = make(chan aboutBlock, 1)
+	collected := make(chan []aboutBlock)
+	go func() {
+		var all []aboutBlock
+		for b := range u.done {
+			all = append(all, b)
+		}
+		collected <- all
+	}()
+	verify := func(id, origin string) {
+		group.Go(func() error {
+			b, err := u.verify(gctx, filepath.Join(u.data(), id), origin)
+			if err == nil {
+				u.done <- b
+			}
+			return err
+		})
+	}
+	last := ""
+	x := archive.Extraction{OnEntry: func(e archive.Entry) {
+		id, _, _ := strings.Cut(e.Name, "/")
+		if last != "" && id != last {
+			verify(last, "")
+		}
+		if last = id; !isBlock(id) {
+			last = ""
+		}
+	}}
+	m, _, err := x.Extract(ctx, in, u.data())
+	if err == nil && last != "" {
+		verify(last, "")
+	}
+	verified := group.Wait()
+	close(u.done)
+	u.about.Blocks = <-collected
+	if err != nil { // first: it says more of a damaged dump than a block of it does
+		return fmt.Errorf("unpack dump: %w", err)
+	}
+	u.about.Manifest = m
+	return verified
+}
+
+func isBlock(name string) bool { return len(name) == 26 && !strings.Contains(name, "_") }
+
+func (u *unpacking) verify(ctx context.Context, dir, origin string) (aboutBlock, error) {
+	var findings []block.Finding
+	stats, err := block.Verify(ctx, dir, func(f block.Finding) { findings = append(findings, f) })
+	if len(findings) > 0 {
+		return aboutBlock{}, &DamagedError{Findings: findings}
+	}
+	if err != nil {
+		return aboutBlock{}, err
+	}
+	b := aboutBlock{ULID: filepath.Base(dir), MinTime: stats.MinTime, MaxTime: stats.MaxTime, Origin: origin}
+	if stats.Samples == 0 { // of unknown encodings, perhaps: what its meta.json says will do
+		meta, err := block.ReadMeta(dir)
+		if err != nil {
+			return b, err
+		}
+		b.MinTime, b.MaxTime = meta.MinTime, meta.MaxTime-1
+	}
+	u.log("verified", "block", b.ULID, "samples", stats.Samples)
+	return b, nil
+}
+
+// rawHead makes blocks of the head's files.
+func (u *unpacking) rawHead(ctx context.Context) error {
+	raw := false
+	names := []string{"wal", "wbl", "chunks_head"}
+	for _, name := range names {
+		if _, err := os.Stat(filepath.Join(u.data(), name)); err == nil {
+			raw = true
+		}
+	}
+	if !raw {
+		return nil
+	}
+	work := filepath.Join(u.dir, "head")
+	if err := os.Mkdir(work, 0o700); err != nil {
+		return err
+	}
+	// The dump with its blocks is a data dir: its head counts from where they end.
+	built, err := restore.BuildHead(ctx, local.New(u.data(), local.Options{Logger: u.cache.log}), work)
+	if err != nil {
+		return err
+	}
+	for _, b := range built {
+		found, err := u.verify(ctx, b.Dir, "head")
+		if err != nil {
+			return err
+		}
+		to := filepath.Join(u.data(), found.ULID)
+		if _, err := os.Stat(to); err == nil {
+			continue // its content names it: the dump has it already
+		}
+		if err := os.Rename(b.Dir, to); err != nil {
+			return err
+		}
+		u.about.Blocks = append(u.about.Blocks, found)
+	}
+	for _, name := range append(names, "../head") {
+		if err := os.RemoveAll(filepath.Join(u.data(), name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// origins says of each block what the dump says of where it came from.
+func (u *unpacking) origins() {
+	whole := map[string]bool{}
+	for _, p := range u.about.Manifest.Plan.Blocks {
+		whole[p.ULID] = p.Action == "whole"
+	}
+	for i := range u.about.Blocks {
+		b := &u.about.Blocks[i]
+		switch {
+		case b.Origin != "":
+		case whole[b.ULID]:
+			b.Origin = "whole"
+		default:
+			b.Origin = "built" // cut from one of the source's, or made of its head
+		}
+	}
+	slices.SortFunc(u.about.Blocks, func(a, b aboutBlock) int { return strings.Compare(a.ULID, b.ULID) })
+}
+
+// publish syncs what was unpacked, and gives it its name.
+func (u *unpacking) publish(key string) (*entry, error) {
+	u.origins()
+	var dirs []string
+	err := filepath.WalkDir(u.data(), func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			dirs = append(dirs, path)
+			return nil
+		}
+		fi, err := d.Info()
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(u.data(), path)
+		if err != nil {
+			return err
+		}
+		u.about.Files = append(u.about.Files, archive.Entry{Name: filepath.ToSlash(name), Size: fi.Size()})
+		u.about.Bytes += fi.Size()
+		return syncFile(path)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("sync the unpacked dump: %w", err)
+	}
+	for _, dir := range append(dirs, u.dir) {
+		if err := syncDir(dir); err != nil {
+			return nil, fmt.Errorf("sync the unpacked dump: %w", err)
+		}
+	}
+	text, err := json.MarshalIndent(u.about, "", " ")
+	if err != nil {
+		return nil, err
+	}
+	if err := writeWhole(filepath.Join(u.dir, entryName), text); err != nil {
+		return nil, err
+	}
+	c := u.cache
+	e := &entry{cache: c, key: key, dir: filepath.Join(c.dir, dumpsDir, key), lock: u.lock, about: u.about}
+	err = os.Rename(u.dir, e.dir)
+	if err == nil {
+		_ = syncDir(filepath.Dir(e.dir))
+		c.trim()
+		return e, nil
+	}
+	// Somebody was faster, with the same bytes.
+	if there := c.take(key); there != nil {
+		return there, errors.Join(u.lock.Close(), os.RemoveAll(u.dir))
+	}
+	// What was there was torn, and is gone now.
+	if again := os.Rename(u.dir, e.dir); again != nil {
+		return nil, fmt.Errorf("put the dump into the cache: %w", err)
+	}
+	return e, nil
+}
+
+// syncFile makes the bytes of a file survive a crash.
+func syncFile(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}

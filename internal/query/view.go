@@ -1,0 +1,126 @@
+package query
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb"
+)
+
+// View is several dumps as one storage. Where their blocks hold the same series,
+// in one dump or in two, its samples are merged as a Prometheus merges blocks that
+// overlap.
+type View struct {
+	Dumps []*Dump
+	Label string // that tells by its value which dump a series is of; empty: none
+
+	MinTime int64 // of the first and the last sample of all, Unix milliseconds
+	MaxTime int64 // without samples it is less than MinTime
+}
+
+// NewView makes a view of opened dumps, which it closes. With a label each series
+// gets it, its value being the name of its dump, so that two replicas of a pair
+// stay apart.
+func NewView(ctx context.Context, label string, dumps ...*Dump) (*View, error) {
+	v := &View{Dumps: dumps, Label: label, MinTime: math.MaxInt64, MaxTime: math.MinInt64}
+	names := map[string]string{}
+	for _, d := range dumps {
+		v.MinTime, v.MaxTime = min(v.MinTime, d.MinTime), max(v.MaxTime, d.MaxTime)
+		if label == "" {
+			continue
+		}
+		if other, ok := names[d.Name]; ok {
+			return nil, &Error{Err: fmt.Errorf("%s and %s have the same name, so that %s=%q would not tell them apart", other, d.File, label, d.Name), Code: 2, Tip: "rename one of the files"}
+		}
+		names[d.Name] = d.File
+		for _, b := range d.Blocks {
+			has, err := b.LabelNames(ctx)
+			if err != nil {
+				return nil, fmt.Errorf("read labels of block %s of %s: %w", b.Meta().ULID, d.File, err)
+			}
+			if slices.Contains(has, label) {
+				return nil, &Error{
+					Err:  fmt.Errorf("series of %s have a label %q already", d.File, label),
+					Code: 2, Tip: "--label-from-name=NAME names another label",
+				}
+			}
+		}
+	}
+	return v, nil
+}
+
+// Close closes the dumps.
+func (v *View) Close() error {
+	var err error
+	for _, d := range v.Dumps {
+		err = errors.Join(err, d.Close())
+	}
+	return err
+}
+
+// Empty reports whether there is no sample in it.
+func (v *View) Empty() bool { return v.MinTime > v.MaxTime }
+
+// Querier implements storage.Queryable.
+func (v *View) Querier(mint, maxt int64) (storage.Querier, error) {
+	var all []storage.Querier
+	err := v.each(mint, maxt, func(d *Dump, b *tsdb.Block) error {
+		q, err := tsdb.NewBlockQuerier(b, mint, maxt)
+		if err != nil {
+			return err
+		}
+		if v.Label != "" {
+			q = &labelQuerier{labelled{q, v.Label, d.Name}, q}
+		}
+		all = append(all, q)
+		return nil
+	})
+	if err != nil {
+		for _, q := range all {
+			err = errors.Join(err, q.Close())
+		}
+		return nil, err
+	}
+	return storage.NewMergeQuerier(all, nil, storage.ChainedSeriesMerge), nil
+}
+
+// ChunkQuerier implements storage.ChunkQueryable, for remote read.
+func (v *View) ChunkQuerier(mint, maxt int64) (storage.ChunkQuerier, error) {
+	var all []storage.ChunkQuerier
+	err := v.each(mint, maxt, func(d *Dump, b *tsdb.Block) error {
+		q, err := tsdb.NewBlockChunkQuerier(b, mint, maxt)
+		if err != nil {
+			return err
+		}
+		if v.Label != "" {
+			q = &labelChunkQuerier{labelled{q, v.Label, d.Name}, q}
+		}
+		all = append(all, q)
+		return nil
+	})
+	if err != nil {
+		for _, q := range all {
+			err = errors.Join(err, q.Close())
+		}
+		return nil, err
+	}
+	return storage.NewMergeChunkQuerier(all, nil, storage.NewCompactingChunkSeriesMerger(storage.ChainedSeriesMerge)), nil
+}
+
+func (v *View) each(mint, maxt int64, f func(*Dump, *tsdb.Block) error) error {
+	for _, d := range v.Dumps {
+		for _, b := range d.Blocks {
+			if !b.OverlapsClosedInterval(mint, maxt) {
+				continue
+			}
+			if err := f(d, b.Block); err != nil {
+				return fmt.Errorf("open block %s of %s: %w", b.Meta().ULID, d.File, err)
+			}
+		}
+	}
+	return nil
+}
