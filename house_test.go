@@ -48,7 +48,7 @@ var imports = map[string][]string{
 	"internal/tsdbtest":          {"wire"},
 	"internal/tsdbtest/mktsdb":   {"tsdbtest"},
 	"internal/query":             {"archive", "block", "restore", "source/local"},
-	"internal/cli":               {"archive", "block", "datadir", "dump", "query", "restore", "source", "source/local", "term", "wire"},
+	"internal/cli":               {"archive", "block", "datadir", "dump", "query", "query/page", "restore", "source", "source/local", "term", "wire"},
 	"internal/kube":              nil,
 	"internal/agentbin":          nil,
 	"internal/agentbin/pack":     {"agentbin"},

@@ -78,6 +78,9 @@ export interface TSDBStatus {
   seriesCountByLabelValuePair: Stat[];
 }
 
+/** What a person calls a dump. */
+export const called = (d: Dump) => d.file?.split(/[\\/]/).filter(Boolean).at(-1) ?? d.name;
+
 /** An answer that is an error: Prometheus' own, or none at all. */
 export class APIError extends Error {
   constructor(readonly type: string, message: string) {

@@ -2,7 +2,7 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Alerts } from "./alerts";
-import { get } from "./api";
+import { called, get } from "./api";
 import { Explore } from "./explore";
 import { plural } from "./format";
 import { Icon } from "./icons";
@@ -22,7 +22,7 @@ export function App() {
   const [metrics, setMetrics] = useState<string[]>([]);
   const { view } = store.place;
   const { dumps } = store.dumps;
-  const title = dumps.length === 1 ? dumps[0]!.name : plural(dumps.length, "dump");
+  const title = dumps.length === 1 ? called(dumps[0]!) : plural(dumps.length, "dump");
 
   useEffect(() => {
     document.documentElement.dataset["theme"] = dark ? "dark" : "light";

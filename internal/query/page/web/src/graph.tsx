@@ -117,7 +117,7 @@ function options(latest: { current: GraphProps }, tip: HTMLElement, width: numbe
     padding: [10, 14, 0, 0],
     scales: { x: { time: false, range: () => [range.from, range.to] }, y: { range: (_, min, max) => bounds(min, max, stacked) } },
     axes: [
-      { ...axis, size: 26, gap: 6, splits: (u) => ticks(range, Math.max(2, Math.floor(u.over.clientWidth / 84)), zone).at, values: (u, at) => at.map((t) => tick(t, ticks(range, Math.max(2, Math.floor(u.over.clientWidth / 84)), zone).step, zone)) },
+      { ...axis, size: 26, gap: 6, splits: (u) => ticks(range, Math.max(2, Math.floor((u.width - 70) / 84)), zone).at, values: (u, at) => at.map((t) => tick(t, ticks(range, Math.max(2, Math.floor((u.width - 70) / 84)), zone).step, zone)) },
       { ...axis, gap: 8, space: 36, size: (_, values) => 20 + 6.7 * Math.max(3, ...(values ?? []).map((v) => v.length)), values: (_, at) => at.map((v) => short(v, 6)) },
     ],
     focus: { alpha: 0.25 },

@@ -2,7 +2,7 @@
 
 import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import { APIError, get, type Dump, type Manifest, type Stat, type TSDBStatus } from "./api";
+import { APIError, called, get, type Dump, type Manifest, type Stat, type TSDBStatus } from "./api";
 import { bytes, count, plural } from "./format";
 import { selector, suggestion } from "./series";
 import { useStore } from "./state";
@@ -31,9 +31,9 @@ function Facts({ dump, zone }: { dump: Dump; zone: Zone }) {
   const samples = dump.blocks.reduce((n, b) => n + b.samples, 0);
   const utc = zone === "utc" ? " UTC" : "";
   return (
-    <section class="facts" aria-label={`Dump ${dump.name}`}>
+    <section class="facts" aria-label={`Dump ${called(dump)}`}>
       <h2>
-        {dump.name}
+        {called(dump)}
         {dump.verified ? <span class="badge good">✓ verified</span> : <span class="badge">not verified</span>}
       </h2>
       <dl>

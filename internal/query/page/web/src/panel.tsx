@@ -35,7 +35,7 @@ export function Panel({ panel, place, names, metrics, expose }: {
   const [answer, setAnswer] = useState<{ result?: Result; error?: APIError; of: string } | null>(null);
   const [busy, setBusy] = useState(false);
   const { range, at } = store;
-  const step = panel.step || autoStep(range);
+  const step = panel.step || Math.max(autoStep(range), store.interval);
 
   const run = (text: string) => {
     text = text.trim();
@@ -220,6 +220,7 @@ function Lines({ m, panel }: { m: Matrix; panel: PanelState }) {
   );
 }
 
+const briefly = (text: string) => (/^\d+$/.test(text) ? exact(text) : short(Number(text), 6));
 const short0 = (v: number) => (Number.isNaN(v) ? "" : short(v, 5));
 
 function lastOf(m: Matrix, i: number): number {
@@ -244,8 +245,8 @@ function Cells({ v }: { v: Vector }) {
     const samples = v.type === "matrix";
     return [
       ...(samples ? [{ key: "n", title: "samples", chars: 10, right: true, first: "down" as const, cell: (i: number) => <span class="num">{count(cells[i]!.value)}</span>, sort: (i: number) => cells[i]!.value }] : []),
-      { key: "value", title: "value", chars: samples ? 60 : chars("value", cells.length, (i) => exact(cells[i]!.text), 44), right: !samples, first: "down", sort: (i) => cells[i]!.value,
-        cell: (i) => <span class="num" title={cells[i]!.text}>{exact(cells[i]!.text)}</span> },
+      { key: "value", title: "value", chars: samples ? 60 : chars("value", cells.length, (i) => (cells[i]!.histogram ? "count 1,234,567, sum 123.456k" : exact(cells[i]!.text)), 44), right: !samples, first: "down", sort: (i) => cells[i]!.value,
+        cell: (i) => <span class="num" title={cells[i]!.text}>{cells[i]!.histogram ? `count ${briefly(cells[i]!.histogram!.count)}, sum ${briefly(cells[i]!.histogram!.sum)}` : exact(cells[i]!.text)}</span> },
       ...(histograms ? [{ key: "buckets", title: "buckets", chars: 34, cell: (i: number) => (cells[i]!.histogram ? <Buckets h={cells[i]!.histogram!} /> : null) }] : []),
       ...labelColumns(cells.map((c) => c.labels), s),
     ];
@@ -253,7 +254,7 @@ function Cells({ v }: { v: Vector }) {
   return (
     <>
       <Common s={s} n={v.cells.length} />
-      <Table label="Values" columns={columns} rows={v.cells.length} max={460} {...(v.cells.length > 1 && v.type === "vector" ? {} : {})} />
+      <Table label="Values" columns={columns} rows={v.cells.length} max={460} />
     </>
   );
 }

@@ -5,7 +5,7 @@ import { useContext, useEffect, useState } from "preact/hooks";
 import { APIError, get, type Alerts, type Dumps } from "./api";
 import { Querier } from "./query";
 import { decode, encode, type Panel, type Place } from "./url";
-import { within, type Range, type Zone } from "./time";
+import { niceStep, within, type Range, type Zone } from "./time";
 
 export type Theme = "auto" | "light" | "dark";
 
@@ -15,6 +15,7 @@ export class Store {
   theme: Theme;
   readonly querier = new Querier();
   readonly whole: Range;
+  readonly interval: number; // a step below it shows nothing more
   alerts: Alerts | "loading" | "none" | APIError = "loading";
   private readonly listeners = new Set<() => void>();
   private nextID = 1;
@@ -22,6 +23,9 @@ export class Store {
   constructor(readonly dumps: Dumps) {
     // A dump without a sample still has a page.
     this.whole = dumps.maxTime > dumps.minTime ? { from: dumps.minTime, to: dumps.maxTime } : { from: dumps.minTime, to: dumps.minTime + 60_000 };
+    // Series that come and go make a block look as if it were scraped more rarely.
+    const intervals = dumps.dumps.flatMap((d) => d.blocks).filter((b) => b.samples > 2 * b.series).map((b) => ((b.maxTime - b.minTime) * b.series) / b.samples);
+    this.interval = intervals.length ? niceStep(Math.min(15_000, ...intervals.map((i) => i * 0.8)), 1) : 1000;
     this.zone = remembered("zone") === "local" ? "local" : "utc";
     const theme = remembered("theme");
     this.theme = theme === "light" || theme === "dark" ? theme : "auto";

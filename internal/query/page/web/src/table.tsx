@@ -51,10 +51,10 @@ export function Table(props: {
   const scrolls = rows * height + height + 6 > props.max;
   return (
     <div class="table" ref={box} style={{ maxHeight: `${props.max}px` }} tabIndex={scrolls ? 0 : undefined} role={scrolls ? "region" : undefined} aria-label={scrolls ? props.label : undefined} onScroll={(e) => setTop(e.currentTarget.scrollTop)}>
-      <table aria-label={props.label} aria-rowcount={rows + 1} style={{ minWidth: `${chars * 0.78}ch` }}>
+      <table aria-label={props.label} aria-rowcount={rows + 1} style={{ minWidth: `${chars}ch` }}>
         <colgroup>
-          {columns.map((c) => (
-            <col key={c.key} style={{ width: `${((c.chars / chars) * 100).toFixed(2)}%` }} />
+          {columns.map((c, i) => (
+            <col key={c.key} style={i < columns.length - 1 ? { width: `${c.chars}ch` } : {}} />
           ))}
         </colgroup>
         <thead>

@@ -118,7 +118,7 @@ export function ticks(r: Range, count: number, zone: Zone): { step: number; at: 
 }
 
 /** The step of a range query: at most points of them, and none below a second. */
-export const autoStep = (r: Range, points = 360) => Math.max(1000, niceStep(r.to - r.from, points));
+export const autoStep = (r: Range, points = 240) => Math.max(1000, niceStep(r.to - r.from, points));
 
 /** The part of a range that lies in another; of its length, where it can. */
 export function within(r: Range, outer: Range): Range {

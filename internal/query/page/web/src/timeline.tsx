@@ -2,7 +2,7 @@
 // range that is looked at, to be dragged or moved by keys.
 
 import { useEffect, useRef, useState } from "preact/hooks";
-import type { Block, Dump } from "./api";
+import { called, type Block, type Dump } from "./api";
 import { bytes, count, plural } from "./format";
 import { gaps, pack } from "./lanes";
 import { useStore, useWidth, type Store } from "./state";
@@ -88,8 +88,8 @@ export function Timeline({ open }: { open: boolean }) {
           const { lanes, placed } = pack(dump.blocks);
           const least = Math.max(60_000, (whole.to - whole.from) * 0.006);
           return (
-            <div class="lanes" key={dump.name + n} data-hue={n % 4} style={{ height: open ? `${lanes * 26 + (several ? 18 : 0)}px` : "8px" }} title={several && !open ? dump.name : undefined}>
-              {open && several ? <span class="lane-name">{dump.name}</span> : null}
+            <div class="lanes" key={dump.name + n} data-hue={n % 4} style={{ height: open ? `${lanes * 26 + (several ? 18 : 0)}px` : "8px" }} title={several && !open ? called(dump) : undefined}>
+              {open && several ? <span class="lane-name">{called(dump)}</span> : null}
               {gaps(dump.blocks, whole, least).map((g) => (
                 <div class="gap" key={g.from} style={{ left: left(g.from), width: wide(g), top: open && several ? "18px" : "0" }} onMouseEnter={() => setHover({ gap: g })} onMouseLeave={() => setHover(null)}>
                   {open && ((g.to - g.from) / (whole.to - whole.from)) * width > 90 ? <span>no data, {duration(g.to - g.from)}</span> : null}
