@@ -274,6 +274,12 @@ func quote(s string) string {
 // open serves dumps by `promdump open` until the test ends, and gives the page's address.
 func open(t *testing.T, bin string, args ...string) string {
 	t.Helper()
+	url, _ := start(t, bin, args...)
+	return url
+}
+
+func start(t *testing.T, bin string, args ...string) (url string, stop func()) {
+	t.Helper()
 	cmd := exec.Command(bin, append([]string{"open", "--no-browser", "--listen", "127.0.0.1:0", "--cache-dir", t.TempDir()}, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var stderr strings.Builder
@@ -285,15 +291,16 @@ func open(t *testing.T, bin string, args ...string) string {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		_ = cmd.Process.Signal(os.Interrupt)
 		_ = cmd.Wait() // how it ends is another test's
 	})
+	t.Cleanup(stop)
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil || !strings.HasPrefix(line, "http://127.0.0.1:") {
 		t.Fatalf("promdump open says %q, %v\n%s", line, err, stderr.String())
 	}
-	return strings.TrimSpace(line)
+	return strings.TrimSpace(line), stop
 }
 
 // program builds promdump.
