@@ -45,6 +45,7 @@ type serverOptions struct {
 	binary string   // default: the one built from the module
 	target string   // host:port to scrape every half second; empty: none
 	window string   // of out-of-order samples; empty: none
+	config string   // more of the config file
 	args   []string // more flags
 }
 
@@ -89,6 +90,7 @@ func start(t *testing.T, dir string, o serverOptions) *server {
 	if o.window != "" {
 		cfg += "storage:\n  tsdb:\n    out_of_order_time_window: " + o.window + "\n"
 	}
+	cfg += o.config
 	file := filepath.Join(t.TempDir(), "prometheus.yml")
 	if err := os.WriteFile(file, []byte(cfg), 0o666); err != nil {
 		t.Fatal(err)

@@ -178,7 +178,7 @@ func (a *app) runDump(ctx context.Context, c dumpConfig) error {
 				},
 			}, out)
 		}
-		report, err = orGiveUp(ctx, write)
+		report, err = orGiveUp(ctx, dump.Report{BytesWritten: 1}, write)
 		return err
 	})
 	if err != nil {
@@ -213,9 +213,10 @@ func (a *app) runDump(ctx context.Context, c dumpConfig) error {
 // without it. A pipe that nobody reads hangs for ever.
 const patience = 2 * time.Second
 
-func orGiveUp(ctx context.Context, f func() (dump.Report, error)) (dump.Report, error) {
+// orGiveUp gives givenUp when f does not end in spite of ctx.
+func orGiveUp[R any](ctx context.Context, givenUp R, f func() (R, error)) (R, error) {
 	type result struct {
-		report dump.Report
+		report R
 		err    error
 	}
 	done := make(chan result, 1)
@@ -232,7 +233,7 @@ func orGiveUp(ctx context.Context, f func() (dump.Report, error)) (dump.Report, 
 	case r := <-done:
 		return r.report, r.err
 	case <-time.After(patience):
-		return dump.Report{BytesWritten: 1}, ctx.Err()
+		return givenUp, ctx.Err()
 	}
 }
 

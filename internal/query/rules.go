@@ -1,17 +1,306 @@
 package query
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"io"
+	"log/slog"
 	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/rulefmt"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/rules"
 )
 
-// Rules are the alerting rules of a rules file.
-type Rules struct{}
+// Rules are the alerting rules of a rules file, to be evaluated over a view by
+// Prometheus' own code. Recording rules are not: a dump has what they recorded.
+type Rules struct {
+	file   string
+	groups []rulefmt.RuleGroup
+
+	mu   sync.Mutex
+	told *alertsView // once it was evaluated
+}
+
+// evalInterval is of groups that do not say theirs: Prometheus' default.
+const evalInterval = time.Minute
 
 // ReadRules reads a rules file.
-func ReadRules(string) (*Rules, error) { return nil, errors.New("not yet") }
+func ReadRules(file string) (*Rules, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, fmt.Errorf("read rules: %w", err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(f)
+	if err != nil {
+		return nil, fmt.Errorf("read rules: %w", err)
+	}
+	groups, errs := rulefmt.Parse(text, false, model.UTF8Validation, NewParser(), slog.New(slog.DiscardHandler))
+	if len(errs) > 0 {
+		return nil, &Error{Err: fmt.Errorf("rules file %s: %w", file, errors.Join(errs...)), Code: 1, Tip: "promtool check rules " + file + " says more"}
+	}
+	r := &Rules{file: file, groups: groups.Groups}
+	for _, g := range r.groups {
+		for _, rule := range g.Rules {
+			if rule.Alert != "" {
+				return r, nil
+			}
+		}
+	}
+	return nil, &Error{Err: fmt.Errorf("rules file %s has no alerting rule", file), Code: 1, Tip: "recording rules are not evaluated: a dump has what they recorded"}
+}
 
-func (s *Server) alerts(w http.ResponseWriter, _ *http.Request) {
+// alertsView is the answer of /api/promdump/v1/alerts. Times are Unix
+// milliseconds.
+type alertsView struct {
+	File   string      `json:"file,omitempty"`
+	Groups []groupView `json:"groups"`
+}
+
+type groupView struct {
+	Name     string     `json:"name"`
+	Interval float64    `json:"interval"` // seconds
+	Rules    []ruleView `json:"rules"`
+}
+
+type ruleView struct {
+	Alert         string            `json:"alert"`
+	Expr          string            `json:"expr"`
+	For           float64           `json:"for"`           // seconds
+	KeepFiringFor float64           `json:"keepFiringFor"` // seconds
+	Labels        map[string]string `json:"labels"`
+	Annotations   map[string]string `json:"annotations"`
+	Error         string            `json:"error,omitempty"` // why it could not be evaluated to its end
+	Instances     []*instanceView   `json:"instances"`
+}
+
+// instanceView is one alert: labels that were pending or firing. A piece of time
+// goes from the evaluation that saw it first to the one that saw it no more.
+type instanceView struct {
+	Labels      map[string]string `json:"labels"`
+	Annotations map[string]string `json:"annotations"` // as they were last
+	Pending     [][2]int64        `json:"pending"`
+	Firing      [][2]int64        `json:"firing"`
+
+	state rules.AlertState // in the evaluation before
+}
+
+func (s *Server) alerts(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
-	answer(w, map[string]any{"groups": []any{}})
+	if s.config.Rules == nil {
+		answer(w, alertsView{Groups: []groupView{}})
+		return
+	}
+	v, err := s.config.Rules.evaluate(r.Context(), s)
+	if err != nil {
+		w.WriteHeader(http.StatusInternalServerError)
+		answer(w, map[string]string{"status": "error", "errorType": "execution", "error": err.Error()})
+		return
+	}
+	answer(w, v)
+}
+
+func (r *Rules) evaluate(ctx context.Context, s *Server) (*alertsView, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.told != nil {
+		return r.told, nil
+	}
+	v := &alertsView{File: r.file, Groups: []groupView{}}
+	for _, g := range r.groups {
+		interval := time.Duration(g.Interval)
+		if interval == 0 {
+			interval = evalInterval
+		}
+		group := groupView{Name: g.Name, Interval: interval.Seconds(), Rules: []ruleView{}}
+		for _, rule := range g.Rules {
+			if rule.Alert == "" {
+				continue
+			}
+			e := &evaluation{server: s, group: g, rule: rule, interval: interval}
+			told, err := e.run(ctx)
+			if err != nil {
+				return nil, err
+			}
+			group.Rules = append(group.Rules, told)
+		}
+		if len(group.Rules) > 0 {
+			v.Groups = append(v.Groups, group)
+		}
+	}
+	r.told = v
+	return v, nil
+}
+
+// evaluation is of one rule over all of the view.
+type evaluation struct {
+	server   *Server
+	group    rulefmt.RuleGroup
+	rule     rulefmt.Rule
+	interval time.Duration
+
+	view      *ruleView
+	instances map[uint64]*instanceView
+	ahead     map[int64]promql.Vector // what the rule's expression gives, by time
+	until     int64                   // up to which it was asked
+	oneByOne  bool                    // a range fails where one moment of it does
+}
+
+// chunkSteps is for how many evaluations the expression is asked at once.
+const chunkSteps = 500
+
+func (e *evaluation) run(ctx context.Context) (ruleView, error) {
+	e.view = &ruleView{
+		Alert: e.rule.Alert, Expr: e.rule.Expr, For: time.Duration(e.rule.For).Seconds(), KeepFiringFor: time.Duration(e.rule.KeepFiringFor).Seconds(),
+		Labels: rules.FromMaps(e.group.Labels, e.rule.Labels).Map(), Annotations: e.rule.Annotations, Instances: []*instanceView{},
+	}
+	if e.view.Annotations == nil {
+		e.view.Annotations = map[string]string{}
+	}
+	e.instances = map[uint64]*instanceView{}
+	view := e.server.config.View
+	if view.Empty() {
+		return *e.view, nil
+	}
+	expr, err := NewParser().ParseExpr(e.rule.Expr)
+	if err != nil {
+		return *e.view, err // it was parsed when the file was read
+	}
+	alert := rules.NewAlertingRule(e.rule.Alert, expr, time.Duration(e.rule.For), time.Duration(e.rule.KeepFiringFor),
+		rules.FromMaps(e.group.Labels, e.rule.Labels), labels.FromMap(e.rule.Annotations), labels.EmptyLabels(), "", true, e.server.config.Logger)
+	var offset time.Duration
+	if e.group.QueryOffset != nil {
+		offset = time.Duration(*e.group.QueryOffset)
+	}
+	single := rules.EngineQueryFunc(e.server.engine, view)
+	own := expr.String()
+	query := func(ctx context.Context, q string, at time.Time) (promql.Vector, error) {
+		if q != own || e.oneByOne || !steady(own) {
+			return single(ctx, q, at) // of a template
+		}
+		return e.lookAhead(ctx, own, at)
+	}
+	step := e.interval.Milliseconds()
+	first := (view.MinTime + step - 1) / step * step
+	last := first
+	for at := first; at <= view.MaxTime+offset.Milliseconds(); at += step {
+		if ctx.Err() != nil {
+			return *e.view, ctx.Err()
+		}
+		if _, err := alert.Eval(ctx, offset, time.UnixMilli(at).UTC(), query, &url.URL{}, e.group.Limit); err != nil {
+			if ctx.Err() != nil {
+				return *e.view, ctx.Err()
+			}
+			// A server goes on with the next evaluation; the first reason is told.
+			if e.view.Error == "" {
+				e.view.Error = fmt.Sprintf("at %s: %v", time.UnixMilli(at).UTC().Format(time.RFC3339), err)
+			}
+		}
+		e.see(alert, at)
+		last = at
+	}
+	e.end(last)
+	return *e.view, nil
+}
+
+// steady tells whether a range gives the same as moments one by one.
+func steady(expr string) bool {
+	for _, f := range []string{"start()", "end()", "range()", "step()"} {
+		if strings.Contains(expr, f) {
+			return false
+		}
+	}
+	return true
+}
+
+// lookAhead asks for many moments at once, and serves them one by one.
+func (e *evaluation) lookAhead(ctx context.Context, expr string, at time.Time) (promql.Vector, error) {
+	ms := at.UnixMilli()
+	if e.ahead == nil || ms > e.until {
+		e.ahead = map[int64]promql.Vector{}
+		end := at.Add(chunkSteps * e.interval)
+		a, release, err := e.server.config.View.Ask(ctx, e.server.engine, Question{Expr: expr, Start: at, End: end, Step: e.interval})
+		if err != nil {
+			e.oneByOne = true
+			return rules.EngineQueryFunc(e.server.engine, e.server.config.View)(ctx, expr, at)
+		}
+		defer release()
+		matrix, ok := a.Value.(promql.Matrix)
+		if !ok {
+			return nil, fmt.Errorf("the rule gives a %s, not a vector", a.Value.Type())
+		}
+		for _, s := range matrix {
+			for _, p := range s.Floats {
+				e.ahead[p.T] = append(e.ahead[p.T], promql.Sample{Metric: s.Metric, T: p.T, F: p.F})
+			}
+			for _, p := range s.Histograms {
+				e.ahead[p.T] = append(e.ahead[p.T], promql.Sample{Metric: s.Metric, T: p.T, H: p.H.Copy()})
+			}
+		}
+		e.until = end.UnixMilli()
+	}
+	return e.ahead[ms], nil
+}
+
+// see notes which alerts are pending and firing after an evaluation.
+func (e *evaluation) see(alert *rules.AlertingRule, at int64) {
+	active := map[uint64]bool{}
+	for _, a := range alert.ActiveAlerts() {
+		if a.State != rules.StatePending && a.State != rules.StateFiring {
+			continue
+		}
+		key := a.Labels.Hash()
+		active[key] = true
+		i := e.instances[key]
+		if i == nil {
+			i = &instanceView{Labels: a.Labels.Map(), Pending: [][2]int64{}, Firing: [][2]int64{}}
+			e.instances[key] = i
+			e.view.Instances = append(e.view.Instances, i)
+		}
+		i.Annotations = a.Annotations.Map()
+		i.become(a.State, at)
+	}
+	for key, i := range e.instances {
+		if !active[key] {
+			i.become(rules.StateInactive, at)
+		}
+	}
+}
+
+// become ends the piece of time of the state before, and begins another.
+func (i *instanceView) become(state rules.AlertState, at int64) {
+	if list := i.list(i.state); list != nil {
+		(*list)[len(*list)-1][1] = at
+	}
+	if list := i.list(state); list != nil && state != i.state {
+		*list = append(*list, [2]int64{at, at})
+	}
+	i.state = state
+}
+
+func (i *instanceView) list(state rules.AlertState) *[][2]int64 {
+	switch state {
+	case rules.StatePending:
+		return &i.Pending
+	case rules.StateFiring:
+		return &i.Firing
+	}
+	return nil
+}
+
+func (e *evaluation) end(at int64) {
+	for _, i := range e.instances {
+		if list := i.list(i.state); list != nil {
+			(*list)[len(*list)-1][1] = at
+		}
+	}
 }

@@ -62,6 +62,16 @@ func (v *View) Close() error {
 	return err
 }
 
+// Abandon lets the cache have the dumps back though something may still read them,
+// when the process ends. What is mapped stays mapped until then.
+func (v *View) Abandon() error {
+	var err error
+	for _, d := range v.Dumps {
+		err = errors.Join(err, d.entry.Close())
+	}
+	return err
+}
+
 // Empty reports whether there is no sample in it.
 func (v *View) Empty() bool { return v.MinTime > v.MaxTime }
 

@@ -1,0 +1,303 @@
+package query
+
+import (
+	"bufio"
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	jsoniter "github.com/json-iterator/go"
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/histogram"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/value"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+	"github.com/prometheus/prometheus/util/jsonutil"
+)
+
+// Format is how samples are written for other tools.
+type Format string
+
+const (
+	OpenMetrics Format = "openmetrics" // text; promtool makes blocks of it
+	CSV         Format = "csv"         // timestamp, metric, labels as JSON, value, histogram as JSON
+	Parquet     Format = "parquet"     // the same columns, labels as a map
+)
+
+// Export says what is written.
+type Export struct {
+	Format   Format
+	MinTime  int64 // Unix milliseconds, both included
+	MaxTime  int64
+	Matchers [][]*labels.Matcher // a series that one of them selects is written; none: all
+}
+
+// Exported says what was written, and what the format cannot hold.
+type Exported struct {
+	Series, Samples uint64
+	Histograms      uint64 // of Samples, where the format has them
+	NoHistograms    uint64 // left out: the format has none
+	NoName          uint64 // samples left out: of series without a name
+	Stale           uint64 // left out: marks that a series ended, which are no values
+}
+
+// rows is one format. A sample is a float, or a histogram.
+type rows interface {
+	begin(labels.Labels) (ok bool, err error) // a series; false: the format cannot hold it
+	float(t int64, v float64) error
+	histogram(t int64, h *histogram.FloatHistogram) (ok bool, err error)
+	end() error
+}
+
+// Export writes samples, metric by metric in the order of their names, series by
+// series, in the order of time. Nothing is held but a series' chunk and what a
+// format collects (a Parquet file: a group of rows).
+func (v *View) Export(ctx context.Context, w io.Writer, x Export) (_ Exported, err error) {
+	bw := bufio.NewWriterSize(w, 1<<16)
+	var out rows
+	switch x.Format {
+	case OpenMetrics:
+		out = &openMetrics{w: bw}
+	case CSV:
+		out = &csvRows{w: csv.NewWriter(bw)}
+	case Parquet:
+		out = newParquetRows(bw)
+	default:
+		return Exported{}, fmt.Errorf("unknown format %q", x.Format)
+	}
+	q, err := v.Querier(x.MinTime, x.MaxTime)
+	if err != nil {
+		return Exported{}, err
+	}
+	defer func() { err = errors.Join(err, q.Close()) }()
+	e := &exporting{ctx: ctx, q: q, export: x, out: out}
+	// By name and not by one walk over all: label names that begin with a capital
+	// sort before __name__, and would tear a metric apart.
+	names, _, err := q.LabelValues(ctx, model.MetricNameLabel, nil)
+	if err != nil {
+		return e.Exported, err
+	}
+	names = slices.Clone(names)
+	for _, name := range append([]string{""}, names...) {
+		if err := e.metric(name); err != nil {
+			return e.Exported, err
+		}
+	}
+	if err := out.end(); err != nil {
+		return e.Exported, err
+	}
+	return e.Exported, bw.Flush()
+}
+
+type exporting struct {
+	Exported
+	ctx    context.Context
+	q      storage.Querier
+	export Export
+	out    rows
+	it     chunkenc.Iterator
+}
+
+// metric writes all series of a name; the empty name is that of those without one.
+func (e *exporting) metric(name string) error {
+	own := labels.MustNewMatcher(labels.MatchEqual, model.MetricNameLabel, name)
+	lists := e.export.Matchers
+	if len(lists) == 0 {
+		lists = [][]*labels.Matcher{nil}
+	}
+	hints := &storage.SelectHints{Start: e.export.MinTime, End: e.export.MaxTime}
+	var sets []storage.SeriesSet
+	for _, list := range lists {
+		no := slices.ContainsFunc(list, func(m *labels.Matcher) bool { return m.Name == model.MetricNameLabel && !m.Matches(name) })
+		if !no {
+			sets = append(sets, e.q.Select(e.ctx, true, hints, append(slices.Clone(list), own)...))
+		}
+	}
+	set := storage.NewMergeSeriesSet(sets, 0, storage.ChainedSeriesMerge)
+	for set.Next() {
+		if err := e.series(set.At()); err != nil {
+			return err
+		}
+	}
+	return set.Err()
+}
+
+func (e *exporting) series(s storage.Series) error {
+	begun, holds := false, true
+	e.it = s.Iterator(e.it)
+	for n := 0; ; n++ {
+		if n%4096 == 0 && e.ctx.Err() != nil {
+			return e.ctx.Err()
+		}
+		kind := e.it.Next()
+		if kind == chunkenc.ValNone {
+			return e.it.Err()
+		}
+		if !begun {
+			begun = true
+			var err error
+			if holds, err = e.out.begin(s.Labels()); err != nil {
+				return err
+			}
+			if holds {
+				e.Series++
+			}
+		}
+		if err := e.sample(kind, holds); err != nil {
+			return err
+		}
+	}
+}
+
+func (e *exporting) sample(kind chunkenc.ValueType, holds bool) error {
+	var t int64
+	var v float64
+	var h *histogram.FloatHistogram
+	if kind == chunkenc.ValFloat {
+		t, v = e.it.At()
+	} else {
+		t, h = e.it.AtFloatHistogram(nil)
+		v = h.Sum
+	}
+	switch {
+	case value.IsStaleNaN(v):
+		e.Stale++
+		return nil
+	case !holds:
+		e.NoName++
+		return nil
+	case h == nil:
+		e.Samples++
+		return e.out.float(t, v)
+	}
+	ok, err := e.out.histogram(t, h)
+	if ok {
+		e.Samples++
+		e.Histograms++
+	} else {
+		e.NoHistograms++
+	}
+	return err
+}
+
+// openMetrics is the text format, with types unknown: blocks have none.
+type openMetrics struct {
+	w      *bufio.Writer
+	series string // with its labels, ready to be written
+	num    []byte
+}
+
+func (o *openMetrics) begin(ls labels.Labels) (bool, error) {
+	name := ls.Get(model.MetricNameLabel)
+	if name == "" {
+		return false, nil
+	}
+	var b strings.Builder
+	between := ""
+	if model.LegacyValidation.IsValidMetricName(name) {
+		b.WriteString(name + "{")
+	} else {
+		b.WriteString("{" + quoted(name))
+		between = ","
+	}
+	ls.Range(func(l labels.Label) {
+		if l.Name == model.MetricNameLabel {
+			return
+		}
+		b.WriteString(between)
+		between = ","
+		if model.LegacyValidation.IsValidLabelName(l.Name) {
+			b.WriteString(l.Name)
+		} else {
+			b.WriteString(quoted(l.Name))
+		}
+		b.WriteString("=" + quoted(l.Value))
+	})
+	o.series = b.String() + "} "
+	return true, nil
+}
+
+// quoted escapes what the format says, and nothing else.
+func quoted(s string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, "\n", `\n`, `"`, `\"`).Replace(s) + `"`
+}
+
+func (o *openMetrics) float(t int64, v float64) error {
+	o.w.WriteString(o.series)
+	o.num = strconv.AppendFloat(o.num[:0], v, 'g', -1, 64)
+	o.num = append(o.num, ' ')
+	if t < 0 {
+		o.num, t = append(o.num, '-'), -t
+	}
+	o.num = strconv.AppendInt(o.num, t/1000, 10)
+	o.num = append(o.num, fmt.Sprintf(".%03d\n", t%1000)...)
+	_, err := o.w.Write(o.num)
+	return err
+}
+
+func (o *openMetrics) histogram(int64, *histogram.FloatHistogram) (bool, error) { return false, nil }
+
+func (o *openMetrics) end() error {
+	_, err := o.w.WriteString("# EOF\n")
+	return err
+}
+
+type csvRows struct {
+	w     *csv.Writer
+	row   [5]string
+	begun bool
+}
+
+func (c *csvRows) begin(ls labels.Labels) (bool, error) {
+	c.row[1] = ls.Get(model.MetricNameLabel)
+	text, err := json.Marshal(withoutName(ls))
+	c.row[2] = string(text)
+	return true, errors.Join(err, c.head())
+}
+
+func (c *csvRows) head() error {
+	if c.begun {
+		return nil
+	}
+	c.begun = true
+	return c.w.Write([]string{"timestamp_ms", "metric", "labels", "value", "histogram"})
+}
+
+func withoutName(ls labels.Labels) map[string]string {
+	m := ls.Map()
+	delete(m, model.MetricNameLabel)
+	return m
+}
+
+func (c *csvRows) float(t int64, v float64) error {
+	c.row[0], c.row[3], c.row[4] = strconv.FormatInt(t, 10), strconv.FormatFloat(v, 'g', -1, 64), ""
+	return c.w.Write(c.row[:])
+}
+
+func (c *csvRows) histogram(t int64, h *histogram.FloatHistogram) (bool, error) {
+	c.row[0], c.row[3], c.row[4] = strconv.FormatInt(t, 10), "", histogramJSON(h)
+	return true, c.w.Write(c.row[:])
+}
+
+// histogramJSON is what Prometheus' API says of a histogram.
+func histogramJSON(h *histogram.FloatHistogram) string {
+	stream := jsoniter.ConfigDefault.BorrowStream(nil)
+	defer jsoniter.ConfigDefault.ReturnStream(stream)
+	jsonutil.MarshalHistogram(h, stream)
+	return string(stream.Buffer())
+}
+
+func (c *csvRows) end() error {
+	if err := c.head(); err != nil {
+		return err
+	}
+	c.w.Flush()
+	return c.w.Error()
+}

@@ -1,0 +1,72 @@
+package query
+
+import (
+	"io"
+
+	"github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/compress/zstd"
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/histogram"
+	"github.com/prometheus/prometheus/model/labels"
+)
+
+// parquetRow is a sample: either value or histogram is there.
+type parquetRow struct {
+	Time      int64             `parquet:"timestamp,timestamp(millisecond),delta"`
+	Metric    string            `parquet:"metric,dict"`
+	Labels    map[string]string `parquet:"labels" parquet-key:",dict" parquet-value:",dict"`
+	Value     *float64          `parquet:"value,optional"`
+	Histogram *string           `parquet:"histogram,optional"` // JSON, as Prometheus' API has it
+}
+
+// A group of rows is held until it is full: some tens of megabytes.
+const (
+	rowsAtOnce   = 1024
+	rowsInAGroup = 1 << 19
+)
+
+type parquetRows struct {
+	w      *parquet.GenericWriter[parquetRow]
+	rows   []parquetRow
+	metric string
+	labels map[string]string
+}
+
+func newParquetRows(w io.Writer) *parquetRows {
+	return &parquetRows{w: parquet.NewGenericWriter[parquetRow](w,
+		parquet.Compression(&zstd.Codec{}), parquet.MaxRowsPerRowGroup(rowsInAGroup), parquet.CreatedBy("promdump", "", ""))}
+}
+
+func (p *parquetRows) begin(ls labels.Labels) (bool, error) {
+	p.metric, p.labels = ls.Get(model.MetricNameLabel), withoutName(ls)
+	return true, nil
+}
+
+func (p *parquetRows) float(t int64, v float64) error {
+	return p.add(parquetRow{Time: t, Metric: p.metric, Labels: p.labels, Value: &v})
+}
+
+func (p *parquetRows) histogram(t int64, h *histogram.FloatHistogram) (bool, error) {
+	text := histogramJSON(h)
+	return true, p.add(parquetRow{Time: t, Metric: p.metric, Labels: p.labels, Histogram: &text})
+}
+
+func (p *parquetRows) add(r parquetRow) error {
+	if p.rows = append(p.rows, r); len(p.rows) < rowsAtOnce {
+		return nil
+	}
+	return p.flush()
+}
+
+func (p *parquetRows) flush() error {
+	_, err := p.w.Write(p.rows)
+	p.rows = p.rows[:0]
+	return err
+}
+
+func (p *parquetRows) end() error {
+	if err := p.flush(); err != nil {
+		return err
+	}
+	return p.w.Close()
+}
