@@ -25,7 +25,7 @@ import (
 )
 
 // patience is for a machine that does much else.
-const patience = 20 * time.Second
+const patience = 45 * time.Second
 
 func chromium(t *testing.T) string {
 	t.Helper()
@@ -247,6 +247,22 @@ func (p *tab) query(promql string) {
 	p.wait(`document.activeElement.matches(".editor")`)
 	p.do(call(input.InsertText, input.InsertTextParams{Text: promql}))
 	p.keys("\r", chromedp.ModifierCtrl)
+}
+
+// take takes the offer of completion that is shown. For 75 ms the editor takes an
+// Enter for one that was meant for the text.
+func (p *tab) take() {
+	p.t.Helper()
+	eval[bool](p, `(window.shown = performance.now(), true)`)
+	p.wait(`performance.now() > window.shown + 100`)
+	p.keys("\r")
+}
+
+// fill types into a field instead of what is in it.
+func (p *tab) fill(selector, text string) {
+	p.t.Helper()
+	eval[bool](p, "(document.querySelector("+quote(selector)+").select(), true)")
+	p.keys(text + "\r")
 }
 
 // drag with the pointer, from and to in parts of the element's width.

@@ -73,12 +73,12 @@ func incident(t *testing.T, bin string) string {
 	if _, err := tsdbtest.Demo(t.Context(), data, now); err != nil {
 		t.Fatal(err)
 	}
-	return dump(t, bin, data, filepath.Join(dir, "incident.tar.gz"))
+	return dump(t, bin, dir, "shop-prometheus", "incident.tar.gz")
 }
 
 const bigSeries = 10_000
 
-// big dumps one metric of many series, and of them all an hour.
+// big dumps half an hour of one metric with many series.
 func big(t *testing.T, bin string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -89,11 +89,11 @@ func big(t *testing.T, bin string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range 61 {
+	for i := range 31 {
 		app := db.Appender(t.Context())
 		for n := range bigSeries {
 			ls := labels.FromStrings("__name__", "big", "id", fmt.Sprintf("id-%05d", n), "shard", fmt.Sprint(n%16))
-			if _, err := app.Append(0, ls, now.Add(time.Duration(i-60)*time.Minute).UnixMilli(), float64(n)+10*math.Sin(float64(i+n)/9)); err != nil {
+			if _, err := app.Append(0, ls, now.Add(time.Duration(i-30)*time.Minute).UnixMilli(), float64(n)+10*math.Sin(float64(i+n)/9)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -104,14 +104,15 @@ func big(t *testing.T, bin string) string {
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return dump(t, bin, data, filepath.Join(dir, "big.tar.gz"))
+	return dump(t, bin, dir, "data", "big.tar.gz")
 }
 
-func dump(t *testing.T, bin, data, file string) string {
+func dump(t *testing.T, bin, dir, data, file string) string {
 	t.Helper()
 	cmd := exec.Command(bin, "dump", "-d", data, "--min-time", begin.Format(time.RFC3339), "--max-time", now.Format(time.RFC3339), "-t", file)
+	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	return file
+	return filepath.Join(dir, file)
 }

@@ -1,7 +1,7 @@
 // Which alerts would have fired when, as lanes over the range that is looked at.
 
 import { useRef, useState } from "preact/hooks";
-import { APIError, type AlertInstance, type AlertRule } from "./api";
+import { APIError, type AlertInstance, type AlertRule, type Alerts as AlertGroups } from "./api";
 import { plural } from "./format";
 import { text } from "./series";
 import { Toolbar } from "./explore";
@@ -12,10 +12,7 @@ type Show = "all" | "firing" | "pending";
 
 export function Alerts() {
   const store = useStore();
-  const axis = useRef<HTMLDivElement>(null);
-  const width = useWidth(axis);
-  const [show, setShow] = useState<Show>("all");
-  const { alerts, range, zone } = store;
+  const { alerts } = store;
   if (alerts === "loading") return <main class="alerts"><p class="dim" aria-busy="true">Evaluating the rules over the dump…</p></main>;
   if (alerts instanceof APIError) return <main class="alerts"><div class="failure" role="alert"><p><b>The rules could not be evaluated.</b> {alerts.message}</p></div></main>;
   if (alerts === "none") {
@@ -28,8 +25,17 @@ export function Alerts() {
       </main>
     );
   }
+  return <Board groups={alerts.groups} />;
+}
+
+function Board({ groups }: { groups: AlertGroups["groups"] }) {
+  const store = useStore();
+  const axis = useRef<HTMLDivElement>(null);
+  const width = useWidth(axis);
+  const [show, setShow] = useState<Show>("all");
+  const { range, zone } = store;
   const marks = ticks(range, Math.max(2, Math.floor(width / 84)), zone);
-  const rules = alerts.groups.flatMap((g) => g.rules.map((r) => ({ group: g.name, rule: r, state: stateOf(r) })));
+  const rules = groups.flatMap((g) => g.rules.map((r) => ({ group: g.name, rule: r, state: stateOf(r) })));
   const fired = rules.filter((r) => r.state === "firing").length;
   const pended = rules.filter((r) => r.state === "pending").length;
   const rank = { firing: 0, pending: 1, quiet: 2 };

@@ -1,6 +1,6 @@
 // The frame of the page, and its keys.
 
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { Alerts } from "./alerts";
 import { called, get } from "./api";
 import { Explore } from "./explore";
@@ -35,10 +35,9 @@ export function App() {
 
   const query = () => {
     if (store.place.view !== "explore") store.go({ view: "explore" });
-    // The view has to be there first.
-    requestAnimationFrame(() => requestAnimationFrame(() => focusers.current.get(store.place.panels[0]!.id)?.()));
+    setTimeout(() => focusers.current.get(store.place.panels[0]!.id)?.()); // the view has to be there first
   };
-  useEffect(() => {
+  useLayoutEffect(() => {
     const keys = (e: KeyboardEvent) => {
       const target = e.composedPath()[0] as HTMLElement;
       if (e.defaultPrevented || e.ctrlKey || e.metaKey || e.altKey || help.current?.open || target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName)) return;
@@ -86,7 +85,7 @@ export function App() {
       </header>
       <Timeline open={view === "overview"} />
       {view === "overview" ? <Overview metrics={metrics} /> : view === "alerts" ? <Alerts /> : <Explore metrics={metrics} focusers={focusers.current} />}
-      <footer>{store.dumps.version} · Prometheus' HTTP API is at <code>{new URL("api/v1", location.href).href}</code> · <a href="licenses.txt">licences</a></footer>
+      <footer>promdump {store.dumps.version.replace(/^promdump /, "")} · Prometheus' HTTP API is at <code>{new URL("api/v1", location.href).href}</code> · <a href="licenses.txt">licences</a></footer>
       <dialog ref={help} aria-label="Keys" onClick={(e) => { if (e.target === e.currentTarget) e.currentTarget.close(); }}>
         <div class="keys">
           <h2>Keys</h2>

@@ -3,7 +3,7 @@
 // document it would write <style> elements, which the page's
 // Content-Security-Policy forbids.
 
-import { acceptCompletion, autocompletion, closeBrackets, closeBracketsKeymap, completionKeymap, completionStatus, startCompletion } from "@codemirror/autocomplete";
+import { acceptCompletion, autocompletion, closeBrackets, closeBracketsKeymap, closeCompletion, completionKeymap, completionStatus, selectedCompletion, startCompletion } from "@codemirror/autocomplete";
 import { defaultKeymap, history, historyKeymap, insertNewlineAndIndent } from "@codemirror/commands";
 import { bracketMatching, HighlightStyle, indentUnit, syntaxHighlighting } from "@codemirror/language";
 import { lintKeymap, setDiagnostics } from "@codemirror/lint";
@@ -120,8 +120,15 @@ export class Editor {
 
   constructor(host: HTMLElement, text: string, names: CompleteStrategy, label: string, events: EditorEvents) {
     const root = host.shadowRoot ?? host.attachShadow({ mode: "open", delegatesFocus: true });
-    const promql = new PromQLExtension().setComplete({ completeStrategy: names });
+    const promql = new PromQLExtension().setComplete({ completeStrategy: names }).activateLinter(false); // the server knows better, see mark
+    // Who has typed an offer to its end wants to run it, not to take it.
+    const offered = ({ state }: EditorView) => {
+      const { label = "" } = selectedCompletion(state) ?? {};
+      const { head } = state.selection.main;
+      return completionStatus(state) === "active" && state.sliceDoc(Math.max(0, head - label.length), head) !== label;
+    };
     const run = (view: EditorView) => {
+      closeCompletion(view);
       events.run(view.state.doc.toString());
       return true;
     };
@@ -147,7 +154,7 @@ export class Editor {
           Prec.highest(
             keymap.of([
               { key: "Mod-Enter", run },
-              { key: "Enter", run: (view) => (completionStatus(view.state) === "active" && acceptCompletion(view)) || run(view) },
+              { key: "Enter", run: (view) => (offered(view) && acceptCompletion(view)) || run(view) },
               { key: "Shift-Enter", run: insertNewlineAndIndent },
               { key: "Tab", run: acceptCompletion },
               { key: "Ctrl-Space", run: startCompletion },
@@ -161,6 +168,7 @@ export class Editor {
             ...defaultKeymap,
             { key: "Escape", run: () => (events.leave(), true) },
           ]),
+          EditorView.domEventHandlers({ beforeinput: replace }),
           EditorView.updateListener.of((u) => {
             if (u.docChanged) events.change(u.state.doc.toString());
           }),
@@ -203,6 +211,19 @@ export class Editor {
   destroy(): void {
     this.view.destroy();
   }
+}
+
+// Where coloured text is typed over, Chromium keeps its colour by a style
+// attribute, which the policy forbids and the console tells. So it is not left to
+// the browser.
+function replace(e: InputEvent, view: EditorView): boolean {
+  const { from, to, empty } = view.state.selection.main;
+  const text = e.data;
+  if (empty || view.composing || e.inputType !== "insertText" || !text) return false;
+  const insert = () => view.state.update(view.state.replaceSelection(text), { userEvent: "input.type", scrollIntoView: true });
+  if (!view.state.facet(EditorView.inputHandler).some((handle) => handle(view, from, to, text, insert))) view.dispatch(insert());
+  e.preventDefault();
+  return true;
 }
 
 export const strategy = (range: Range): CompleteStrategy => newCompleteStrategy({ remote: new Names(range) });

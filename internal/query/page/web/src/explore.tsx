@@ -25,7 +25,7 @@ export function Explore({ metrics, focusers }: { metrics: string[]; focusers: Ma
   function addPanel() {
     const id = store.id();
     store.go({ panels: [...panels, { id, expr: "", tab: "graph", stacked: false, step: 0 }] });
-    requestAnimationFrame(() => focusers.get(id)?.());
+    setTimeout(() => focusers.get(id)?.());
   }
 }
 

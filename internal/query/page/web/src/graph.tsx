@@ -40,11 +40,12 @@ export function Graph(props: GraphProps) {
 
   useEffect(() => {
     if (!width) return;
-    const u = new uPlot(options(latest, tip.current!, width), data(matrix, drawn, stacked), box.current!);
+    const shown = tip.current!;
+    const u = new uPlot(options(latest, shown, width), data(matrix, drawn, stacked), box.current!);
     plot.current = u;
     return () => {
       plot.current = null;
-      tip.current!.hidden = true;
+      shown.hidden = true;
       u.destroy();
     };
     // A new width resizes; only the first one builds.
@@ -114,13 +115,13 @@ function options(latest: { current: GraphProps }, tip: HTMLElement, width: numbe
     width, height, series: [{}, ...series],
     ...(stacked ? { bands: drawn.slice(1).map((_, k) => ({ series: [k + 2, k + 1] as [number, number] })) } : {}),
     legend: { show: false },
-    padding: [10, 14, 0, 0],
+    padding: [10, 24, 0, 0],
     scales: { x: { time: false, range: () => [range.from, range.to] }, y: { range: (_, min, max) => bounds(min, max, stacked) } },
     axes: [
       { ...axis, size: 26, gap: 6, splits: (u) => ticks(range, Math.max(2, Math.floor((u.width - 70) / 84)), zone).at, values: (u, at) => at.map((t) => tick(t, ticks(range, Math.max(2, Math.floor((u.width - 70) / 84)), zone).step, zone)) },
       { ...axis, gap: 8, space: 36, size: (_, values) => 20 + 6.7 * Math.max(3, ...(values ?? []).map((v) => v.length)), values: (_, at) => at.map((v) => short(v, 6)) },
     ],
-    focus: { alpha: 0.25 },
+    focus: { alpha: 0.4 },
     cursor: {
       sync: { key: "promdump", setSeries: false },
       focus: { prox: many ? 12 : 24 },

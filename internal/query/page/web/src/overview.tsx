@@ -49,7 +49,7 @@ function Facts({ dump, zone }: { dump: Dump; zone: Zone }) {
         )}
         <Fact name="Holds">{dump.blocks.length ? <>{span({ from: dump.minTime, to: dump.maxTime }, zone)}{utc} <i>{duration(dump.maxTime - dump.minTime)}</i></> : "no block"}</Fact>
         <Fact name="Contents">{plural(dump.blocks.length, "block")}, {plural(samples, "sample")}{dump.blocks.length === 1 ? `, ${count(series)} series` : <i>up to {plural(series, "series", "series")} a block</i>}</Fact>
-        {m ? <Fact name="Head">{{ block: "as blocks", raw: "as its files", none: "left out" }[m.selection.head] ?? m.selection.head}<i>{plan(m)}</i></Fact> : null}
+        {m ? <Fact name="Of its source">{plan(m)}</Fact> : null}
         <Fact name="Size">{bytes(dump.sizeBytes)}</Fact>
         {m ? <Fact name="Made by">{m.tool}</Fact> : null}
       </dl>
@@ -78,10 +78,10 @@ const duration2 = (m: Manifest) => (m.selection.from && m.selection.to ? ` ${dur
 
 function plan(m: Manifest): string {
   const blocks = m.plan?.blocks ?? [];
-  if (!blocks.length) return "";
   const n = (action: string) => blocks.filter((b) => b.action === action).length;
-  const said = [n("whole") && `${n("whole")} whole`, n("cut") && `${n("cut")} cut`, n("skip") && `${n("skip")} outside`].filter(Boolean);
-  return ` of the source's ${plural(blocks.length, "block")}: ${said.join(", ")}`;
+  const taken = [n("whole") && `${n("whole")} whole`, n("cut") && `${n("cut")} cut`].filter(Boolean).join(", ");
+  const head = { block: "its head as blocks", raw: "its head as files", none: "not its head" }[m.selection.head] ?? `its head: ${m.selection.head}`;
+  return blocks.length ? `${taken || "none"} of ${plural(blocks.length, "block")}, and ${head}` : head;
 }
 
 function Contents({ metrics }: { metrics: string[] }) {

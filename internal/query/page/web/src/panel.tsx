@@ -1,6 +1,6 @@
 // One query with its answer.
 
-import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { CompleteStrategy } from "@prometheus-io/codemirror-promql/dist/esm/complete";
 import { APIError, unreachable } from "./api";
 import { Buckets } from "./buckets";
@@ -45,7 +45,7 @@ export function Panel({ panel, place, names, metrics, expose }: {
   const latest = useRef(run);
   latest.current = run;
 
-  useEffect(() => {
+  useLayoutEffect(() => {
     const e = new Editor(host.current!, panel.expr, names, `Query ${place + 1}, PromQL`, {
       run: (text) => latest.current(text),
       change: setDraft,
