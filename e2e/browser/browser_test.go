@@ -22,6 +22,7 @@ import (
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 )
 
 // patience is for a machine that does much else.
@@ -230,9 +231,27 @@ func (p *tab) waitText(want string) {
 	p.wait("document.body.innerText.includes(" + quote(want) + ")")
 }
 
+// keys presses keys, one after the other. A key and its character are one event,
+// as they come from a keyboard: chromedp's own keys write the character also when
+// the page has taken the key for something else.
 func (p *tab) keys(keys string, m ...chromedp.Modifier) {
 	p.t.Helper()
-	p.do(chromedp.KeyEvent(keys, chromedp.KeyModifiers(m...)))
+	for _, r := range keys {
+		var press *input.DispatchKeyEventParams
+		for _, k := range kb.Encode(r) {
+			chromedp.KeyModifiers(m...)(k)
+			switch k.Type {
+			case kb.KeyChar:
+				if k.Modifiers&^int64(chromedp.ModifierShift) == 0 {
+					press.Type, press.Text, press.UnmodifiedText = kb.KeyDown, k.Text, k.UnmodifiedText
+				}
+			case kb.KeyUp:
+				p.do(call(input.DispatchKeyEvent, *press), call(input.DispatchKeyEvent, *k))
+			default:
+				press = k
+			}
+		}
+	}
 }
 
 func (p *tab) hash() string {

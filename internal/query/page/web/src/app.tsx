@@ -7,7 +7,7 @@ import { Explore } from "./explore";
 import { plural } from "./format";
 import { Icon } from "./icons";
 import { Overview } from "./overview";
-import { useDark, useStore } from "./state";
+import { Focus, useDark, useStore } from "./state";
 import { Timeline } from "./timeline";
 import { within } from "./time";
 import type { View } from "./url";
@@ -18,7 +18,7 @@ export function App() {
   const store = useStore();
   const dark = useDark(store);
   const help = useRef<HTMLDialogElement>(null);
-  const focusers = useRef(new Map<number, () => void>());
+  const focus = useRef(new Focus());
   const [metrics, setMetrics] = useState<string[]>([]);
   const { view } = store.place;
   const { dumps } = store.dumps;
@@ -35,7 +35,7 @@ export function App() {
 
   const query = () => {
     if (store.place.view !== "explore") store.go({ view: "explore" });
-    setTimeout(() => focusers.current.get(store.place.panels[0]!.id)?.()); // the view has to be there first
+    focus.current.on(store.place.panels[0]!.id);
   };
   useLayoutEffect(() => {
     const keys = (e: KeyboardEvent) => {
@@ -84,7 +84,7 @@ export function App() {
         <button type="button" class="icon" aria-label="Keys" title="Keys  ?" onClick={() => help.current?.showModal()}><Icon name="help" /></button>
       </header>
       <Timeline open={view === "overview"} />
-      {view === "overview" ? <Overview metrics={metrics} /> : view === "alerts" ? <Alerts /> : <Explore metrics={metrics} focusers={focusers.current} />}
+      {view === "overview" ? <Overview metrics={metrics} /> : view === "alerts" ? <Alerts /> : <Explore metrics={metrics} focus={focus.current} />}
       <footer>promdump {store.dumps.version.replace(/^promdump /, "")} · Prometheus' HTTP API is at <code>{new URL("api/v1", location.href).href}</code> · <a href="licenses.txt">licences</a></footer>
       <dialog ref={help} aria-label="Keys" onClick={(e) => { if (e.target === e.currentTarget) e.currentTarget.close(); }}>
         <div class="keys">

@@ -5,10 +5,10 @@ import { strategy } from "./editor";
 import { Icon } from "./icons";
 import { Input } from "./input";
 import { Panel } from "./panel";
-import { useStore } from "./state";
+import { useStore, type Focus } from "./state";
 import { duration, parseTime, stamp, within } from "./time";
 
-export function Explore({ metrics, focusers }: { metrics: string[]; focusers: Map<number, () => void> }) {
+export function Explore({ metrics, focus }: { metrics: string[]; focus: Focus }) {
   const store = useStore();
   const names = useMemo(() => strategy(store.whole), [store]);
   const panels = store.place.panels;
@@ -16,7 +16,7 @@ export function Explore({ metrics, focusers }: { metrics: string[]; focusers: Ma
     <main class="explore">
       <Toolbar />
       {panels.map((p, i) => (
-        <Panel key={p.id} panel={p} place={i} names={names} metrics={metrics} expose={(f) => (f ? focusers.set(p.id, f) : focusers.delete(p.id))} />
+        <Panel key={p.id} panel={p} place={i} names={names} metrics={metrics} expose={(f) => focus.set(p.id, f)} />
       ))}
       <button type="button" class="add" onClick={() => addPanel()}><Icon name="plus" /> Add a query</button>
     </main>
@@ -25,7 +25,7 @@ export function Explore({ metrics, focusers }: { metrics: string[]; focusers: Ma
   function addPanel() {
     const id = store.id();
     store.go({ panels: [...panels, { id, expr: "", tab: "graph", stacked: false, step: 0 }] });
-    setTimeout(() => focusers.get(id)?.());
+    focus.on(id);
   }
 }
 

@@ -135,6 +135,24 @@ function remember(key: string, value: string): void {
   }
 }
 
+/** Brings the cursor into a panel's editor, now or as soon as it is there. */
+export class Focus {
+  private readonly editors = new Map<number, () => void>();
+  private wanted: number | null = null;
+
+  on(id: number): void {
+    const focus = this.editors.get(id);
+    this.wanted = focus ? null : id;
+    focus?.();
+  }
+
+  set(id: number, focus: (() => void) | null): void {
+    if (!focus) return void this.editors.delete(id);
+    this.editors.set(id, focus);
+    if (this.wanted === id) this.on(id);
+  }
+}
+
 export const StoreContext = createContext<Store>(undefined as unknown as Store);
 
 /** The store, and a new rendering whenever it changes. */
