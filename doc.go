@@ -30,6 +30,8 @@
 //   - internal/archive is the dump file; docs/format.md specifies it.
 //   - internal/dump assembles what a source tells into an archive.
 //   - internal/restore puts a dump into a data dir, beside what is there.
+//   - internal/query opens dumps: Prometheus' own HTTP API, single answers and
+//     exports, from a cache of what was unpacked and verified once (docs/open.md).
 //   - internal/term and internal/cli are what a person sees; internal/cli/plugin
 //     is kubectl promdump: the same commands, with a pod at the other end.
 //   - internal/tsdbtest makes real TSDBs for tests; e2e tests with real servers.

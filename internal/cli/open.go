@@ -169,6 +169,9 @@ func (a *app) runOpen(ctx context.Context, c openConfig) (err error) {
 	})
 	defer func() { err = errors.Join(err, server.Close()) }()
 	a.tellView(view, time.Since(begin))
+	if host, _, err := net.SplitHostPort(addr); err == nil && !net.ParseIP(host).IsLoopback() {
+		a.notes([]string{"everybody who can reach " + addr + " can read all of it"})
+	}
 	url := "http://" + shownAddr(addr) + "/"
 	if _, err := fmt.Fprintln(a.Out, url); err != nil {
 		return err
