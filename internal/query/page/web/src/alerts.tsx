@@ -68,7 +68,7 @@ function Board({ groups }: { groups: AlertGroups["groups"] }) {
               {state === "quiet" ? <span class="badge">never</span> : null}
             </div>
             {rule.annotations?.["summary"] ?? rule.annotations?.["description"] ? <p class="annotation">{rule.annotations?.["summary"] ?? rule.annotations?.["description"]}</p> : null}
-            {rule.instances.map((i) => (
+            {[...rule.instances].sort((a, b) => beginOf(a) - beginOf(b) || (text(a.labels) < text(b.labels) ? -1 : 1)).map((i) => (
               <Lane key={text(i.labels)} instance={i} rule={rule} range={range} marks={marks.at} />
             ))}
           </section>
@@ -81,7 +81,8 @@ function Board({ groups }: { groups: AlertGroups["groups"] }) {
 
 const left = (t: number, r: Range) => `${(((t - r.from) / (r.to - r.from)) * 100).toFixed(4)}%`;
 const stateOf = (r: AlertRule): "firing" | "pending" | "quiet" => (r.instances.some((i) => i.firing.length) ? "firing" : r.instances.some((i) => i.pending.length) ? "pending" : "quiet");
-const begin = (r: AlertRule) => Math.min(...r.instances.flatMap((i) => [...i.firing, ...i.pending].map(([t]) => t)), Infinity);
+const beginOf = (i: AlertInstance) => Math.min(...[...i.firing, ...i.pending].map(([t]) => t), Infinity);
+const begin = (r: AlertRule) => Math.min(...r.instances.map(beginOf), Infinity);
 const forText = (f: string | number) => (!f || f === "0s" ? "" : `for ${typeof f === "number" ? duration(f * 1000) : f} · `);
 
 function Lane({ instance, rule, range, marks }: { instance: AlertInstance; rule: AlertRule; range: Range; marks: number[] }) {

@@ -82,11 +82,11 @@ const height = 268;
 /** Columns for uPlot, which takes null for what is not there. */
 function data(m: Matrix, drawn: number[], stacked: boolean): uPlot.AlignedData {
   const xs = Array.from({ length: m.points }, (_, i) => m.from + i * m.step);
-  let below: number[] | undefined;
+  let below: (number | null)[] | undefined;
   const lines = drawn.map((n) => {
     const line: (number | null)[] = Array.from(m.values.subarray(n * m.points, (n + 1) * m.points), (v) => (Number.isFinite(v) ? v : null));
     if (!stacked) return line;
-    const sum = line.map((v, i) => (v ?? 0) + (below?.[i] ?? 0));
+    const sum = line.map((v, i) => (v === null && (below?.[i] ?? null) === null ? null : (v ?? 0) + (below?.[i] ?? 0)));
     below = sum;
     return sum;
   });
@@ -119,7 +119,7 @@ function options(latest: { current: GraphProps }, tip: HTMLElement, width: numbe
     scales: { x: { time: false, range: () => [range.from, range.to] }, y: { range: (_, min, max) => bounds(min, max, stacked) } },
     axes: [
       { ...axis, size: 26, gap: 6, splits: (u) => ticks(range, Math.max(2, Math.floor((u.width - 70) / 84)), zone).at, values: (u, at) => at.map((t) => tick(t, ticks(range, Math.max(2, Math.floor((u.width - 70) / 84)), zone).step, zone)) },
-      { ...axis, gap: 8, space: 36, size: (_, values) => 20 + 6.7 * Math.max(3, ...(values ?? []).map((v) => v.length)), values: (_, at) => at.map((v) => short(v, 6)) },
+      { ...axis, gap: 8, space: 36, size: (_, values) => 20 + 6.7 * Math.max(5, ...(values ?? []).map((v) => v.length)), values: (_, at) => at.map((v) => short(v, 6)) },
     ],
     focus: { alpha: 0.4 },
     cursor: {

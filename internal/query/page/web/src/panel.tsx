@@ -245,9 +245,9 @@ function Cells({ v }: { v: Vector }) {
     const samples = v.type === "matrix";
     return [
       ...(samples ? [{ key: "n", title: "samples", chars: 10, right: true, first: "down" as const, cell: (i: number) => <span class="num">{count(cells[i]!.value)}</span>, sort: (i: number) => cells[i]!.value }] : []),
-      { key: "value", title: "value", chars: samples ? 60 : chars("value", cells.length, (i) => (cells[i]!.histogram ? "count 1,234,567, sum 123.456k" : exact(cells[i]!.text)), 44), right: !samples, first: "down", sort: (i) => cells[i]!.value,
+      { key: "value", title: "value", chars: samples ? 60 : chars("value", cells.length, (i) => (cells[i]!.histogram ? "count 1,234,567, sum 1.2345k" : exact(cells[i]!.text)), 44), right: !samples, first: "down", sort: (i) => cells[i]!.value,
         cell: (i) => <span class="num" title={cells[i]!.text}>{cells[i]!.histogram ? `count ${briefly(cells[i]!.histogram!.count)}, sum ${briefly(cells[i]!.histogram!.sum)}` : exact(cells[i]!.text)}</span> },
-      ...(histograms ? [{ key: "buckets", title: "buckets", chars: 34, cell: (i: number) => (cells[i]!.histogram ? <Buckets h={cells[i]!.histogram!} /> : null) }] : []),
+      ...(histograms ? [{ key: "buckets", title: "buckets", chars: 30, cell: (i: number) => (cells[i]!.histogram ? <Buckets h={cells[i]!.histogram!} /> : null) }] : []),
       ...labelColumns(cells.map((c) => c.labels), s),
     ];
   }, [v, s]);
