@@ -268,6 +268,17 @@ func (p *tab) query(promql string) {
 	p.keys("\r", chromedp.ModifierCtrl)
 }
 
+// hover moves the pointer about a place, as a hand does, until something shows.
+func (p *tab) hover(x, y float64, expression string) {
+	p.t.Helper()
+	for end, i := time.Now().Add(patience), 0; !eval[bool](p, "!!("+expression+")"); i++ {
+		if time.Now().After(end) {
+			p.t.Fatalf("never so: %s\n%s", expression, p.text())
+		}
+		p.do(chromedp.MouseEvent(chromedp.MouseMoved, x+float64(i%2), y))
+	}
+}
+
 // take takes the offer of completion that is shown. For 75 ms the editor takes an
 // Enter for one that was meant for the text.
 func (p *tab) take() {

@@ -41,8 +41,7 @@ func TestScreenshots(t *testing.T) {
 			p.wait(`!document.querySelector('[aria-busy="true"]')`)
 			if shot.name == "explore" {
 				box := eval[[]float64](p, `(() => { const r = document.querySelector(".u-over").getBoundingClientRect(); return [r.left + r.width * 0.36, r.top + r.height * 0.5] })()`)
-				p.do(chromedp.MouseEvent(chromedp.MouseMoved, box[0], box[1]))
-				p.wait(`document.querySelector(".tip:not([hidden])")`)
+				p.hover(box[0], box[1], `document.querySelector(".tip:not([hidden])")`)
 			}
 			png, err := chromedp.Run(p.ctx, chromedp.CaptureScreenshot())
 			if err != nil {
