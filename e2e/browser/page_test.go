@@ -255,7 +255,8 @@ func errorsInPlace(t *testing.T, tabs context.Context, url string) {
 	p.wait(`!document.querySelector(".failure") && document.querySelector(".u-over")`)
 	// What fails while it is evaluated has no place.
 	p.keys("a", chromedp.ModifierCtrl)
-	p.keys("up + on (job) up\r")
+	p.keys("up + on (job) up")
+	p.keys("\r", chromedp.ModifierCtrl) // Enter alone would take what completion offers
 	p.wait(`document.querySelector(".failure")?.innerText.includes("many-to-many")`)
 	// Annotations of an answer are shown with it.
 	p.keys("/")
