@@ -4,7 +4,7 @@ LDFLAGS  = -s -w
 BIN      = bin
 LINT     = .cache/golangci-lint
 
-.PHONY: build agents demo test unit servers e2e bench bench-e2e lint check fuzz clean
+.PHONY: build agents page page-check demo test unit servers e2e screenshots bench bench-e2e lint check fuzz clean
 
 build: agents ## bin/promdump, bin/kubectl-promdump
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/promdump ./cmd/promdump
@@ -21,6 +21,18 @@ agents: ## what kubectl-promdump embeds; it depends on the source and on Go, on 
 			-ldflags '-s -w' -o $(BIN)/agents/promdump-agent-linux-$$arch ./cmd/promdump-agent ); done
 	go run ./internal/agentbin/pack -o internal/agentbin/bin $(PACK) $(BIN)/agents/*
 
+# The page is embedded as it is committed: only who changes its source needs Node.
+PAGE = internal/query/page
+page: $(PAGE)/web/node_modules/.made ## internal/query/page/dist from its source
+	cd $(PAGE)/web && npm run --silent build && npm run --silent test
+
+page-check: $(PAGE)/web/node_modules/.made ## what is embedded is what the source builds, byte for byte
+	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && cd $(PAGE)/web && npx tsc --noEmit && node build.mjs "$$out/dist" >/dev/null && npm run --silent test && \
+		diff -r "$$out/dist" ../dist && echo 'the page is what its source builds'
+
+$(PAGE)/web/node_modules/.made: $(PAGE)/web/package-lock.json
+	cd $(PAGE)/web && npm ci --no-audit --no-fund && touch node_modules/.made
+
 demo: build ## a small TSDB with an incident, and the main job done on it
 	@sh ./demo.sh
 
@@ -32,13 +44,18 @@ unit:
 # A module of its own: it builds a Prometheus server from its Go module. The test
 # cache does not know that it runs bin/promdump, hence the count.
 servers:
-	cd e2e && go test -count=1 -timeout 15m . ./bench/...
+	cd e2e && go test -count=1 -timeout 15m . ./bench/... ./browser
 
 # Longer, and nothing may be left out. Kubernetes is built the first time: some
 # ten minutes.
 e2e: ## real servers under load, and a real Kubernetes; root on Linux
 	cd e2e && PROMDUMP_E2E_SOAK=$${PROMDUMP_E2E_SOAK:-3m} PROMDUMP_E2E_REQUIRE_OLD=1 PROMDUMP_E2E_REQUIRE_STRACE=1 go test -count=1 -timeout 25m -v .
+	cd e2e && PROMDUMP_E2E_REQUIRE_BROWSER=1 go test -count=1 -timeout 10m -v ./browser
 	cd e2e && PROMDUMP_E2E_REQUIRE_KUBE=1 go test -count=1 -timeout 30m -v ./kube
+
+screenshots: ## the pictures in docs/img, and more beside them to look at
+	cd e2e && PROMDUMP_E2E_REQUIRE_BROWSER=1 PROMDUMP_E2E_SCREENSHOTS=$(CURDIR)/bin/screenshots go test -count=1 -run Screenshots ./browser
+	@mkdir -p docs/img && cp bin/screenshots/overview.png bin/screenshots/explore.png bin/screenshots/alerts.png docs/img/
 
 bench: build ## speed and memory, as ratios to cat, tar and promtool
 	cd e2e && go run ./bench
@@ -69,4 +86,4 @@ check: lint build test e2e ## all that CI does
 	$(MAKE) fuzz FUZZTIME=5s
 
 clean:
-	rm -rf $(BIN) .cache internal/agentbin/bin/*.gz internal/agentbin/bin/SHA256SUMS
+	rm -rf $(BIN) .cache internal/agentbin/bin/*.gz internal/agentbin/bin/SHA256SUMS $(PAGE)/web/node_modules

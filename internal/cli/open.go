@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/promdump/promdump/internal/query"
+	"github.com/promdump/promdump/internal/query/page"
 	"github.com/promdump/promdump/internal/term"
 )
 
@@ -164,7 +165,7 @@ func (a *app) runOpen(ctx context.Context, c openConfig) (err error) {
 	addr := l.Addr().String()
 	server := query.NewServer(ctx, query.ServerConfig{
 		View: view, Limits: c.view.limits, Version: version(), Addr: c.addr(addr), Hosts: c.hosts, Rules: rules,
-		Page: nil, Logger: a.logger(), Now: a.Now,
+		Page: page.Handler(), Logger: a.logger(), Now: a.Now,
 	})
 	defer func() { err = errors.Join(err, server.Close()) }()
 	a.tellView(view, time.Since(begin))

@@ -15,6 +15,7 @@ type dumpsView struct {
 	MinTime int64      `json:"minTime"`
 	MaxTime int64      `json:"maxTime"`
 	Version string     `json:"version"`
+	Rules   bool       `json:"rules"` // whether /api/promdump/v1/alerts has an answer
 }
 
 type dumpView struct {
@@ -42,7 +43,7 @@ type blockView struct {
 
 func (s *Server) dumps(w http.ResponseWriter, _ *http.Request) {
 	v := s.config.View
-	all := dumpsView{Dumps: []dumpView{}, Label: v.Label, MinTime: v.MinTime, MaxTime: v.MaxTime, Version: s.config.Version}
+	all := dumpsView{Dumps: []dumpView{}, Label: v.Label, MinTime: v.MinTime, MaxTime: v.MaxTime, Version: s.config.Version, Rules: s.config.Rules != nil}
 	if v.Empty() {
 		all.MinTime, all.MaxTime = 0, 0
 	}
