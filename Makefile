@@ -44,11 +44,11 @@ unit:
 # A module of its own: it builds a Prometheus server from its Go module. The test
 # cache does not know that it runs bin/promdump, hence the count.
 servers:
-	cd e2e && go test -count=1 -timeout 15m . ./bench/... ./browser
+	cd e2e && go test -count=1 -timeout 15m . ./bench/...
 
 # Longer, and nothing may be left out. Kubernetes is built the first time: some
-# ten minutes.
-e2e: ## real servers under load, and a real Kubernetes; root on Linux
+# ten minutes. The browser is Debian's chromium.
+e2e: ## real servers under load, a real browser, a real Kubernetes; root on Linux
 	cd e2e && PROMDUMP_E2E_SOAK=$${PROMDUMP_E2E_SOAK:-3m} PROMDUMP_E2E_REQUIRE_OLD=1 PROMDUMP_E2E_REQUIRE_STRACE=1 go test -count=1 -timeout 25m -v .
 	cd e2e && PROMDUMP_E2E_REQUIRE_BROWSER=1 go test -count=1 -timeout 10m -v ./browser
 	cd e2e && PROMDUMP_E2E_REQUIRE_KUBE=1 go test -count=1 -timeout 30m -v ./kube
@@ -81,7 +81,7 @@ fuzz: ## each fuzz target for FUZZTIME
 		done; \
 	done
 
-check: lint build test e2e ## all that CI does
+check: lint page-check build test e2e ## all that CI does; needs npm
 	go mod verify
 	$(MAKE) fuzz FUZZTIME=5s
 

@@ -6,9 +6,9 @@
 //
 // The data goes one way:
 //
-//	data dir ─> datadir ─> slice ─> agent ─wire─> source ─> dump ─> archive ─> file
-//	            handles    plan,    one           local,    series and records
-//	                       series   request       pod       become blocks (block)
+//	data dir ─> datadir ─> slice ─> agent ─wire─> source ─> dump ─> archive ─> file ─> restore
+//	            handles    plan,    one           local,    series and records    └──> query
+//	                       series   request       pod, …    become blocks (block)
 //
 // Left of wire is what may run in the container of a living server: it reads,
 // holds little and changes nothing. Right of it, on the user's machine, is all
@@ -31,6 +31,8 @@
 //   - internal/archive is the dump file; docs/format.md specifies it.
 //   - internal/dump assembles what a source tells into an archive.
 //   - internal/restore puts a dump into a data dir, beside what is there.
+//   - internal/query has dumps behind Prometheus' own HTTP API; query/page is the
+//     page over them, embedded as it is built from query/page/web.
 //   - internal/query opens dumps: Prometheus' own HTTP API, single answers and
 //     exports, from a cache of what was unpacked and verified once (docs/open.md).
 //   - internal/term and internal/cli are what a person sees; internal/cli/plugin
