@@ -26,15 +26,15 @@
 //     source/sourcetest holds all of them to it: a directory here (local), an agent
 //     in a pod (pod), what tar gives where no agent can run (podtar), or a running
 //     server that is asked by remote read (remoteread).
-//   - internal/kube finds Prometheis in a cluster, and runs commands in their pods.
+//   - internal/kube finds Prometheis in a cluster, runs commands in their pods and
+//     connects to their ports; it makes debug containers, and pods with a volume.
 //   - internal/block turns series and records into blocks, and verifies blocks.
 //   - internal/archive is the dump file; docs/format.md specifies it.
 //   - internal/dump assembles what a source tells into an archive.
 //   - internal/restore puts a dump into a data dir, beside what is there.
-//   - internal/query has dumps behind Prometheus' own HTTP API; query/page is the
-//     page over them, embedded as it is built from query/page/web.
 //   - internal/query opens dumps: Prometheus' own HTTP API, single answers and
 //     exports, from a cache of what was unpacked and verified once (docs/open.md).
+//     query/page is the page over them, embedded as it is built from its web/.
 //   - internal/term and internal/cli are what a person sees; internal/cli/plugin
 //     is kubectl promdump: the same commands, with a pod at the other end.
 //   - internal/tsdbtest makes real TSDBs for tests; e2e tests with real servers.
