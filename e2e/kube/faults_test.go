@@ -342,6 +342,7 @@ func TestList(t *testing.T) {
 				found = strings.HasSuffix(strings.TrimSpace(line), want) && strings.Contains(line, "/prometheus") && strings.Contains(line, "Running")
 			}
 		}
+		t.Logf("%s:\n%s", kind, r.stdout)
 		if !found {
 			t.Errorf("%s is not %q:\n%s%s", kind, want, r.stdout, r.stderr)
 		}
