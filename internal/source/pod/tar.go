@@ -34,13 +34,18 @@ func (s *Source) startByTar(ctx context.Context, name string) (*conversation, er
 	// Tar removes what is in the way of what it unpacks. Here that is a link to
 	// nothing, so that it can make none in its place.
 	archive, err1 := pack(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o700, Size: size}, body)
+	first, err0 := pack(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o700, Size: 1}, []byte("#"))
 	removal, err2 := pack(&tar.Header{Typeflag: tar.TypeLink, Name: name, Linkname: name + ".none", Mode: 0o600}, nil)
-	if err := errors.Join(err1, err2); err != nil {
+	if err := errors.Join(err0, err1, err2); err != nil {
 		return nil, &localError{fmt.Errorf("pack the agent: %w", err)}
 	}
 	var full []string
 	for _, dir := range s.places() {
-		said, err := s.tar(ctx, archive, "-x", "-f", "-", "-C", dir)
+		// Little at first: a tar that refuses much unread is not heard of, see fullTime.
+		said, err := s.tar(ctx, first, "-x", "-f", "-", "-C", dir)
+		if err == nil {
+			said, err = s.tar(ctx, archive, "-x", "-f", "-", "-C", dir)
+		}
 		if none, ok := errors.AsType[*AgentError](err); ok {
 			return nil, &AgentError{Err: fmt.Errorf("neither a shell nor tar is there: %w", none.Err), Tip: none.Tip, NoTar: true}
 		}
