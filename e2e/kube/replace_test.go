@@ -32,7 +32,7 @@ func owned(t *testing.T) func(object) {
 		t.Fatal(err)
 	}
 	uid := kubectlIn(t, string(b), "create", "-o", "jsonpath={.metadata.uid}", "-f", "-")
-	t.Cleanup(func() { kubectl(t, "-n", "mon", "delete", "statefulset", name, "--cascade=orphan") })
+	t.Cleanup(func() { kubectl(t, "-n", "mon", "delete", "statefulset", name, "--cascade=background") })
 	dir, err := os.MkdirTemp(booted(t).dir, "seed-")
 	if err != nil {
 		t.Fatal(err)
@@ -132,7 +132,7 @@ func TestReplaceAndRestart(t *testing.T) {
 	defer cancel()
 	again := b.controller(ctx)
 	r := mustPlugin(t, append(where, "--yes")...)
-	t.Log(r.stderr)
+	t.Logf("%s%s", dry.stdout, r.stderr)
 	if err := <-again; err != nil {
 		t.Fatal(err)
 	}
@@ -167,6 +167,10 @@ func TestReplaceRefused(t *testing.T) {
 	r := plugin(t, c.config, "restore", "-n", a.namespace, "-p", a.name, "-t", file, "--replace", "--restart", "--yes")
 	if r.code != 1 || !strings.Contains(r.stderr, "it belongs to no controller") || !strings.Contains(r.stderr, "-- kill 1") {
 		t.Errorf("a bare pod: exit %d: %s", r.code, r.stderr)
+	}
+	t.Log(r.stderr)
+	if dry := mustPlugin(t, "restore", "-n", a.namespace, "-p", a.name, "-t", file, "--replace", "--restart", "--dry-run"); !strings.Contains(dry.stdout, "Will be refused: restart pod "+a.namespace+"/"+a.name) || !strings.Contains(dry.stdout, "To remove:") {
+		t.Errorf("--dry-run says\n%s", dry.stdout)
 	}
 	b := startPod(t, "bb", podOptions{quiet: true, edit: owned(t)})
 	where := []string{"-n", b.namespace, "-p", b.name, "-t", file, "--replace", "--yes"}

@@ -17,7 +17,8 @@ import (
 // Replacing puts a dump in the place of all that a There holds. It is for one
 // replacement.
 type Replacing interface {
-	// MayReplace tells what speaks against it before anything is sent.
+	// MayReplace tells what speaks against it before anything is sent: an error with
+	// the method Refuses. Others say that it is not known.
 	MayReplace(ctx context.Context, restart bool) error
 
 	// Send puts the blocks and a raw head below dir into it, all or nothing. What was
@@ -44,6 +45,12 @@ type Replaced struct {
 	Blocks []string // ULIDs
 	Gone   []string // ULIDs
 	Series uint64   // at least so many are in the head
+}
+
+// refusal is an error that says no and not that something has failed.
+type refusal interface {
+	error
+	Refuses()
 }
 
 // mayReplace refuses before a dump is read.

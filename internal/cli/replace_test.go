@@ -17,6 +17,11 @@ import (
 	"github.com/promdump/promdump/internal/wire"
 )
 
+type noError struct{}
+
+func (noError) Error() string { return "it says no" }
+func (noError) Refuses()      {}
+
 // elsewhere is a Place that says what is done to it.
 type elsewhere struct {
 	done   []string
@@ -97,8 +102,11 @@ func TestReplaceThere(t *testing.T) {
 		"nobody to ask": {code: Usage, text: []string{"--replace removes what the data dir holds, and there is nobody to ask", "--yes if that is meant"}},
 		"dry run": {args: "--dry-run --restart", done: "find, may restart", absent: "→ mon/prom",
 			text: []string{"To remove:", old + ", wal", "its files are put in place as they are", "Then the pod is deleted"}},
-		"refused": {args: "--yes --restart", here: elsewhere{fails: map[string]error{"may restart": lost}}, code: Failed, done: "find, may restart"},
-		"no room": {args: "--yes", here: elsewhere{target: wire.Target{Free: 1000, Size: 1 << 40}}, code: Failed, done: "find, may", text: []string{"has 1000 B free", "--ignore-space"}},
+		"dry run, refused": {args: "--dry-run --restart", here: elsewhere{fails: map[string]error{"may restart": noError{}}}, done: "find, may restart", absent: "Then the pod",
+			text: []string{"To remove:", "Will be refused: it says no"}},
+		"dry run, not known": {args: "--dry-run --restart", here: elsewhere{fails: map[string]error{"may restart": lost}}, code: Failed, done: "find, may restart", absent: "To remove:"},
+		"refused":            {args: "--yes --restart", here: elsewhere{fails: map[string]error{"may restart": lost}}, code: Failed, done: "find, may restart"},
+		"no room":            {args: "--yes", here: elsewhere{target: wire.Target{Free: 1000, Size: 1 << 40}}, code: Failed, done: "find, may", text: []string{"has 1000 B free", "--ignore-space"}},
 		"restart fails": {args: "--yes --restart", here: elsewhere{held: 1, fails: map[string]error{"restart": lost}}, code: Failed, done: "find, may restart, send, restart",
 			text: []string{"lost (the dump is in place, whole; what was there is in /data/promdump-replaced-X)", "restart the server now: kubectl restart it"}},
 		"not served": {args: "--yes --restart", here: elsewhere{held: 1, fails: map[string]error{"served": lost}}, code: Failed, done: "find, may restart, send, restart, served",

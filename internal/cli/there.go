@@ -105,9 +105,11 @@ func (a *app) restoreThere(ctx context.Context, c restoreConfig, tempDir string)
 		return err
 	}
 	a.notes(append(there.Notes, asideNotes(there.Target)...))
+	var no error // what --dry-run prints
 	if c.spec.Replace {
-		if err := mayReplace(ctx, there, c.restart); err != nil {
-			return err
+		no = mayReplace(ctx, there, c.restart)
+		if _, refused := errors.AsType[refusal](no); no != nil && (!c.dryRun || !refused) {
+			return no
 		}
 	}
 	return withTemp(tempDir, func(dir string) (err error) {
@@ -140,6 +142,10 @@ func (a *app) restoreThere(ctx context.Context, c restoreConfig, tempDir string)
 			plan.Replaced = there.Target.Own
 		}
 		a.notes(plan.Notes)
+		if c.dryRun && no != nil {
+			plan.Refusals = append(plan.Refusals, restore.Refusal{Reason: no.Error()})
+			return printRestore(a.Out, plan)
+		}
 		if c.dryRun {
 			return errors.Join(printRestore(a.Out, plan), printRestart(a.Out, c, there))
 		}

@@ -111,6 +111,9 @@ func (e *PermissionError) Error() string {
 // ExitCode is that of the command.
 func (e *PermissionError) ExitCode() int { return codeNotPermitted }
 
+// Refuses tells a refusal from a failure.
+func (e *PermissionError) Refuses() {}
+
 // Hint holds the Role that grants what is missing, as YAML, if it is a Role that is
 // missing.
 func (e *PermissionError) Hint() string {

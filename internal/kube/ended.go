@@ -44,8 +44,8 @@ func (c *Client) ended(ctx context.Context, t Target, command string, err error)
 // What container runtimes say when a program cannot be started.
 var cannotStart = []*regexp.Regexp{
 	regexp.MustCompile(`exec: ".*?": (executable file not found in \$PATH|no such file or directory|permission denied|stat .*?: .+)`),
-	regexp.MustCompile(`(executable file .*not found in \$PATH)`),                                   // crun
-	regexp.MustCompile(`unable to start container process: .*?(stat \S+: \S.*|exec format error)$`), // runc
+	regexp.MustCompile(`(executable file .*not found in \$PATH)`),                                               // crun
+	regexp.MustCompile(`unable to start container process: .*?((?:stat|eaccess) \S+: \S.*|exec format error)$`), // runc
 	regexp.MustCompile(`exec(?:ve)? .*: (exec format error|operation not permitted)`),
 }
 

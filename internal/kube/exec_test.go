@@ -85,6 +85,7 @@ func TestExecErrors(t *testing.T) {
 		{"no such program", containerd + `exec: "tar": executable file not found in $PATH: unknown`, 0, nil, false, "*kube.NoCommandError", "the container cannot run tar: executable file not found in $PATH"},
 		{"no such path", containerd + `exec: "/bin/sh": stat /bin/sh: no such file or directory: unknown`, 0, nil, false, "*kube.NoCommandError", "stat /bin/sh: no such file or directory"},
 		{"no program", containerd + `exec: "/etc/passwd": permission denied: unknown`, 0, nil, false, "*kube.NoCommandError", "permission denied"},
+		{"noexec", containerd + `eaccess /dev/shm/x: permission denied: unknown`, 0, nil, false, "*kube.NoCommandError", "permission denied"},
 		{"another machine's", containerd + `exec /a: exec format error: unknown`, 0, nil, false, "*kube.NoCommandError", "exec format error"},
 		{"crun", "error executing command in container: time=\"x\" level=error msg=\"exec failed: executable file `sh` not found in $PATH\"", 0, nil, false, "*kube.NoCommandError", "executable file `sh` not found in $PATH"},
 		{"container has ended", `unable to upgrade connection: container not found ("prometheus")`, 0, nil, false, "*kube.GoneError", "container not found"},

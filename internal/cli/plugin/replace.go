@@ -42,6 +42,9 @@ func (e *RefusedError) ExitCode() int { return 1 }
 // Hint says what to do about it.
 func (e *RefusedError) Hint() string { return e.tip }
 
+// Refuses tells a refusal from a failure.
+func (e *RefusedError) Refuses() {}
+
 func (r *replacing) MayReplace(ctx context.Context, restart bool) error {
 	if restart {
 		if err := r.client.MayRestart(ctx, r.target); err != nil {

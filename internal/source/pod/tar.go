@@ -34,13 +34,18 @@ func (s *Source) startByTar(ctx context.Context, name string) (*conversation, er
 	// Tar removes what is in the way of what it unpacks. Here that is a link to
 	// nothing, so that it can make none in its place.
 	archive, err1 := pack(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o700, Size: size}, body)
+	first, err0 := pack(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o700, Size: 1}, []byte("#"))
 	removal, err2 := pack(&tar.Header{Typeflag: tar.TypeLink, Name: name, Linkname: name + ".none", Mode: 0o600}, nil)
-	if err := errors.Join(err1, err2); err != nil {
+	if err := errors.Join(err0, err1, err2); err != nil {
 		return nil, &localError{fmt.Errorf("pack the agent: %w", err)}
 	}
 	var full []string
 	for _, dir := range s.places() {
-		said, err := s.tar(ctx, archive, "-x", "-f", "-", "-C", dir)
+		// Little at first: a tar that refuses much unread is not heard of, see fullTime.
+		said, err := s.tar(ctx, first, "-x", "-f", "-", "-C", dir)
+		if err == nil {
+			said, err = s.tar(ctx, archive, "-x", "-f", "-", "-C", dir)
+		}
 		if none, ok := errors.AsType[*AgentError](err); ok {
 			return nil, &AgentError{Err: fmt.Errorf("neither a shell nor tar is there: %w", none.Err), Tip: none.Tip, NoTar: true}
 		}
@@ -141,15 +146,34 @@ func (s *Source) remove(ctx context.Context, dir, name string, removal []byte) {
 	s.o.Note(fmt.Sprintf("the agent's file may be left in the container: %s (%v)", path.Join(dir, name), err))
 }
 
+// fullTime is for the end of a tar that has said that there is no room. Busybox'
+// does not read what still comes, and over WebSocket a command that ends before its
+// stdin does may be as one that goes on: nothing is heard of its end.
+const fullTime = 2 * time.Second
+
 // tar runs tar in the container until it ends, and gives what it says.
 func (s *Source) tar(ctx context.Context, in []byte, args ...string) (said string, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stall := time.AfterFunc(s.o.times.stall, func() { cancel(&stallError{s.o.times.stall}) })
-	defer stall.Stop()
 	t := &tail{}
+	full := func() bool { return isFull.MatchString(t.String()) }
+	wait := func() time.Duration {
+		if full() {
+			return min(fullTime, s.o.times.stall)
+		}
+		return s.o.times.stall
+	}
+	stall := time.AfterFunc(s.o.times.stall, func() {
+		if full() {
+			cancel(&ExitError{1, errors.New("tar has ended, and its stream has not")})
+			return
+		}
+		cancel(&stallError{s.o.times.stall})
+	})
+	defer stall.Stop()
+	stir := func() { stall.Reset(wait()) }
 	err = s.o.Exec(ctx, append([]string{"tar"}, args...), Streams{
-		In: &stirring{bytes.NewReader(in), func() { stall.Reset(s.o.times.stall) }}, Out: io.Discard, Err: t,
+		In: &stirring{r: bytes.NewReader(in), stir: stir}, Out: io.Discard, Err: &stirring{w: t, stir: stir},
 	})
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
@@ -160,15 +184,21 @@ func (s *Source) tar(ctx context.Context, in []byte, args ...string) (said strin
 	return t.String(), err
 }
 
-// stirring tells of every read.
+// stirring tells of every read and write.
 type stirring struct {
-	io.Reader
+	r    io.Reader
+	w    io.Writer
 	stir func()
 }
 
-func (r *stirring) Read(p []byte) (int, error) {
-	r.stir()
-	return r.Reader.Read(p)
+func (s *stirring) Read(p []byte) (int, error) {
+	s.stir()
+	return s.r.Read(p)
+}
+
+func (s *stirring) Write(p []byte) (int, error) {
+	defer s.stir() // by what was written
+	return s.w.Write(p)
 }
 
 func pack(h *tar.Header, body []byte) ([]byte, error) {

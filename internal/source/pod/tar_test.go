@@ -87,7 +87,7 @@ func TestTarPlaces(t *testing.T) {
 	run := c.bare(noexec.temp, full.temp)
 	removed := 0
 	src := c.source(tsdb.Dir, func(o *Options) {
-		o.Volumes = []string{noexec.temp, full.temp, c.temp}
+		o.Volumes = []string{"/nowhere", noexec.temp, full.temp, c.temp}
 		o.Exec = func(ctx context.Context, command []string, s Streams) error {
 			line := strings.Join(command, " ")
 			if command[0] == "tar" && strings.Contains(line, " -U ") {
@@ -96,15 +96,19 @@ func TestTarPlaces(t *testing.T) {
 			switch {
 			case strings.HasPrefix(command[0], noexec.temp):
 				return &AgentError{Err: fmt.Errorf("exec: %q: permission denied", command[0])}
-			case strings.HasPrefix(line, "tar -x -f - -C "+full.temp):
+			case strings.HasPrefix(line, "tar -x -f - -C "+full.temp), strings.HasSuffix(line, "/nowhere"):
 				in, err := io.ReadAll(s.In)
 				if err != nil {
 					return err
 				}
+				if len(in) > 1<<20 && strings.HasSuffix(line, "/nowhere") {
+					t.Error("the agent is sent to a directory that is not there")
+				}
 				if len(in) > 1<<20 { // the agent, not what removes it
-					err = run(ctx, command, Streams{bytes.NewReader(in[:1<<20]), s.Out, s.Err})
+					_ = run(ctx, command, Streams{bytes.NewReader(in[:1<<20]), s.Out, s.Err})
 					fmt.Fprintln(s.Err, "tar: write error: No space left on device")
-					return err
+					<-ctx.Done() // as nothing is heard of its end over WebSocket
+					return ctx.Err()
 				}
 				s.In = bytes.NewReader(in)
 			}
