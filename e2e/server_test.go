@@ -45,7 +45,6 @@ type serverOptions struct {
 	binary string   // default: the one built from the module
 	target string   // host:port to scrape every half second; empty: none
 	window string   // of out-of-order samples; empty: none
-	config string   // more of the config file
 	args   []string // more flags
 	global string   // more lines of the config's global section
 	config string   // more sections of the config
@@ -83,7 +82,7 @@ func start(t *testing.T, dir string, o serverOptions) *server {
 	if !old {
 		o.binary = binary(t).prometheus
 	}
-	cfg := "global:\n  scrape_interval: 500ms\n  scrape_timeout: 400ms\n" + o.global + o.config
+	cfg := "global:\n  scrape_interval: 500ms\n  scrape_timeout: 400ms\n" + o.global
 	if o.target != "" {
 		cfg += "scrape_configs:\n- job_name: target\n"
 		if !old {
