@@ -156,7 +156,7 @@ func (a *app) runOpen(ctx context.Context, c openConfig) (err error) {
 	if err != nil {
 		return err
 	}
-	defer l.Close()
+	defer func() { _ = l.Close() }() // the server has closed it, if there was one
 	view, err := a.openView(ctx, c.view)
 	if err != nil {
 		return err
@@ -253,7 +253,7 @@ func serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	if err := server.Shutdown(last); err != nil {
 		_ = server.Close() // who did not hang up in time
 	}
-	<-ended
+	_ = <-ended // that it was shut down
 	return nil
 }
 

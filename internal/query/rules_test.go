@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -121,7 +122,7 @@ func TestAlerts(t *testing.T) {
 	s := NewServer(t.Context(), ServerConfig{View: v, Addr: "127.0.0.1:9090", Rules: rules, Logger: quiet, Now: time.Now})
 	defer s.Close()
 	w := httptest.NewRecorder()
-	s.ServeHTTP(w, httptest.NewRequest("GET", "http://127.0.0.1/api/promdump/v1/alerts", nil))
+	s.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "http://127.0.0.1/api/promdump/v1/alerts", nil))
 	var got alertsView
 	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
 		t.Fatal(err, w.Body)

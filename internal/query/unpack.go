@@ -28,10 +28,8 @@ type unpacking struct {
 	lock  *os.File
 	log   func(string, ...any)
 
-	group  *errgroup.Group // verifies blocks beside the unpacking of the next
-	about  about
-	blocks map[string]aboutBlock
-	done   chan aboutBlock
+	about about
+	done  chan aboutBlock
 }
 
 // unpack makes an entry of a dump.

@@ -158,7 +158,8 @@ func (f *fetcher) ask(ctx context.Context, r span, to int64) (_ *spool, err erro
 	if err != nil {
 		return nil, err
 	}
-	defer drainAndClose(resp.Body)
+	defer resp.Body.Close()
+	defer drain(resp.Body)
 	k, err := kindOf(resp, f.last != nil)
 	if err != nil {
 		return nil, err
@@ -375,7 +376,8 @@ func (f *fetcher) tryLast(ctx context.Context, q *prompb.Query) (works bool, err
 		if err != nil {
 			return err
 		}
-		defer drainAndClose(resp.Body)
+		defer resp.Body.Close()
+		defer drain(resp.Body)
 		in := newFrames(&moving{resp.Body, moved})
 		var m prompb.ChunkedReadResponse
 		at := int64(-1)

@@ -239,7 +239,7 @@ func (s *Source) owned(ctx context.Context, external map[string]string, r span) 
 	var names []string
 	for _, name := range slices.Sorted(maps.Keys(external)) {
 		label := name
-		if !model.LabelName(name).IsValidLegacy() {
+		if !model.LegacyValidation.IsValidLabelName(name) {
 			label = strconv.Quote(name)
 		}
 		q := url.Values{"limit": {"1"}, "match[]": {fmt.Sprintf("{%s=~%s}", label, strconv.Quote(regexp.QuoteMeta(external[name])))}}
@@ -294,7 +294,8 @@ func (s *Source) getOnce(ctx context.Context, path string, q url.Values, data an
 		return false, transportError(ctx, err)
 	}
 	s.met.Store(true)
-	defer drainAndClose(resp.Body)
+	defer resp.Body.Close()
+	defer drain(resp.Body)
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
 	if err != nil {
 		return false, transportError(ctx, err)

@@ -177,8 +177,5 @@ func (s *Source) Read(ctx context.Context, req wire.Request) iter.Seq2[wire.Mess
 // errLeft: who asked does not want more.
 var errLeft = errors.New("left")
 
-func drainAndClose(body io.ReadCloser) {
-	// A short rest is read, so that the connection can be used again.
-	_, _ = io.CopyN(io.Discard, body, 64<<10)
-	_ = body.Close()
-}
+// drain reads a short rest, so that the connection can be used again.
+func drain(body io.Reader) { _, _ = io.CopyN(io.Discard, body, 64<<10) }

@@ -117,7 +117,8 @@ func (s *Source) post(ctx context.Context, all []*prompb.Query) (*http.Response,
 	if resp.StatusCode == http.StatusOK {
 		return resp, nil
 	}
-	defer drainAndClose(resp.Body)
+	defer resp.Body.Close()
+	defer drain(resp.Body)
 	said, err := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
 	if err != nil && len(said) == 0 {
 		return nil, transportError(ctx, err)
