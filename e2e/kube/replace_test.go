@@ -33,7 +33,7 @@ func owned(t *testing.T) func(object) {
 		t.Fatal(err)
 	}
 	uid := kubectlIn(t, string(b), "create", "-o", "jsonpath={.metadata.uid}", "-f", "-")
-	t.Cleanup(func() { kubectl(t, "-n", "mon", "delete", "statefulset", name, "--cascade=orphan") })
+	t.Cleanup(func() { kubectl(t, "-n", "mon", "delete", "statefulset", name, "--cascade=background") })
 	dir, err := os.MkdirTemp(booted(t).dir, "seed-")
 	if err != nil {
 		t.Fatal(err)
