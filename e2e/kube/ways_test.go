@@ -321,8 +321,11 @@ func TestCrashLoop(t *testing.T) {
 		}
 	}
 	for _, way := range []string{"exec", "remote-read"} {
-		r := plugin(t, c.config, append(append([]string{"--via", way, "-t", filepath.Join(t.TempDir(), "x")}, where...), slice(data)...)...)
-		if r.code != 10 || !strings.Contains(r.stderr, "CrashLoopBackOff") || !strings.Contains(r.stderr, "--via debug") || !strings.Contains(r.stderr, "--via pvc") {
+		var r result
+		if !poll(soon, func() bool { // it runs for a moment, again and again
+			r = plugin(t, c.config, append(append([]string{"--via", way, "-t", filepath.Join(t.TempDir(), "x")}, where...), slice(data)...)...)
+			return r.code == 10 && strings.Contains(r.stderr, "CrashLoopBackOff") && strings.Contains(r.stderr, "--via debug") && strings.Contains(r.stderr, "--via pvc")
+		}) {
 			t.Errorf("%s: exit %d: %s", way, r.code, r.stderr)
 		}
 		t.Log(r.stderr)
