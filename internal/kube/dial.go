@@ -66,7 +66,7 @@ func (c *Client) dialPort(ctx context.Context, t Target, port int) (net.Conn, er
 	case <-ctx.Done():
 		go func() {
 			if r := <-done; r.err == nil {
-				r.conn.Close()
+				_ = r.conn.Close()
 			}
 		}()
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
@@ -109,7 +109,7 @@ func newPortConn(forward httpstream.Connection, port int) (*portConn, error) {
 		text, _ := io.ReadAll(io.LimitReader(said, 4<<10))
 		if len(text) > 0 {
 			p.fail(errors.New(strings.TrimSpace(string(text))))
-			far.Close()
+			_ = far.Close()
 		}
 	}()
 	go func() {
@@ -127,7 +127,7 @@ func newPortConn(forward httpstream.Connection, port int) (*portConn, error) {
 				p.fail(err)
 			}
 		}
-		far.Close()
+		_ = far.Close()
 	}()
 	return p, nil
 }
