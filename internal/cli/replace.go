@@ -68,7 +68,7 @@ func asideNotes(t *wire.Target) (notes []string) {
 
 // printRestart is the end of what --dry-run prints.
 func printRestart(w io.Writer, c restoreConfig, there There) error {
-	text := ""
+	var text string
 	switch {
 	case c.restart:
 		text = "\nThen the pod is deleted, and what was there is removed when the next one serves what was restored."

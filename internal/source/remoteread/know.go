@@ -239,7 +239,7 @@ func (s *Source) owned(ctx context.Context, external map[string]string, r span) 
 	var names []string
 	for _, name := range slices.Sorted(maps.Keys(external)) {
 		label := name
-		if !model.LabelName(name).IsValidLegacy() {
+		if !model.LegacyValidation.IsValidLabelName(name) {
 			label = strconv.Quote(name)
 		}
 		q := url.Values{"limit": {"1"}, "match[]": {fmt.Sprintf("{%s=~%s}", label, strconv.Quote(regexp.QuoteMeta(external[name])))}}
@@ -289,7 +289,7 @@ func (s *Source) getOnce(ctx context.Context, path string, q url.Values, data an
 		return false, err
 	}
 	req.URL.RawQuery = q.Encode()
-	resp, err := s.client.Do(req)
+	resp, err := s.client.Do(req) //nolint:bodyclose // drainAndClose does
 	if err != nil {
 		return false, transportError(ctx, err)
 	}
