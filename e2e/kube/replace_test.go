@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -66,6 +67,7 @@ func (p *pod) controller(ctx context.Context) <-chan error {
 	meta := one["metadata"].(object)
 	spec := one["spec"].(object)
 	delete(spec, "initContainers")
+	delete(spec, "ephemeralContainers")
 	b, err := json.Marshal(object{
 		"apiVersion": "v1", "kind": "Pod", "spec": spec,
 		"metadata": object{"name": meta["name"], "namespace": meta["namespace"], "labels": meta["labels"], "annotations": meta["annotations"], "ownerReferences": meta["ownerReferences"]},
@@ -200,4 +202,49 @@ func TestReplaceRefused(t *testing.T) {
 	if got, want := a.samples(`{job="kubernetes-pods"}`, data.from, data.to.Add(time.Millisecond)), data.size.BlockSamples+data.size.HeadSamples; got != want {
 		t.Errorf("%d samples, not %d", got, want)
 	}
+}
+
+// A container without a shell: a debug container cannot hold the server, so that it
+// takes the restart.
+func TestReplaceByDebug(t *testing.T) {
+	data := seed(t)
+	file := filepath.Join(t.TempDir(), "dump.tar")
+	if r := finish(t, exec.Command(program(t, "promdump"), "dump", "-d", data.dir, "--min-time", "0", "--head=raw", "-t", file)); r.code != 0 {
+		t.Fatal(r.stderr)
+	}
+	b := startPod(t, "stack", podOptions{quiet: true, edit: owned(t)})
+	b.fill(data.from, data.from.Add(10*time.Minute))
+	uid := b.uid()
+	where := []string{"restore", "--image", tools, "-n", b.namespace, "-p", b.name, "-t", file, "--replace", "--yes"}
+	r := plugin(t, booted(t).config, where...)
+	if r.code != 1 || !strings.Contains(r.stderr, "from a debug container the server cannot be kept") || !strings.Contains(r.stderr, "add --restart") {
+		t.Errorf("no restart: exit %d: %s", r.code, r.stderr)
+	}
+	t.Log(r.stderr)
+	if n := b.samples(`{__name__=~"filled_.*"}`, data.from, data.to); n == 0 || b.uid() != uid {
+		t.Error("something was done")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	again := b.controller(ctx)
+	r = mustPlugin(t, append(where, "--restart")...)
+	t.Log(r.stderr)
+	if err := <-again; err != nil {
+		t.Fatal(err)
+	}
+	b.client.CloseIdleConnections()
+	b.ready()
+	if got, want := b.samples(`{job="kubernetes-pods"}`, data.from, data.to.Add(time.Millisecond)), data.size.BlockSamples+data.size.HeadSamples; got != want {
+		t.Errorf("%d samples, not %d", got, want)
+	}
+	if n := b.samples(`{__name__=~"filled_.*"}`, data.from, data.to); n != 0 {
+		t.Errorf("%d samples of the old are served", n)
+	}
+	for name := range b.files(b.dataDir()) {
+		if strings.Contains(name, "promdump-replaced-") {
+			t.Errorf("what was there still is: %s", name)
+		}
+	}
+	ended(t, b, soon)
+	b.unharmed(nil)
 }

@@ -66,7 +66,7 @@ func (c *Client) dialPort(ctx context.Context, t Target, port int) (net.Conn, er
 	case <-ctx.Done():
 		go func() {
 			if r := <-done; r.err == nil {
-				_ = r.conn.Close() // nobody waits for it any more
+				_ = r.conn.Close()
 			}
 		}()
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {

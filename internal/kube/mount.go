@@ -86,7 +86,7 @@ func mountSpec(p *corev1.Pod, t Target, o HelperOptions) (*corev1.Pod, []string,
 		claim = claimOf(p, m.Name)
 	}
 	if claim == "" {
-		return nil, nil, &HelperError{What: what, Reason: fmt.Sprintf("its data dir lies on no PersistentVolumeClaim (%s)", cmp.Or(t.Volume, "it is not known on what")), tip: "--via debug mounts any volume of the pod"}
+		return nil, nil, &HelperError{What: what, Reason: fmt.Sprintf("its data dir lies on no PersistentVolumeClaim (%s)", cmp.Or(t.Volume, "it is not known on what")), tip: "--via debug mounts any volume of the pod, and sees the container's own filesystem"}
 	}
 	u := userOf(p, server, statusOf(slices.Concat(p.Status.ContainerStatuses, p.Status.InitContainerStatuses), server.Name))
 	if o.User != nil {

@@ -136,7 +136,7 @@ func listens(ctx context.Context, client *kube.Client, t kube.Target) chance {
 	if err != nil {
 		return perhaps
 	}
-	defer func() { _ = conn.Close() }() // nothing was said on it
+	defer func() { _ = conn.Close() }()
 	const moment = 500 * time.Millisecond
 	if err := conn.SetReadDeadline(time.Now().Add(moment)); err != nil {
 		return perhaps

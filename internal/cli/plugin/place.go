@@ -22,7 +22,10 @@ import (
 // place is where restore goes: the same flags name it.
 type place struct{ pods *pods }
 
-func (p place) AddFlags(fs *pflag.FlagSet) { p.pods.AddFlags(fs) }
+func (p place) AddFlags(fs *pflag.FlagSet) {
+	p.pods.addAgentFlags(fs, "way in: `auto|exec|debug`; an agent in the container, or in a debug container of the pod; auto takes the first that works",
+		"`image` of the container that debug makes; has a shell")
+}
 
 func (p place) Find(ctx context.Context, asked cli.Asked) (cli.There, error) {
 	switch v := via(p.pods.via); v {
@@ -33,7 +36,7 @@ func (p place) Find(ctx context.Context, asked cli.Asked) (cli.There, error) {
 	if err != nil {
 		return cli.There{}, err
 	}
-	agent, target, err := f.inspect(ctx)
+	agent, target, by, err := f.inspect(ctx)
 	if err != nil {
 		return cli.There{}, err
 	}
@@ -51,12 +54,12 @@ func (p place) Find(ctx context.Context, asked cli.Asked) (cli.There, error) {
 	there.Wait = func(ctx context.Context, ulids []string) (string, error) {
 		return wait(ctx, f, ulids)
 	}
-	there.Replacing = &replacing{found: *f, agent: agent, servers: target.Servers, id: ulid.Make().String()}
+	there.Replacing = &replacing{found: *f, agent: agent, by: by, servers: target.Servers, id: ulid.Make().String()}
 	return there, nil
 }
 
 // inspect looks at the data dir by the first way that can write into it.
-func (f *found) inspect(ctx context.Context) (agent *pod.Source, target *wire.Target, err error) {
+func (f *found) inspect(ctx context.Context) (agent *pod.Source, target *wire.Target, by via, err error) {
 	w := f.choice()
 	w.list = slices.DeleteFunc(w.list, func(one way) bool { return one.via != viaExec && one.via != viaDebug })
 	for i := range w.list {
@@ -78,7 +81,7 @@ func (f *found) inspect(ctx context.Context) (agent *pod.Source, target *wire.Ta
 		target, err = a.Inspect(ctx)
 		return err == nil, err
 	})
-	return agent, target, err
+	return agent, target, w.taken, err
 }
 
 // retention asks the server itself, and else its command line; 0: not known.

@@ -69,19 +69,25 @@ type pods struct {
 func (p *pods) AddGlobalFlags(fs *pflag.FlagSet) { p.kube.Add(fs) }
 
 func (p *pods) AddFlags(fs *pflag.FlagSet) {
+	p.addAgentFlags(fs, "way in: `auto|exec|tar|remote-read|debug|pvc`; an agent in the container, just tar there, the server itself, an agent in a debug container or in a pod that mounts the volume; auto takes the first that works",
+		"`image` of the container that debug and pvc make; has a shell")
+	fs.StringVar(&p.scheme, "web-scheme", p.scheme, "`scheme` by which remote-read asks the server, http or https (default: that of the pod's probes)")
+	p.remote.AddFlags(fs, "web-")
+}
+
+// addAgentFlags adds those of the ways that write, too.
+func (p *pods) addAgentFlags(fs *pflag.FlagSet, ways, image string) {
 	q := &p.query
 	fs.StringVarP(&q.Pod, "pod", "p", q.Pod, "`pod` of the Prometheus, or TYPE/NAME: "+strings.Join(kube.Types(), ", ")+" (default: the one that is found)")
 	fs.StringVarP(&q.Container, "container", "c", q.Container, "`container` of the pod (default: that of the Prometheus)")
 	fs.StringVarP(&q.DataDir, "data-dir", "d", q.DataDir, "data `dir` in the container (default: as the pod's spec says)")
 	p.AddListFlags(fs)
-	fs.StringVar(&p.via, "via", string(viaAuto), "way in: `auto|exec|tar|remote-read|debug|pvc`; an agent in the container, just tar there, the server itself, an agent in a debug container or in a pod that mounts the volume; auto takes the first that works")
+	fs.StringVar(&p.via, "via", string(viaAuto), ways)
 	fs.StringVar(&p.agentURL, "agent-url", p.agentURL, "`URL` of the agents that are not built in (default: $PROMDUMP_AGENT_URL, or our releases)")
 	fs.BoolVarP(&p.force, "force", "f", p.force, "download the agent, whatever is there already")
 	fs.StringVar(&p.memory, "memory-limit", p.memory, "`bytes` that the agent may take in the container, like 64MiB, which is the default")
-	fs.StringVar(&p.image, "image", kube.DefaultImage, "`image` of the container that debug and pvc make; has a shell")
+	fs.StringVar(&p.image, "image", kube.DefaultImage, image)
 	fs.StringVar(&p.runAs, "run-as-user", p.runAs, "`uid` of that container (default: that of the server)")
-	fs.StringVar(&p.scheme, "web-scheme", p.scheme, "`scheme` by which remote-read asks the server, http or https (default: that of the pod's probes)")
-	p.remote.AddFlags(fs, "web-")
 	fs.StringVar(&p.bandwidth, "bandwidth", p.bandwidth, "`bytes` a second that the agent may send, like 10MiB (default: any)")
 }
 

@@ -24,6 +24,7 @@ const (
 type replacing struct {
 	found
 	agent   *pod.Source // at work in the data dir
+	by      via         // the way that it came
 	servers int         // that it sees at work there
 	id      string      // of the replacement
 }
@@ -51,6 +52,11 @@ func (r *replacing) MayReplace(ctx context.Context, restart bool) error {
 			return err
 		}
 	}
+	return r.lets(restart)
+}
+
+// lets tells whether the server lets its data dir be replaced.
+func (r *replacing) lets(restart bool) error {
 	if !r.target.Outlived() {
 		return &RefusedError{"the data dir is on no volume, so the restart that must follow would take it away", "restore without --replace"}
 	}
@@ -59,12 +65,16 @@ func (r *replacing) MayReplace(ctx context.Context, restart bool) error {
 	}
 	// It cannot be kept from going on by the names of its files.
 	features, _ := r.target.Flag("enable-feature")
-	const name = "-c names the container that Prometheus runs in"
+	from, name := "container "+r.target.Container, "-c names the container that Prometheus runs in"
+	if r.by == viaDebug {
+		// It has processes of its own, and sees no others.
+		from, name = "a debug container", "restore without --replace, or --via exec where the server's container has a shell"
+	}
 	switch {
 	case strings.Contains(features, "memory-snapshot-on-shutdown"):
-		return &RefusedError{"the server writes its old head into the data dir as it ends (memory-snapshot-on-shutdown), and from container " + r.target.Container + " it cannot be kept from that", name}
+		return &RefusedError{"the server writes its old head into the data dir as it ends (memory-snapshot-on-shutdown), and from " + from + " it cannot be kept from that", name}
 	case !restart:
-		return &RefusedError{"from container " + r.target.Container + " the server cannot be kept from writing into what is restored until it is restarted", name + "; or add --restart"}
+		return &RefusedError{"from " + from + " the server cannot be kept from writing into what is restored until it is restarted", "add --restart; or " + name}
 	}
 	return nil
 }
@@ -98,7 +108,7 @@ func (r *replacing) Restart(ctx context.Context) error {
 		return err
 	}
 	r.target = next
-	r.agent, _, err = r.inspect(ctx)
+	r.agent, _, r.by, err = r.inspect(ctx)
 	return err
 }
 

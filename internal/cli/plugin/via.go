@@ -69,6 +69,15 @@ type refusal struct {
 	err error
 }
 
+// because tells why the i-th was left.
+func because(all []refusal, i int) string {
+	text := all[i].err.Error()
+	if i > 0 && text == all[i-1].err.Error() {
+		return "the same"
+	}
+	return text
+}
+
 func (w *choice) String() string { return w.name }
 
 // Kind is the way that was taken.
@@ -159,7 +168,7 @@ func (w *choice) took() {
 		} else {
 			text += ", nor by "
 		}
-		text += fmt.Sprintf("%s: %v", r.via, r.err)
+		text += fmt.Sprintf("%s: %s", r.via, because(w.refused, i))
 	}
 	w.note(text)
 	w.note = nil
@@ -189,11 +198,7 @@ type noWayError struct {
 func (e *noWayError) Error() string {
 	var each []string
 	for i, r := range e.refused {
-		text := r.err.Error()
-		if i > 0 && text == e.refused[i-1].err.Error() {
-			text = "the same"
-		}
-		each = append(each, fmt.Sprintf("%s: %s", r.via, text))
+		each = append(each, fmt.Sprintf("%s: %s", r.via, because(e.refused, i)))
 	}
 	return fmt.Sprintf("there is no way to the data of %s: %s", e.target, strings.Join(each, "; "))
 }

@@ -60,7 +60,7 @@ func TestChoice(t *testing.T) {
 	}{
 		{"the first", each{viaExec: ok, viaTar: ok}, viaExec, "by exec, an agent in the container: all data", "", 0},
 		{"the first that works", each{viaExec: told{before: agent}, viaTar: told{before: agent}, viaRemote: ok, viaDebug: ok}, viaRemote,
-			"not by exec: the agent could not run: no shell, nor by tar: the agent could not run: no shell", "", 0},
+			"not by exec: the agent could not run: no shell, nor by tar: the same", "", 0},
 		{"what remote read cannot give", each{viaRemote: told{before: &remoteread.RefusedError{What: "--head=raw"}}, viaDebug: ok}, viaDebug, "not by remote-read: --head=raw", "", 0},
 		{"what may be", each{viaExec: told{before: may("create", "pods/exec")}, viaPVC: ok}, viaPVC, "bob may not create pods/exec", "", 0},
 		{"what no other way mends", each{viaExec: told{before: broken}, viaTar: ok}, viaExec, "", "broken", 0},

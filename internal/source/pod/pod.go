@@ -92,6 +92,7 @@ var usual = times{
 type Source struct {
 	o       Options
 	noShell atomic.Bool // it is known that there is none
+	hasTar  atomic.Bool // it is known that there is one
 	crashed atomic.Bool // an agent that came by tar could not be run once
 }
 

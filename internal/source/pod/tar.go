@@ -23,6 +23,9 @@ import (
 // startByTar tries one directory after the other. Only the attempt shows whether
 // one can be written and may execute.
 func (s *Source) startByTar(ctx context.Context, name string) (*conversation, error) {
+	if err := s.lookForTar(ctx); err != nil {
+		return nil, err
+	}
 	program, size, err := s.o.Agent(ctx, "unknown")
 	if err != nil {
 		return nil, &localError{err}
@@ -47,7 +50,7 @@ func (s *Source) startByTar(ctx context.Context, name string) (*conversation, er
 			said, err = s.tar(ctx, archive, "-x", "-f", "-", "-C", dir)
 		}
 		if none, ok := errors.AsType[*AgentError](err); ok {
-			return nil, &AgentError{Err: fmt.Errorf("neither a shell nor tar is there: %w", none.Err), Tip: none.Tip, NoTar: true}
+			return nil, noTar(none)
 		}
 		if _, refused := errors.AsType[*ExitError](err); refused {
 			s.o.Logger.Debug("no place for the agent", "dir", dir, "error", err)
@@ -84,6 +87,27 @@ func (s *Source) startByTar(ctx context.Context, name string) (*conversation, er
 		}
 	}
 	return nil, s.noPlace(full, size)
+}
+
+// lookForTar asks for it without a byte to send: over SPDY a command that cannot be
+// started, and is sent much, may look like one that ended well.
+func (s *Source) lookForTar(ctx context.Context) error {
+	if s.hasTar.Load() {
+		return nil
+	}
+	_, err := s.tar(ctx, nil, "--version")
+	if none, ok := errors.AsType[*AgentError](err); ok {
+		return noTar(none)
+	}
+	if _, ended := errors.AsType[*ExitError](err); err != nil && !ended { // busybox' knows no --version
+		return fmt.Errorf("look for tar in the container: %w", err)
+	}
+	s.hasTar.Store(true)
+	return nil
+}
+
+func noTar(none *AgentError) *AgentError {
+	return &AgentError{Err: fmt.Errorf("neither a shell nor tar is there: %w", none.Err), Tip: none.Tip, NoTar: true}
 }
 
 // What tars say that could not even make the file, and those that found no room.

@@ -78,6 +78,30 @@ func TestTarSource(t *testing.T) {
 	})
 }
 
+// Over SPDY the end of a command that could not be started and was sent much is lost
+// at times. That there is no tar is told all the same, at once.
+func TestNoTarUnseen(t *testing.T) {
+	c := newContainer(t)
+	only(t, c)
+	run := c.bare()
+	src := c.source(t.TempDir(), func(o *Options) {
+		o.Volumes = []string{c.temp}
+		o.Note = func(s string) { t.Errorf("note: %s", s) }
+		o.Exec = func(ctx context.Context, command []string, s Streams) error {
+			if command[0] == "tar" && s.In != nil {
+				if n, err := io.Copy(io.Discard, s.In); err != nil || n > 64<<10 {
+					return err
+				}
+			}
+			return run(ctx, command, s)
+		}
+	})
+	_, err := src.Inventory(t.Context())
+	if none, ok := errors.AsType[*AgentError](err); !ok || !none.NoTar {
+		t.Errorf("got %v", err)
+	}
+}
+
 // What the first directories cannot do the next one does, and none of them keeps
 // anything.
 func TestTarPlaces(t *testing.T) {
