@@ -154,7 +154,7 @@ func (f *fetcher) ask(ctx context.Context, r span, to int64) (_ *spool, err erro
 	}
 	ctx, moved, stop := f.watch(ctx)
 	defer stop()
-	resp, err := f.post(ctx, all) //nolint:bodyclose // drainAndClose does
+	resp, err := f.post(ctx, all)
 	if err != nil {
 		return nil, err
 	}
@@ -341,7 +341,7 @@ func (f *fetcher) lastQuery(m *prompb.ChunkedReadResponse) *prompb.Query {
 func (f *fetcher) first(ctx context.Context, q *prompb.Query) (*prompb.ChunkedReadResponse, kind, error) {
 	ctx, moved, stop := f.watch(ctx)
 	defer stop()
-	resp, err := f.post(ctx, []*prompb.Query{q}) //nolint:bodyclose // drainAndClose does
+	resp, err := f.post(ctx, []*prompb.Query{q})
 	if err != nil {
 		return nil, 0, err
 	}
@@ -372,7 +372,7 @@ func (f *fetcher) tryLast(ctx context.Context, q *prompb.Query) (works bool, err
 		works = false
 		ctx, moved, stop := f.watch(ctx)
 		defer stop()
-		resp, err := f.post(ctx, []*prompb.Query{q, q}) //nolint:bodyclose // drainAndClose does
+		resp, err := f.post(ctx, []*prompb.Query{q, q})
 		if err != nil {
 			return err
 		}

@@ -289,7 +289,7 @@ func (s *Source) getOnce(ctx context.Context, path string, q url.Values, data an
 		return false, err
 	}
 	req.URL.RawQuery = q.Encode()
-	resp, err := s.client.Do(req) //nolint:bodyclose // drainAndClose does
+	resp, err := s.client.Do(req)
 	if err != nil {
 		return false, transportError(ctx, err)
 	}
