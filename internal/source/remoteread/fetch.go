@@ -340,7 +340,7 @@ func (f *fetcher) lastQuery(m *prompb.ChunkedReadResponse) *prompb.Query {
 func (f *fetcher) first(ctx context.Context, q *prompb.Query) (*prompb.ChunkedReadResponse, kind, error) {
 	ctx, moved, stop := f.watch(ctx)
 	defer stop()
-	resp, err := f.post(ctx, []*prompb.Query{q}) //nolint:bodyclose // drainAndClose does
+	resp, err := f.post(ctx, []*prompb.Query{q})
 	if err != nil {
 		return nil, 0, err
 	}
