@@ -24,6 +24,8 @@ run meta -d "$dir/laptop"
 cat <<TXT
 
 What to try next, with the same files:
+  ./bin/promdump open $dir/incident.tar.gz
+  ./bin/promdump query $dir/incident.tar.gz 'sum by (code) (rate(http_requests_total[5m]))' -o graph
   ./bin/promdump dump -d $dir/data --since 2h --match '{namespace="shop"}' -t shop.tar.gz
   ./bin/promdump dump -d $dir/data --around "$(at $((now - 5400)))" --window 10m --dry-run
   prometheus --storage.tsdb.path=$dir/laptop --config.file=/dev/null --storage.tsdb.retention.time=10y
