@@ -30,6 +30,7 @@ func TestPage(t *testing.T) {
 		{"first view", firstView, plain},
 		{"several dumps", severalDumps, many},
 		{"a query", aQuery, url},
+		{"typed at once", typedAtOnce, url},
 		{"completion", completion, url},
 		{"zoom", zoom, url},
 		{"time line", timeLine, url},
@@ -110,6 +111,29 @@ func aQuery(t *testing.T, tabs context.Context, url string) {
 	// The one that was killed is not up then.
 	p.fill(`[aria-label="Instant of the table"]`, "2026-11-24 21:21:00")
 	p.wait(`[...document.querySelectorAll(".answer tbody tr")].some(r => r.innerText.replace(/\s+/g, " ").trim() === "0 checkout-0")`)
+}
+
+// typedAtOnce: who types as soon as there is something to type into loses nothing.
+// Effects that wait for the page to be painted come only after these keys.
+func typedAtOnce(t *testing.T, tabs context.Context, url string) {
+	for _, hash := range []string{"#explore", ""} {
+		p := visit(t, tabs, url, hash, before(`{
+      let pressed = false;
+      new MutationObserver((_, seen) => {
+        if (document.querySelector("main") && !pressed) pressed = dispatchEvent(new KeyboardEvent("keydown", { key: "/" })) || true;
+        if (!document.activeElement?.matches(".editor")) return;
+        seen.disconnect();
+        document.execCommand("insertText", false, "up");
+      }).observe(document, { childList: true, subtree: true });
+    }`))
+		p.wait(`document.documentElement.dataset.theme`) // by such an effect
+		p.wait(`document.activeElement.matches(".editor")`)
+		p.keys("\r", chromedp.ModifierCtrl)
+		p.wait(`document.querySelector(".u-over")`)
+		if got := p.hash(); got != "#explore?q=up" {
+			t.Errorf("from %q, typed at once: the URL is %q", hash, got)
+		}
+	}
 }
 
 func completion(t *testing.T, tabs context.Context, url string) {
