@@ -145,6 +145,12 @@ func completion(t *testing.T, tabs context.Context, url string) {
 	p.wait(offers + `.includes("http_requests_total")`)
 	p.take() // the first offer, and does not run anything
 	p.wait(`!document.querySelector(".failure") && document.querySelector(".editor").shadowRoot.querySelector(".cm-content").innerText.startsWith("rate(http_request")`)
+	// What is offered after a whole query, Enter does not take: operators.
+	p.keys("a", chromedp.ModifierCtrl)
+	p.keys("vector(1)")
+	p.wait(offers + `.includes("unless")`)
+	p.take()
+	p.wait(`location.hash === "#explore?q=vector(1)"`)
 	// Labels and their values are the dump's, though it is long ago.
 	p.keys("a", chromedp.ModifierCtrl)
 	p.keys("up{nam")
