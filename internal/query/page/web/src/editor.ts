@@ -145,7 +145,7 @@ export class Editor {
           closeBrackets(),
           bracketMatching(),
           indentUnit.of("  "),
-          autocompletion({ icons: false }),
+          autocompletion({ icons: false, defaultKeymap: false }), // its keys would come before all others: Enter, too
           EditorView.lineWrapping,
           EditorView.contentAttributes.of({ "aria-label": label, spellcheck: "false" }),
           placeholder("A PromQL query, or / for the keys of this page"),
