@@ -20,6 +20,7 @@ import (
 	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
@@ -97,6 +98,16 @@ func size(width, height int64) option {
 func prefers(scheme string) option {
 	return func(*tab) action {
 		return call(emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}})
+	}
+}
+
+// before runs a script ahead of the page's own.
+func before(script string) option {
+	return func(*tab) action {
+		return chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+			_, err := cdp.Call(ctx, t, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: script})
+			return err
+		})
 	}
 }
 
@@ -192,11 +203,12 @@ func (p *tab) do(actions ...action) {
 	}
 }
 
-// text is what a person could read.
+// text is what a person could read, and what the editors hold and offer.
 func (p *tab) text() string {
 	ctx, cancel := context.WithTimeout(p.ctx, time.Second)
 	defer cancel()
-	text, err := chromedp.Run(ctx, chromedp.Evaluate[string](`location.href + "\n" + document.body.innerText`))
+	text, err := chromedp.Run(ctx, chromedp.Evaluate[string](`[location.href, document.body.innerText, "focus: " + document.activeElement.className,
+    ...[...document.querySelectorAll(".editor")].map(({ shadowRoot: r }) => "editor: " + JSON.stringify(r.querySelector(".cm-content").innerText) + ", offers: " + (r.querySelector(".cm-tooltip-autocomplete")?.innerText ?? "none"))].join("\n")`))
 	if err != nil {
 		return err.Error()
 	}

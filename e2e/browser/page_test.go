@@ -30,6 +30,7 @@ func TestPage(t *testing.T) {
 		{"first view", firstView, plain},
 		{"several dumps", severalDumps, many},
 		{"a query", aQuery, url},
+		{"typed at once", typedAtOnce, url},
 		{"completion", completion, url},
 		{"zoom", zoom, url},
 		{"time line", timeLine, url},
@@ -112,6 +113,29 @@ func aQuery(t *testing.T, tabs context.Context, url string) {
 	p.wait(`[...document.querySelectorAll(".answer tbody tr")].some(r => r.innerText.replace(/\s+/g, " ").trim() === "0 checkout-0")`)
 }
 
+// typedAtOnce: who types as soon as there is something to type into loses nothing.
+// Effects that wait for the page to be painted come only after these keys.
+func typedAtOnce(t *testing.T, tabs context.Context, url string) {
+	for _, hash := range []string{"#explore", ""} {
+		p := visit(t, tabs, url, hash, before(`{
+      let pressed = false;
+      new MutationObserver((_, seen) => {
+        if (document.querySelector("main") && !pressed) pressed = dispatchEvent(new KeyboardEvent("keydown", { key: "/" })) || true;
+        if (!document.activeElement?.matches(".editor")) return;
+        seen.disconnect();
+        document.execCommand("insertText", false, "up");
+      }).observe(document, { childList: true, subtree: true });
+    }`))
+		p.wait(`document.documentElement.dataset.theme`) // by such an effect
+		p.wait(`document.activeElement.matches(".editor")`)
+		p.keys("\r", chromedp.ModifierCtrl)
+		p.wait(`document.querySelector(".u-over")`)
+		if got := p.hash(); got != "#explore?q=up" {
+			t.Errorf("from %q, typed at once: the URL is %q", hash, got)
+		}
+	}
+}
+
 func completion(t *testing.T, tabs context.Context, url string) {
 	p := visit(t, tabs, url, "#explore")
 	const offers = `[...document.querySelector(".editor").shadowRoot.querySelectorAll(".cm-tooltip-autocomplete li")].map(e => e.innerText).join("\n")`
@@ -121,6 +145,12 @@ func completion(t *testing.T, tabs context.Context, url string) {
 	p.wait(offers + `.includes("http_requests_total")`)
 	p.take() // the first offer, and does not run anything
 	p.wait(`!document.querySelector(".failure") && document.querySelector(".editor").shadowRoot.querySelector(".cm-content").innerText.startsWith("rate(http_request")`)
+	// What is offered after a whole query, Enter does not take: operators.
+	p.keys("a", chromedp.ModifierCtrl)
+	p.keys("vector(1)")
+	p.wait(offers + `.includes("unless")`)
+	p.take()
+	p.wait(`location.hash === "#explore?q=vector(1)"`)
 	// Labels and their values are the dump's, though it is long ago.
 	p.keys("a", chromedp.ModifierCtrl)
 	p.keys("up{nam")

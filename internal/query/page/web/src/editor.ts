@@ -3,7 +3,7 @@
 // document it would write <style> elements, which the page's
 // Content-Security-Policy forbids.
 
-import { acceptCompletion, autocompletion, closeBrackets, closeBracketsKeymap, closeCompletion, completionKeymap, completionStatus, selectedCompletion, startCompletion } from "@codemirror/autocomplete";
+import { acceptCompletion, autocompletion, closeBrackets, closeBracketsKeymap, closeCompletion, completionKeymap, completionStatus, selectedCompletion, selectedCompletionIndex, startCompletion } from "@codemirror/autocomplete";
 import { defaultKeymap, history, historyKeymap, insertNewlineAndIndent } from "@codemirror/commands";
 import { bracketMatching, HighlightStyle, indentUnit, syntaxHighlighting } from "@codemirror/language";
 import { lintKeymap, setDiagnostics } from "@codemirror/lint";
@@ -121,11 +121,14 @@ export class Editor {
   constructor(host: HTMLElement, text: string, names: CompleteStrategy, label: string, events: EditorEvents) {
     const root = host.shadowRoot ?? host.attachShadow({ mode: "open", delegatesFocus: true });
     const promql = new PromQLExtension().setComplete({ completeStrategy: names }).activateLinter(false); // the server knows better, see mark
-    // Who has typed an offer to its end wants to run it, not to take it.
+    // Who has typed an offer to its end wants to run it, not to take it. So does who
+    // has closed a bracket or ended a word, after which operators are offered: those
+    // are taken if they were chosen.
     const offered = ({ state }: EditorView) => {
       const { label = "" } = selectedCompletion(state) ?? {};
       const { head } = state.selection.main;
-      return completionStatus(state) === "active" && state.sliceDoc(Math.max(0, head - label.length), head) !== label;
+      if (completionStatus(state) !== "active" || state.sliceDoc(Math.max(0, head - label.length), head) === label) return false;
+      return selectedCompletionIndex(state)! > 0 || !/([)\]}]\s*|\w\s+)$/.test(state.sliceDoc(0, head));
     };
     const run = (view: EditorView) => {
       closeCompletion(view);
@@ -142,7 +145,7 @@ export class Editor {
           closeBrackets(),
           bracketMatching(),
           indentUnit.of("  "),
-          autocompletion({ icons: false }),
+          autocompletion({ icons: false, defaultKeymap: false }), // its keys would come before all others: Enter, too
           EditorView.lineWrapping,
           EditorView.contentAttributes.of({ "aria-label": label, spellcheck: "false" }),
           placeholder("A PromQL query, or / for the keys of this page"),

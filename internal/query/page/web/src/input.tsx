@@ -1,7 +1,7 @@
 // A field that takes effect with Enter or when it is left, and says when it holds
 // nothing that can be understood.
 
-import { useEffect, useState } from "preact/hooks";
+import { useLayoutEffect, useState } from "preact/hooks";
 
 export function Input({ value, set, label, placeholder, size }: {
   value: string;
@@ -12,7 +12,7 @@ export function Input({ value, set, label, placeholder, size }: {
 }) {
   const [text, setText] = useState(value);
   const [bad, setBad] = useState(false);
-  useEffect(() => {
+  useLayoutEffect(() => { // not after the paint: what is typed by then stays
     setText(value);
     setBad(false);
   }, [value]);

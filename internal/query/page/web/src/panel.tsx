@@ -58,7 +58,8 @@ export function Panel({ panel, place, names, metrics, expose }: {
       e.destroy();
     };
   }, []);
-  useEffect(() => {
+  // Before anybody can type again: after the paint it would take away what was typed since.
+  useLayoutEffect(() => {
     if (editor.current) editor.current.text = panel.expr;
   }, [panel.expr]);
 

@@ -1,7 +1,7 @@
 // Where the page is, and how it goes elsewhere: each step is a URL.
 
 import { createContext } from "preact";
-import { useContext, useEffect, useState } from "preact/hooks";
+import { useContext, useEffect, useLayoutEffect, useState } from "preact/hooks";
 import { APIError, get, type Alerts, type Dumps } from "./api";
 import { Querier } from "./query";
 import { decode, encode, type Panel, type Place } from "./url";
@@ -159,7 +159,7 @@ export const StoreContext = createContext<Store>(undefined as unknown as Store);
 export function useStore(): Store {
   const store = useContext(StoreContext);
   const [, render] = useState(0);
-  useEffect(() => store.subscribe(() => render((n) => n + 1)), [store]);
+  useLayoutEffect(() => store.subscribe(() => render((n) => n + 1)), [store]); // a key can come before the paint
   return store;
 }
 
