@@ -113,12 +113,19 @@ func (t *task) run(ctx context.Context, runs int, log io.Writer) (err error) {
 
 // tables writes the tables of all tasks that have run.
 func tables(out io.Writer, tasks []*task) {
+	apart := slices.DeleteFunc(slices.Clone(tasks), func(t *task) bool { return t.table == nil })
+	if tasks = slices.DeleteFunc(slices.Clone(tasks), func(t *task) bool { return t.table != nil }); len(tasks) > 0 {
+		ratios(out, tasks)
+	}
+	for _, t := range apart {
+		t.table(out, t)
+	}
+}
+
+func ratios(out io.Writer, tasks []*task) {
 	fmt.Fprintln(out, "\n| task | way | wall s | ratio | CPU s | peak RSS MiB | Go heap MiB | output MB |")
 	fmt.Fprintln(out, "|---|---|---:|---:|---:|---:|---:|---:|")
 	for _, t := range tasks {
-		if t.table != nil {
-			continue
-		}
 		for i, w := range t.ways {
 			name := t.name
 			if i > 0 {
@@ -139,11 +146,6 @@ func tables(out io.Writer, tasks []*task) {
 			met = "**missed**"
 		}
 		fmt.Fprintf(out, "| %s | %s | %s | %s |\n", v.Task, v.Bar, v.Got, met)
-	}
-	for _, t := range tasks {
-		if t.table != nil {
-			t.table(out, t)
-		}
 	}
 }
 
