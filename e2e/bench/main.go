@@ -60,7 +60,7 @@ func run(ctx context.Context) (err error) {
 	flag.IntVar(&b.series, "series", 58_000, "series of the data dir, which is made once")
 	flag.IntVar(&b.hours, "hours", 24, "hours in its blocks, a multiple of 2")
 	runs := flag.Int("runs", 5, "how often each way is taken; medians are printed")
-	only := flag.String("only", "", "names of the tasks to run, with commas between (whole, compressed, slice, namespace, agent, head, restore, open, large)")
+	only := flag.String("only", "", "names of the tasks to run, with commas between (whole, compressed, slice, namespace, agent, head, restore, open, server, large)")
 	dir := flag.String("dir", filepath.Join(cache, "promdump-e2e", "bench"), "where data dirs are kept")
 	flag.StringVar(&b.promdump, "promdump", "../bin/promdump", "the binary to measure")
 	large := flag.Bool("large", false, "also 500,000 and 2,000,000 series, for the agent's memory (6 GB more, and minutes to make them)")
@@ -97,9 +97,9 @@ func run(ctx context.Context) (err error) {
 	tasks := map[string]func() []*task{
 		"large": func() []*task { return b.large(*dir) },
 		"whole": b.whole, "compressed": b.compressed, "slice": b.slice, "namespace": b.namespace,
-		"agent": b.agentMemory, "head": b.head, "restore": b.restore, "open": b.open,
+		"agent": b.agentMemory, "head": b.head, "restore": b.restore, "open": b.open, "server": b.server,
 	}
-	order := []string{"whole", "compressed", "slice", "namespace", "agent", "head", "restore", "open"}
+	order := []string{"whole", "compressed", "slice", "namespace", "agent", "head", "restore", "open", "server"}
 	if *large {
 		order = append(order, "large")
 	}

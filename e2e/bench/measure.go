@@ -22,11 +22,16 @@ type cost struct {
 	RSS       int64   // peak of its largest process, bytes
 	Heap      int64   // peak of the Go heap, bytes; 0: not measured
 	Out       int64   // bytes written to stdout or into its files; 0: not counted
+
+	// Of the server that was looked at meanwhile, if one was.
+	ServerCPU float64 `json:",omitzero"` // seconds
+	ServerRSS int64   `json:",omitzero"` // growth at its peak, bytes
+	Elsewhere bool    `json:",omitzero"` // the process is not in the server's container
 }
 
 // and is the cost of one step after another.
 func (c cost) and(d cost) cost {
-	return cost{c.Wall + d.Wall, c.CPU + d.CPU, max(c.RSS, d.RSS), max(c.Heap, d.Heap), d.Out}
+	return cost{Wall: c.Wall + d.Wall, CPU: c.CPU + d.CPU, RSS: max(c.RSS, d.RSS), Heap: max(c.Heap, d.Heap), Out: d.Out}
 }
 
 // piped runs a command whose stdout is a pipe that we empty and count.
@@ -164,4 +169,21 @@ func median(of []float64) float64 {
 		return 0
 	}
 	return (of[len(of)/2] + of[(len(of)-1)/2]) / 2
+}
+
+// poll asks again and again, until it is so.
+func poll(ctx context.Context, limit, pause time.Duration, is func() (bool, error)) error {
+	end := time.After(limit)
+	for {
+		if ok, err := is(); ok || err != nil {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-end:
+			return fmt.Errorf("not within %v", limit)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }

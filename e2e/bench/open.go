@@ -77,20 +77,29 @@ func (b *bench) open() []*task {
 
 // prometheus starts a server on a data dir.
 func (b *bench) prometheus(ctx context.Context, dir string) (cost, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	base, args, err := b.serving(dir)
 	if err != nil {
 		return cost{}, err
 	}
+	return answered(ctx, base, filepath.Join(filepath.Dir(b.promtool), "prometheus"), args...)
+}
+
+// serving gives the arguments of a server on a data dir, and its URL.
+func (b *bench) serving(dir string) (base string, args []string, err error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", nil, err
+	}
 	addr := l.Addr().String()
 	if err := l.Close(); err != nil {
-		return cost{}, err
+		return "", nil, err
 	}
 	config := filepath.Join(b.scratch, "prometheus.yml")
 	if err := os.WriteFile(config, nil, 0o666); err != nil {
-		return cost{}, err
+		return "", nil, err
 	}
-	return answered(ctx, "http://"+addr, filepath.Join(filepath.Dir(b.promtool), "prometheus"), "--config.file="+config,
-		"--storage.tsdb.path="+dir, "--storage.tsdb.retention.time=100y", "--web.listen-address="+addr, "--log.level=error")
+	return "http://" + addr, []string{"--config.file=" + config, "--storage.tsdb.path=" + dir,
+		"--storage.tsdb.retention.time=100y", "--web.listen-address=" + addr, "--log.level=error"}, nil
 }
 
 // answered is what a server costs until it has answered; its URL is base, or the

@@ -3,18 +3,21 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 )
 
 // way is one way to do a task.
 type way struct {
-	name string
-	run  func(ctx context.Context) (cost, error)
-	once bool // too slow to be repeated
-	took []cost
+	name  string
+	group string // of the ways that do the same thing, in a task that is several
+	run   func(ctx context.Context) (cost, error)
+	once  bool // too slow to be repeated
+	took  []cost
 }
 
 // task is what several ways do, in turn, several times over.
@@ -24,6 +27,9 @@ type task struct {
 	apart bool   // the ways do different things: there is no ratio
 	setup func(ctx context.Context) error
 	judge func(t *task) []verdict
+	table func(out io.Writer, t *task) // its own, after the others
+
+	cleanup func() error
 }
 
 // verdict is a bar and whether it is met.
@@ -39,6 +45,13 @@ func (t *task) way(name string) *way {
 		}
 	}
 	panic("no way " + name)
+}
+
+func (w *way) title() string {
+	if w.group == "" {
+		return w.name
+	}
+	return w.group + ": " + w.name
 }
 
 func (w *way) median(of func(cost) float64) float64 {
@@ -73,7 +86,10 @@ func (w *way) ratio(to *way) float64 {
 }
 
 // run takes the ways in turn, so that all of them have the same weather.
-func (t *task) run(ctx context.Context, runs int, log io.Writer) error {
+func (t *task) run(ctx context.Context, runs int, log io.Writer) (err error) {
+	if t.cleanup != nil {
+		defer func() { err = errors.Join(err, t.cleanup()) }()
+	}
 	if t.setup != nil {
 		if err := t.setup(ctx); err != nil {
 			return fmt.Errorf("%s: %w", t.name, err)
@@ -86,10 +102,10 @@ func (t *task) run(ctx context.Context, runs int, log io.Writer) error {
 			}
 			c, err := w.run(ctx)
 			if err != nil {
-				return fmt.Errorf("%s: %s: %w", t.name, w.name, err)
+				return fmt.Errorf("%s: %s: %w", t.name, w.title(), err)
 			}
 			w.took = append(w.took, c)
-			fmt.Fprintf(log, "%s: %s: %.2f s, %.0f MiB\n", t.name, w.name, c.Wall, float64(c.RSS)/(1<<20))
+			fmt.Fprintf(log, "%s: %s: %.2f s, %.0f MiB\n", t.name, w.title(), c.Wall, float64(c.RSS)/(1<<20))
 		}
 	}
 	return nil
@@ -97,6 +113,16 @@ func (t *task) run(ctx context.Context, runs int, log io.Writer) error {
 
 // tables writes the tables of all tasks that have run.
 func tables(out io.Writer, tasks []*task) {
+	apart := slices.DeleteFunc(slices.Clone(tasks), func(t *task) bool { return t.table == nil })
+	if tasks = slices.DeleteFunc(slices.Clone(tasks), func(t *task) bool { return t.table != nil }); len(tasks) > 0 {
+		ratios(out, tasks)
+	}
+	for _, t := range apart {
+		t.table(out, t)
+	}
+}
+
+func ratios(out io.Writer, tasks []*task) {
 	fmt.Fprintln(out, "\n| task | way | wall s | ratio | CPU s | peak RSS MiB | Go heap MiB | output MB |")
 	fmt.Fprintln(out, "|---|---|---:|---:|---:|---:|---:|---:|")
 	for _, t := range tasks {
@@ -143,6 +169,75 @@ func verdicts(tasks []*task) (all []verdict) {
 	return all
 }
 
+// containerTable is of what each way takes of a server's container: there counts
+// what the server takes more than before, and what runs beside it.
+func containerTable(out io.Writer, t *task) {
+	fmt.Fprintln(out, "\n| task | way | wall s | server CPU s | server RSS + MiB | process in the container, CPU s | its peak RSS MiB | client elsewhere, CPU s | its peak RSS MiB | output MB |")
+	fmt.Fprintln(out, "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|")
+	var groups []string
+	for _, w := range t.ways {
+		name := ""
+		if !slices.Contains(groups, w.group) {
+			groups = append(groups, w.group)
+			name = t.name + ", " + w.group
+		}
+		own := fmt.Sprintf("%.2f | %.0f", w.cpu(), w.rss())
+		inside, outside := own, " | "
+		if w.elsewhere() {
+			inside, outside = outside, inside
+		}
+		fmt.Fprintf(out, "| %s | %s | %.3f | %.2f | %.1f | %s | %s | %s |\n", name, w.name, w.wall(), w.serverCPU(), w.serverRSS(), inside, outside, optional(w.out()))
+	}
+	fmt.Fprintln(out)
+	for _, g := range groups {
+		fmt.Fprintln(out, leastHarm(g, t.ways))
+	}
+}
+
+// leastHarm names the way of a group that takes the least of the container, or
+// one for its CPU and one for its memory.
+func leastHarm(group string, ways []*way) string {
+	var cpu, memory *way
+	for _, w := range ways {
+		if w.group != group {
+			continue
+		}
+		if cpu == nil || w.containerCPU() < cpu.containerCPU() {
+			cpu = w
+		}
+		if memory == nil || w.containerMemory() < memory.containerMemory() {
+			memory = w
+		}
+	}
+	takes := func(w *way) string {
+		return fmt.Sprintf("%s (%.2f s of CPU, %.0f MiB in the container)", w.name, w.containerCPU(), w.containerMemory())
+	}
+	if cpu == memory {
+		return fmt.Sprintf("Least harm, %s: %s.", group, takes(cpu))
+	}
+	return fmt.Sprintf("Least harm, %s: to CPU by %s, to memory by %s.", group, takes(cpu), takes(memory))
+}
+
+func (w *way) elsewhere() bool    { return len(w.took) > 0 && w.took[0].Elsewhere }
+func (w *way) serverCPU() float64 { return w.median(func(c cost) float64 { return c.ServerCPU }) }
+func (w *way) serverRSS() float64 {
+	return w.median(func(c cost) float64 { return float64(c.ServerRSS) }) / (1 << 20)
+}
+
+func (w *way) containerCPU() float64 {
+	if w.elsewhere() {
+		return w.serverCPU()
+	}
+	return w.serverCPU() + w.cpu()
+}
+
+func (w *way) containerMemory() float64 {
+	if w.elsewhere() {
+		return w.serverRSS()
+	}
+	return w.serverRSS() + w.rss()
+}
+
 // atMost judges a number that should be small.
 func atMost(bar float64, got float64, what string) verdict {
 	return verdict{Bar: strings.ReplaceAll(what, "#", fmt.Sprintf("≤ %.3g", bar)), Got: fmt.Sprintf("%.3g", got), Met: got <= bar}
@@ -165,7 +260,7 @@ func save(path string, tasks []*task) error {
 	}
 	for _, t := range tasks {
 		for _, w := range t.ways {
-			doc.Results = append(doc.Results, result{t.name, w.name, w.took})
+			doc.Results = append(doc.Results, result{t.name, w.title(), w.took})
 		}
 	}
 	doc.Verdicts = verdicts(tasks)
