@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,7 +21,8 @@ import (
 
 // TestBench is make bench-e2e: dumps through exec, side by side, in turns, of a
 // data dir of more than 1 GiB, and how the server that is dumped answers
-// meanwhile. It measures and judges nothing.
+// meanwhile. It measures and judges nothing. PROMDUMP_E2E_BENCH_HOURS makes the data
+// dir smaller, _RUNS says how often, _WAYS (a regular expression) which.
 func TestBench(t *testing.T) {
 	if os.Getenv("PROMDUMP_E2E_BENCH") != "1" {
 		t.Skip("SKIPPED: make bench-e2e measures")
@@ -54,9 +56,12 @@ func TestBench(t *testing.T) {
 	}
 	fmt.Fprintf(os.Stderr, "%d MB in the data dir\n\n%s", b.size/1e6, benchHead)
 	b.row("nothing, for 10 s", b.measure(t, func() *exec.Cmd { return exec.Command("sleep", "10") }))
+	only := regexp.MustCompile(os.Getenv("PROMDUMP_E2E_BENCH_WAYS"))
 	for range benchRuns() {
 		for _, w := range ways {
-			b.row(w.name, b.measure(t, w.cmd))
+			if only.MatchString(w.name) {
+				b.row(w.name, b.measure(t, w.cmd))
+			}
 		}
 	}
 	if n := b.pod.restarts(); n > 0 {
