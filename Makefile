@@ -39,7 +39,7 @@ demo: build ## a small TSDB with an incident, and the main job done on it
 test: unit servers ## everything that needs Go alone, the real Prometheus included
 
 unit:
-	go test -timeout 10m ./...
+	go test -timeout 15m ./...
 
 # A module of its own: it builds a Prometheus server from its Go module. The test
 # cache does not know that it runs bin/promdump, hence the count.
