@@ -213,93 +213,6 @@ func TestShortMemory(t *testing.T) {
 	t.Logf("1 agent refused to start, 1 took less, 1 was killed: exit %d: %s", r.code, r.stderr)
 }
 
-// The kernel kills the agent in the middle for the memory that it takes, and never
-// the server: the dump goes on with another one.
-func TestOutOfMemory(t *testing.T) {
-	a := startPod(t, "ro", podOptions{data: seed(t).dir, quiet: true})
-	before := set(a.blocks())
-	want := dumpedHere(t, a)
-	dir, files := a.cgroup()
-	limit, err := os.ReadFile(filepath.Join(dir, files.limit))
-	if err != nil {
-		t.Fatal(err)
-	}
-	// On cgroup v2 a kubelet has the kernel kill all of a container at once.
-	if group := filepath.Join(dir, "memory.oom.group"); exists(group) {
-		if err := os.WriteFile(group, []byte("0"), 0); err != nil {
-			t.Fatal(err)
-		}
-	}
-	r, file := duringDump(t, a, func(_ *exec.Cmd, agent process) {
-		// Of equal score the kernel takes the larger one, the server.
-		if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", agent.pid), []byte("1000"), 0); err != nil {
-			t.Fatal(err)
-		}
-		kills := a.oomKills()
-		if !poll(30*time.Second, func() bool {
-			if a.oomKills() > kills {
-				return true
-			}
-			a.squeeze() // until something is not to be had
-			return false
-		}) {
-			t.Error("the kernel kills nothing")
-		}
-		if err := os.WriteFile(filepath.Join(dir, files.limit), limit, 0); err != nil {
-			t.Fatal(err)
-		}
-		if alive(agent.pid) {
-			t.Error("the kernel killed another process")
-		}
-	})
-	if r.code != 0 || counts(r.stderr) != want || !strings.Contains(r.stderr, "out of memory") || !strings.Contains(r.stderr, "going on in") {
-		t.Errorf("exit %d: %s", r.code, r.stderr)
-	} else {
-		mustPlugin(t, "verify", file)
-	}
-	a.unharmed(before)
-	t.Logf("1 agent killed by the kernel: exit %d: %s", r.code, r.stderr)
-}
-
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
-}
-
-// oomKills is how many processes of the container the kernel has killed.
-func (p *pod) oomKills() int {
-	p.t.Helper()
-	dir, _ := p.cgroup()
-	for _, name := range []string{"memory.oom_control", "memory.events"} {
-		b, err := os.ReadFile(filepath.Join(dir, name))
-		if err != nil {
-			continue
-		}
-		for line := range strings.Lines(string(b)) {
-			if words := strings.Fields(line); len(words) == 2 && words[0] == "oom_kill" {
-				n, err := strconv.Atoi(words[1])
-				if err != nil {
-					p.t.Fatal(err)
-				}
-				return n
-			}
-		}
-	}
-	p.t.Fatal("this kernel does not count what it kills")
-	return 0
-}
-
-// squeeze lowers the limit to what is used, as far as the kernel allows.
-func (p *pod) squeeze() {
-	p.t.Helper()
-	dir, files := p.cgroup()
-	b, err := os.ReadFile(filepath.Join(dir, files.usage))
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	_ = os.WriteFile(filepath.Join(dir, files.limit), b, 0) // v1: busy, when it is more again by now
-}
-
 // leaveSpace fills a directory of the container until so many bytes are left.
 func (p *pod) leaveSpace(dir string, free int64) {
 	p.t.Helper()
@@ -374,7 +287,7 @@ func TestPlaces(t *testing.T) {
 			}
 			a.noexec(a.dataDir())
 			dump(12, "exec", "MiB left (full: /tmp)", "hint: make room there; --via tar")
-			dump(0, "auto", "trying tar")
+			dump(0, "auto", "by tar, tar in the container", "not by exec")
 			a.noexec("/tmp")
 			dump(12, "exec", "can be written and may execute", "hint: --via tar")
 		})
