@@ -30,8 +30,12 @@ type live struct {
 // server is what a dump takes of the container that the server is in: of the
 // server itself, and of what runs beside it on the same limits. Remote read has
 // only the former, its client is elsewhere. The agent's row is what exec runs
-// there, less the compression of its frames; "promdump dump -d" is an upper bound
-// of it, being agent and client in one.
+// there, less the compression of its frames; "promdump dump -d" is agent and client
+// in one, so more than exec runs.
+//
+// The server's growth has pages of mapped blocks in it, which the kernel can take
+// back: with a day they are most of it. And it lacks what fits into memory
+// that the server's heap has to spare, some 10 MiB after a collection.
 func (b *bench) server() []*task {
 	s := &live{b: b, dir: filepath.Join(b.scratch, "live")}
 	t := &task{name: "9 what the server feels", apart: true, setup: s.copy, cleanup: s.remove, table: containerTable}
