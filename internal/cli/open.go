@@ -253,7 +253,7 @@ func serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	if err := server.Shutdown(last); err != nil {
 		_ = server.Close() // who did not hang up in time
 	}
-	_ = <-ended // that it was shut down
+	<-ended //nolint:errcheck // it says that it was shut down
 	return nil
 }
 
