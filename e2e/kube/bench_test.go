@@ -92,7 +92,7 @@ type bench struct {
 
 func newBench(t *testing.T) *bench {
 	b := &bench{cluster: booted(t), end: time.Now().Add(-time.Hour).Truncate(2 * time.Hour)}
-	hours := 48
+	hours := 52
 	if n, err := strconv.Atoi(os.Getenv("PROMDUMP_E2E_BENCH_HOURS")); err == nil {
 		hours = n
 	}
