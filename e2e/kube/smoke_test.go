@@ -62,7 +62,9 @@ func TestPod(t *testing.T) {
 func TestLeftovers(t *testing.T) {
 	p := startPod(t, "mem", podOptions{quiet: true})
 	before := p.files("/")
-	if r := p.exec("sh", "-c", "sleep 1000 > /dev/null 2>&1 & sleep 0 & touch /tmp/left /dev/shm/left /prometheus/left; exec true"); r.code != 0 {
+	// The second sleep outlives the shell, which would reap it.
+	const leave = "sleep 1000 > /dev/null 2>&1 & touch /tmp/left /dev/shm/left /prometheus/left; sleep 1 > /dev/null 2>&1 & exec true"
+	if r := p.exec("sh", "-c", leave); r.code != 0 {
 		t.Fatalf("exec: %+v", r)
 	}
 	var names []string
