@@ -57,6 +57,7 @@ func (v *verifier) chunks(ctx context.Context, x *indexFile, meta *tsdb.BlockMet
 				for _, ref := range x.refs[n*shareSeries : min((n+1)*shareSeries, len(x.refs))] {
 					w.series(ref)
 				}
+				w.release()
 			}
 		})
 	}
@@ -95,6 +96,23 @@ type chunkChecker struct {
 	cut   cutter
 	stats chunkStats
 	share *share
+	read  extent
+}
+
+// extent is a part of a segment file.
+type extent struct {
+	segment, from, to int
+}
+
+// release gives back the pages of the chunks that were read. Chunks lie in the
+// order of their series, so nobody needs them again; otherwise the whole block
+// would end up in what counts as our memory. Where they lie in another order, pages
+// are read again from the page cache.
+func (c *chunkChecker) release() {
+	if c.read.to > 0 {
+		dropPages(c.segs[c.read.segment].data, c.read.from, c.read.to)
+	}
+	c.read = extent{}
 }
 
 // found notes a finding in the worker's share.
@@ -162,6 +180,13 @@ func (c *chunkChecker) chunk(m chunks.Meta) (problem string) {
 	}
 	data = data[n:]
 	end := chunks.ChunkEncodingSize + int(length)
+	if c.read.segment != ref {
+		c.release()
+	}
+	if c.read.to == 0 {
+		c.read = extent{ref, off, 0}
+	}
+	c.read.from, c.read.to = min(c.read.from, off), max(c.read.to, off+end)
 	if want, got := binary.BigEndian.Uint32(data[end:]), crc32.Checksum(data[:end], c.crc); want != got {
 		return fmt.Sprintf("checksum is %08x, not %08x", got, want)
 	}
