@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strconv"
+	"sync"
 	"time"
 
 	grafana "github.com/grafana/regexp"
@@ -51,6 +52,9 @@ type Server struct {
 	config  ServerConfig
 	engine  *promql.Engine
 	handler http.Handler
+
+	described   sync.Once
+	description *v1.OpenAPIBuilder
 }
 
 // NewServer makes a server; ctx ends what it does in the background. It must be
@@ -73,6 +77,7 @@ func NewServer(ctx context.Context, c ServerConfig) *Server {
 	s.api(ctx, reg).Register(router)
 	mux := http.NewServeMux()
 	mux.Handle("/api/v1/", http.StripPrefix("/api/v1", s.atTheEnd(router)))
+	mux.HandleFunc("GET /api/v1/openapi.yaml", s.openAPI)
 	mux.HandleFunc("GET /api/promdump/v1/dumps", s.dumps)
 	mux.HandleFunc("GET /api/promdump/v1/alerts", s.alerts)
 	mux.HandleFunc("GET /-/ready", text("Prometheus Server is Ready.\n"))
@@ -145,7 +150,16 @@ func (s *Server) api(ctx context.Context, reg *prometheus.Registry) *v1.API {
 		func() []notifications.Notification { return nil },
 		func() (<-chan notifications.Notification, func(), bool) { return nil, nil, false },
 		reg, reg, nil, false, nil, false, false, false, false, c.Limits.Lookback, false, false, nil, nil,
-		v1.OpenAPIOptions{ExternalURL: "http://" + c.Addr, Version: PrometheusVersion}, NewParser())
+		// It renders its own description at once, which takes longer than all else here.
+		v1.OpenAPIOptions{IncludePaths: []string{"none: see openAPI"}}, NewParser())
+}
+
+// openAPI describes the API, once somebody asks.
+func (s *Server) openAPI(w http.ResponseWriter, r *http.Request) {
+	s.described.Do(func() {
+		s.description = v1.NewOpenAPIBuilder(v1.OpenAPIOptions{ExternalURL: "http://" + s.config.Addr, Version: PrometheusVersion}, s.config.Logger)
+	})
+	s.description.ServeOpenAPI(w, r)
 }
 
 func runtimeInfo(born, now time.Time) v1.RuntimeInfo {
