@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"slices"
 
@@ -77,22 +78,14 @@ func (v *View) Empty() bool { return v.MinTime > v.MaxTime }
 
 // Querier implements storage.Queryable.
 func (v *View) Querier(mint, maxt int64) (storage.Querier, error) {
-	var all []storage.Querier
-	err := v.each(mint, maxt, func(d *Dump, b *tsdb.Block) error {
+	all, err := queriers(v, mint, maxt, func(d *Dump, b *tsdb.Block) (storage.Querier, error) {
 		q, err := tsdb.NewBlockQuerier(b, mint, maxt)
-		if err != nil {
-			return err
-		}
-		if v.Label != "" {
+		if err == nil && v.Label != "" {
 			q = &labelQuerier{labelled{q, v.Label, d.Name}, q}
 		}
-		all = append(all, q)
-		return nil
+		return q, err
 	})
 	if err != nil {
-		for _, q := range all {
-			err = errors.Join(err, q.Close())
-		}
 		return nil, err
 	}
 	return storage.NewMergeQuerier(all, nil, storage.ChainedSeriesMerge), nil
@@ -100,37 +93,37 @@ func (v *View) Querier(mint, maxt int64) (storage.Querier, error) {
 
 // ChunkQuerier implements storage.ChunkQueryable, for remote read.
 func (v *View) ChunkQuerier(mint, maxt int64) (storage.ChunkQuerier, error) {
-	var all []storage.ChunkQuerier
-	err := v.each(mint, maxt, func(d *Dump, b *tsdb.Block) error {
+	all, err := queriers(v, mint, maxt, func(d *Dump, b *tsdb.Block) (storage.ChunkQuerier, error) {
 		q, err := tsdb.NewBlockChunkQuerier(b, mint, maxt)
-		if err != nil {
-			return err
-		}
-		if v.Label != "" {
+		if err == nil && v.Label != "" {
 			q = &labelChunkQuerier{labelled{q, v.Label, d.Name}, q}
 		}
-		all = append(all, q)
-		return nil
+		return q, err
 	})
 	if err != nil {
-		for _, q := range all {
-			err = errors.Join(err, q.Close())
-		}
 		return nil, err
 	}
 	return storage.NewMergeChunkQuerier(all, nil, storage.NewCompactingChunkSeriesMerger(storage.ChainedSeriesMerge)), nil
 }
 
-func (v *View) each(mint, maxt int64, f func(*Dump, *tsdb.Block) error) error {
+// queriers opens one for each block with something in the range.
+func queriers[Q io.Closer](v *View, mint, maxt int64, open func(*Dump, *tsdb.Block) (Q, error)) ([]Q, error) {
+	var all []Q
 	for _, d := range v.Dumps {
 		for _, b := range d.Blocks {
 			if !b.OverlapsClosedInterval(mint, maxt) {
 				continue
 			}
-			if err := f(d, b.Block); err != nil {
-				return fmt.Errorf("open block %s of %s: %w", b.Meta().ULID, d.File, err)
+			q, err := open(d, b.Block)
+			if err != nil {
+				err = fmt.Errorf("open block %s of %s: %w", b.Meta().ULID, d.File, err)
+				for _, q := range all {
+					err = errors.Join(err, q.Close())
+				}
+				return nil, err
 			}
+			all = append(all, q)
 		}
 	}
-	return nil
+	return all, nil
 }
