@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"testing"
 	"time"
 
 	"github.com/golang/snappy"
@@ -59,6 +60,12 @@ func (p *pod) queryRange(promql string, from, to time.Time, step time.Duration) 
 
 func (p *pod) ask(path string, params url.Values) answer {
 	p.t.Helper()
+	return answerOf(p.t, p.get(path, params))
+}
+
+// answerOf reads what the API answers as its data.
+func answerOf(t *testing.T, raw json.RawMessage) answer {
+	t.Helper()
 	var data struct {
 		ResultType string
 		Result     []struct {
@@ -66,15 +73,14 @@ func (p *pod) ask(path string, params url.Values) answer {
 			Value, Values, Histogram, Histograms json.RawMessage
 		}
 	}
-	raw := p.get(path, params)
 	if err := json.Unmarshal(raw, &data); err != nil {
-		p.t.Fatalf("%s: %v\n%.500s", params.Get("query"), err, raw)
+		t.Fatalf("%v\n%.500s", err, raw)
 	}
 	all := answer{}
 	for _, r := range data.Result {
 		labels, err := json.Marshal(r.Metric)
 		if err != nil {
-			p.t.Fatal(err)
+			t.Fatal(err)
 		}
 		all[string(labels)] = string(r.Value) + string(r.Values) + string(r.Histogram) + string(r.Histograms)
 	}
