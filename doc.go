@@ -32,9 +32,11 @@
 //   - internal/archive is the dump file; docs/format.md specifies it.
 //   - internal/dump assembles what a source tells into an archive.
 //   - internal/restore puts a dump into a data dir, beside what is there.
-//   - internal/query opens dumps: Prometheus' own HTTP API, single answers and
-//     exports, from a cache of what was unpacked and verified once (docs/open.md).
-//     query/page is the page over them, embedded as it is built from its web/.
+//   - internal/view opens dumps as one storage, from a cache of what was unpacked
+//     and verified once.
+//   - internal/query puts Prometheus' own HTTP API in front of that, and gives
+//     single answers and exports (docs/open.md). query/page is the page over it,
+//     embedded as it is built from its web/.
 //   - internal/term and internal/cli are what a person sees; internal/cli/plugin
 //     is kubectl promdump: the same commands, with a pod at the other end.
 //   - internal/tsdbtest makes real TSDBs for tests; e2e tests with real servers.

@@ -47,9 +47,11 @@ var imports = map[string][]string{
 	"internal/restore":           {"archive", "block", "datadir", "source", "source/local", "wire"},
 	"internal/tsdbtest":          {"wire"},
 	"internal/tsdbtest/mktsdb":   {"tsdbtest"},
-	"internal/query":             {"archive", "block", "restore", "source/local"},
+	"internal/dump/dumptest":     {"archive", "dump", "source/local", "tsdbtest", "wire"},
+	"internal/view":              {"archive", "block", "restore", "source/local"},
+	"internal/query":             {"archive", "view"},
 	"internal/query/page":        nil,
-	"internal/cli":               {"archive", "block", "datadir", "dump", "query", "query/page", "restore", "source", "source/local", "source/remoteread", "term", "wire"},
+	"internal/cli":               {"archive", "block", "datadir", "dump", "query", "query/page", "restore", "source", "source/local", "source/remoteread", "term", "view", "wire"},
 	"internal/kube":              nil,
 	"internal/agentbin":          nil,
 	"internal/agentbin/pack":     {"agentbin"},
@@ -74,8 +76,8 @@ func TestImports(t *testing.T) {
 			if ok && !slices.Contains(allowed, strings.TrimPrefix(ours, "internal/")) {
 				t.Errorf("%s imports %s: data flows one way, see doc.go", path, ours)
 			}
-			if dep == tsdb && !slices.Contains([]string{"internal/block", "internal/tsdbtest", "internal/query"}, path) {
-				t.Errorf("%s imports the full TSDB: only block, query and tsdbtest know it", path)
+			if dep == tsdb && !slices.Contains([]string{"internal/block", "internal/tsdbtest", "internal/view", "internal/query"}, path) {
+				t.Errorf("%s imports the full TSDB: only block, view, query and tsdbtest know it", path)
 			}
 		}
 	}

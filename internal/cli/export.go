@@ -12,6 +12,7 @@ import (
 
 	"github.com/promdump/promdump/internal/query"
 	"github.com/promdump/promdump/internal/term"
+	"github.com/promdump/promdump/internal/view"
 )
 
 // exportFlags are the flags of open that write samples, as typed.
@@ -67,17 +68,17 @@ func (a *app) runExport(ctx context.Context, c openConfig) (err error) {
 		x.Matchers = append(x.Matchers, list)
 	}
 	begin := time.Now()
-	view, err := a.openView(ctx, c.view)
+	v, err := a.openView(ctx, c.view)
 	if err != nil {
 		return err
 	}
 	hangs := false
 	defer func() {
 		if hangs { // what reads the blocks still does, into a pipe that nobody reads
-			err = errors.Join(err, view.Abandon())
+			err = errors.Join(err, v.Abandon())
 			return
 		}
-		err = errors.Join(err, view.Close())
+		err = errors.Join(err, v.Close())
 	}()
 	out, err := a.openOutput(c.export.file, "")
 	if err != nil {
@@ -88,12 +89,12 @@ func (a *app) runExport(ctx context.Context, c openConfig) (err error) {
 		hangs bool
 	}
 	done, err := orGiveUp(ctx, result{hangs: true}, func() (result, error) {
-		done, err := view.Export(ctx, out, x)
+		done, err := x.Write(ctx, v, out)
 		return result{Exported: done}, err
 	})
 	hangs = done.hangs
 	if err == nil && done.Samples == 0 {
-		err = nothingExported(view)
+		err = nothingExported(v)
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("export: %w", err), out.abort())
@@ -107,7 +108,7 @@ func (a *app) runExport(ctx context.Context, c openConfig) (err error) {
 	return nil
 }
 
-func nothingExported(v *query.View) error {
+func nothingExported(v *view.View) error {
 	if v.Empty() {
 		return errors.New("nothing is selected: there is no sample in it")
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/promdump/promdump/internal/query"
 	"github.com/promdump/promdump/internal/query/page"
 	"github.com/promdump/promdump/internal/term"
+	"github.com/promdump/promdump/internal/view"
 )
 
 // openFlags are the open command's flags as typed.
@@ -157,18 +158,18 @@ func (a *app) runOpen(ctx context.Context, c openConfig) (err error) {
 		return err
 	}
 	defer func() { _ = l.Close() }() // the server has closed it, if there was one
-	view, err := a.openView(ctx, c.view)
+	v, err := a.openView(ctx, c.view)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, view.Close()) }()
+	defer func() { err = errors.Join(err, v.Close()) }()
 	addr := l.Addr().String()
 	server := query.NewServer(ctx, query.ServerConfig{
-		View: view, Limits: c.view.limits, Version: version(), Addr: c.addr(addr), Hosts: c.hosts, Rules: rules,
+		View: v, Limits: c.view.limits, Version: version(), Addr: c.addr(addr), Hosts: c.hosts, Rules: rules,
 		Page: page.Handler(), Logger: a.logger(), Now: a.Now,
 	})
 	defer func() { err = errors.Join(err, server.Close()) }()
-	a.tellView(view, time.Since(begin))
+	a.tellView(v, time.Since(begin))
 	if host, _, err := net.SplitHostPort(addr); err == nil && !net.ParseIP(host).IsLoopback() {
 		a.notes([]string{"everybody who can reach " + addr + " can read all of it"})
 	}
@@ -204,7 +205,7 @@ func shownAddr(addr string) string {
 	return addr
 }
 
-func (a *app) tellView(v *query.View, took time.Duration) {
+func (a *app) tellView(v *view.View, took time.Duration) {
 	blocks, samples := 0, uint64(0)
 	for _, d := range v.Dumps {
 		blocks += len(d.Blocks)

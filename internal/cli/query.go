@@ -123,30 +123,30 @@ func (a *app) runQuery(ctx context.Context, c queryConfig) (err error) {
 	if _, err := query.NewParser().ParseExpr(c.expr); err != nil {
 		return query.Wrong(c.expr, err)
 	}
-	view, err := a.openView(ctx, c.view)
+	v, err := a.openView(ctx, c.view)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, view.Close()) }()
-	if view.Empty() {
+	defer func() { err = errors.Join(err, v.Close()) }()
+	if v.Empty() {
 		return fmt.Errorf("there is no sample in it")
 	}
 	q := query.Question{Expr: c.expr, Start: c.start, End: c.end}
 	switch {
 	case !c.ranged:
 		if q.End = c.at; q.End.IsZero() {
-			q.End = time.UnixMilli(view.MaxTime)
+			q.End = time.UnixMilli(v.MaxTime)
 		}
 		q.Start = q.End
 	default:
 		if q.Start.IsZero() {
-			q.Start = time.UnixMilli(view.MinTime)
+			q.Start = time.UnixMilli(v.MinTime)
 		}
 		if q.End.IsZero() {
-			q.End = time.UnixMilli(view.MaxTime)
+			q.End = time.UnixMilli(v.MaxTime)
 		}
 		if q.Start.After(q.End) {
-			return usagef("promdump meta FILE tells", "the dump has nothing there: it has samples from %s to %s", term.Time(view.MinTime), term.Time(view.MaxTime))
+			return usagef("promdump meta FILE tells", "the dump has nothing there: it has samples from %s to %s", term.Time(v.MinTime), term.Time(v.MaxTime))
 		}
 		if q.Step = c.step; q.Step == 0 {
 			q.Step = term.Step(q.End.Sub(q.Start))
@@ -157,7 +157,7 @@ func (a *app) runQuery(ctx context.Context, c queryConfig) (err error) {
 	}
 	engine := query.NewEngine(c.view.limits, a.logger())
 	defer func() { err = errors.Join(err, engine.Close()) }()
-	answer, release, err := view.Ask(ctx, engine, q)
+	answer, release, err := query.Ask(ctx, v, engine, q)
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/promdump/promdump/internal/archive"
 	"github.com/promdump/promdump/internal/dump"
 	"github.com/promdump/promdump/internal/query"
+	"github.com/promdump/promdump/internal/view"
 	"github.com/promdump/promdump/internal/wire"
 )
 
@@ -150,7 +151,7 @@ func (c viewConfig) cacheDirOf() string {
 }
 
 // openView opens the dumps, or dumps the data dir first and opens that.
-func (a *app) openView(ctx context.Context, c viewConfig) (_ *query.View, err error) {
+func (a *app) openView(ctx context.Context, c viewConfig) (_ *view.View, err error) {
 	var from Opened
 	if len(c.files) == 0 {
 		// Before the cache makes its directory: none may be made in a data dir.
@@ -158,11 +159,11 @@ func (a *app) openView(ctx context.Context, c viewConfig) (_ *query.View, err er
 			return nil, err
 		}
 	}
-	cache, err := query.OpenCache(c.cacheDirOf(), c.cacheSize, a.logger())
+	cache, err := view.OpenCache(c.cacheDirOf(), c.cacheSize, a.logger())
 	if err != nil {
 		return nil, err
 	}
-	var dumps []*query.Dump
+	var dumps []*view.Dump
 	defer func() {
 		if err != nil {
 			for _, d := range dumps {
@@ -184,10 +185,10 @@ func (a *app) openView(ctx context.Context, c viewConfig) (_ *query.View, err er
 		}
 		dumps = append(dumps, d)
 	}
-	return query.NewView(ctx, c.label, dumps...)
+	return view.New(ctx, c.label, dumps...)
 }
 
-func (a *app) openOne(ctx context.Context, cache *query.Cache, file string) (_ *query.Dump, err error) {
+func (a *app) openOne(ctx context.Context, cache *view.Cache, file string) (_ *view.Dump, err error) {
 	in, shown, err := a.openDump(ctx, file)
 	if err != nil {
 		return nil, err
@@ -195,11 +196,11 @@ func (a *app) openOne(ctx context.Context, cache *query.Cache, file string) (_ *
 	defer func() { err = errors.Join(err, in.Close()) }()
 	progress := a.progress("unpacking")
 	defer progress.Done()
-	input := query.Input{Name: shown, R: in}
+	input := view.Input{Name: shown, R: in}
 	if file != "-" {
 		input.Path = file
 	}
-	return cache.Open(ctx, input, query.Hooks{
+	return cache.Open(ctx, input, view.Hooks{
 		Progress: func(done, total int64) { progress.Set(done, total, "") },
 		Note:     func(s string) { a.notes([]string{s}) },
 	})
@@ -224,8 +225,8 @@ func (c viewConfig) temp() string {
 
 // openData dumps what the Data names straight into the cache, which forgets it
 // again: a living server has more to say the next time.
-func (a *app) openData(ctx context.Context, cache *query.Cache, from Opened, c viewConfig) (*query.Dump, error) {
-	var opened *query.Dump
+func (a *app) openData(ctx context.Context, cache *view.Cache, from Opened, c viewConfig) (*view.Dump, error) {
+	var opened *view.Dump
 	err := withTemp(c.temp(), func(staging string) error {
 		progress := a.progress("reading")
 		defer progress.Done()
@@ -251,7 +252,7 @@ func (a *app) openData(ctx context.Context, cache *query.Cache, from Opened, c v
 			_ = w.CloseWithError(err) // always nil
 		}()
 		var err error
-		opened, err = cache.Open(ctx, query.Input{Name: from.Source.String(), R: r, Once: true}, query.Hooks{})
+		opened, err = cache.Open(ctx, view.Input{Name: from.Source.String(), R: r, Once: true}, view.Hooks{})
 		_ = r.CloseWithError(errors.New("nobody reads any more")) // always nil
 		if failed := <-written; failed != nil {
 			// Its own story, not what the reader made of it.

@@ -11,6 +11,8 @@ import (
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 	v1 "github.com/prometheus/prometheus/web/api/v1"
+
+	"github.com/promdump/promdump/internal/view"
 )
 
 // Question is a PromQL query. With a Step it is one over a range.
@@ -27,8 +29,8 @@ type Answer struct {
 	Infos    []string
 }
 
-// Ask answers one question, within limits.
-func (v *View) Ask(ctx context.Context, engine *promql.Engine, q Question) (_ Answer, release func(), err error) {
+// Ask answers one question, within the engine's limits.
+func Ask(ctx context.Context, v *view.View, engine *promql.Engine, q Question) (_ Answer, release func(), err error) {
 	var query promql.Query
 	if q.Step > 0 {
 		query, err = engine.NewRangeQuery(ctx, v, nil, q.Expr, q.Start, q.End, q.Step)
@@ -50,7 +52,7 @@ func (v *View) Ask(ctx context.Context, engine *promql.Engine, q Question) (_ An
 
 // Wrong is for a query that is no PromQL: it shows where.
 func Wrong(expr string, err error) error {
-	e := &Error{Err: err, Code: 2, Tip: "the language: https://prometheus.io/docs/prometheus/latest/querying/basics/"}
+	e := &view.Error{Err: err, Code: 2, Tip: "the language: https://prometheus.io/docs/prometheus/latest/querying/basics/"}
 	many, ok := errors.AsType[parser.ParseErrors](err)
 	if !ok || len(many) == 0 {
 		return e

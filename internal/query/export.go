@@ -20,6 +20,8 @@ import (
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/util/jsonutil"
+
+	"github.com/promdump/promdump/internal/view"
 )
 
 // Format is how samples are written for other tools.
@@ -56,10 +58,10 @@ type rows interface {
 	end() error
 }
 
-// Export writes samples, metric by metric in the order of their names, series by
+// Write writes samples, metric by metric in the order of their names, series by
 // series, in the order of time. Nothing is held but a series' chunk and what a
 // format collects (a Parquet file: a group of rows).
-func (v *View) Export(ctx context.Context, w io.Writer, x Export) (_ Exported, err error) {
+func (x Export) Write(ctx context.Context, v *view.View, w io.Writer) (_ Exported, err error) {
 	bw := bufio.NewWriterSize(w, 1<<16)
 	var out rows
 	switch x.Format {

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 
+	"github.com/promdump/promdump/internal/dump/dumptest"
 	"github.com/promdump/promdump/internal/tsdbtest"
 	"github.com/promdump/promdump/internal/wire"
 )
@@ -24,13 +25,8 @@ import (
 // Each value of the data dir is in the Parquet file and in the CSV, and nothing
 // else: what is left out is counted.
 func TestExport(t *testing.T) {
-	file, src := dumped(t, 5, wire.HeadBlock)
-	d := mustOpen(t, cacheIn(t, t.TempDir(), 1<<40), file)
-	v, err := NewView(t.Context(), "", d)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer v.Close()
+	file, src := dumptest.Random(t, 5, wire.HeadBlock)
+	v := viewIn(t, file)
 	want, floats := map[string]float64{}, 0
 	served := tsdbtest.SamplesDir(t, src.Dir, tsdbtest.Everything())
 	all, stale := 0, 0
@@ -76,7 +72,7 @@ func TestExport(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer out.Close()
-		x, err := v.Export(t.Context(), out, Export{Format: Parquet, MinTime: math.MinInt64, MaxTime: math.MaxInt64})
+		x, err := (Export{Format: Parquet, MinTime: math.MinInt64, MaxTime: math.MaxInt64}).Write(t.Context(), v, out)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -96,7 +92,7 @@ func TestExport(t *testing.T) {
 	})
 	t.Run("csv", func(t *testing.T) {
 		var out bytes.Buffer
-		x, err := v.Export(t.Context(), &out, Export{Format: CSV, MinTime: math.MinInt64, MaxTime: math.MaxInt64})
+		x, err := (Export{Format: CSV, MinTime: math.MinInt64, MaxTime: math.MaxInt64}).Write(t.Context(), v, &out)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,125 +1,39 @@
 package query
 
 import (
-	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
-	"strings"
 	"testing"
-	"time"
 
-	"github.com/promdump/promdump/internal/archive"
-	"github.com/promdump/promdump/internal/dump"
-	"github.com/promdump/promdump/internal/source/local"
-	"github.com/promdump/promdump/internal/tsdbtest"
-	"github.com/promdump/promdump/internal/wire"
+	"github.com/promdump/promdump/internal/view"
 )
 
 var quiet = slog.New(slog.DiscardHandler)
 
-// dumped is a dump file of a random data dir.
-func dumped(t *testing.T, seed uint64, head wire.HeadMode) (file string, d *tsdbtest.TSDB) {
+// viewIn is an opened dump file.
+func viewIn(t *testing.T, file string) *view.View {
 	t.Helper()
-	dir := t.TempDir()
-	d = tsdbtest.Random(t, filepath.Join(dir, "data"), seed, tsdbtest.Options{Series: 14, Interval: 2 * time.Minute, Duration: 6 * time.Hour})
-	if err := d.Close(); err != nil {
-		t.Fatal(err)
-	}
-	file = filepath.Join(dir, "dump.tar.gz")
-	out, err := os.Create(file)
+	cache, err := view.OpenCache(t.TempDir(), 1<<40, quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = dump.Write(t.Context(), local.New(d.Dir, local.Options{Logger: quiet}), dump.Spec{
-		Request: wire.Request{Version: wire.Version, Selection: wire.Selection{MinTime: 0, MaxTime: d.MaxTime}, Head: head},
-		Source:  archive.Source{Kind: "local", Name: "test"}, Compression: archive.Gzip, Staging: dir, Tool: "test", Now: time.Now(), Logger: quiet,
-	}, out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := out.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return file, d
-}
-
-func cacheIn(t *testing.T, dir string, limit int64) *Cache {
-	t.Helper()
-	c, err := OpenCache(dir, limit, quiet)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
-func openFile(t *testing.T, c *Cache, file string) (*Dump, error) {
-	t.Helper()
 	f, err := os.Open(file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	return c.Open(t.Context(), Input{Name: file, Path: file, R: f}, Hooks{})
-}
-
-func mustOpen(t *testing.T, c *Cache, file string) *Dump {
-	t.Helper()
-	d, err := openFile(t, c, file)
+	d, err := cache.Open(t.Context(), view.Input{Name: file, Path: file, R: f}, view.Hooks{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return d
-}
-
-// indexes gives the index files in a cache, by name, with their inode and time.
-func indexes(t *testing.T, dir string) map[string]os.FileInfo {
-	t.Helper()
-	all := map[string]os.FileInfo{}
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.Name() == "index" {
-			all[path], err = d.Info()
+	v, err := view.New(t.Context(), "", d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := v.Close(); err != nil {
+			t.Error(err)
 		}
-		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return all
-}
-
-func same(a, b map[string]os.FileInfo) bool {
-	for name, fi := range a {
-		if other, ok := b[name]; !ok || !os.SameFile(fi, other) || !fi.ModTime().Equal(other.ModTime()) {
-			return false
-		}
-	}
-	return len(a) == len(b) && len(a) > 0
-}
-
-func entriesOf(t *testing.T, dir string) (names []string) {
-	t.Helper()
-	entries, err := os.ReadDir(filepath.Join(dir, cacheVersion, dumpsDir))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range entries {
-		names = append(names, e.Name())
-	}
-	return names
-}
-
-func age(t *testing.T, path string) {
-	t.Helper()
-	old := time.Now().Add(-time.Hour)
-	if err := os.Chtimes(path, old, old); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func contains(t *testing.T, s, part string) {
-	t.Helper()
-	if !strings.Contains(s, part) {
-		t.Errorf("%.300q has no %q", s, part)
-	}
+	return v
 }

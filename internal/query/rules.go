@@ -18,6 +18,8 @@ import (
 	"github.com/prometheus/prometheus/model/rulefmt"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/rules"
+
+	"github.com/promdump/promdump/internal/view"
 )
 
 // Rules are the alerting rules of a rules file, to be evaluated over a view by
@@ -46,7 +48,7 @@ func ReadRules(file string) (*Rules, error) {
 	}
 	groups, errs := rulefmt.Parse(text, false, model.UTF8Validation, NewParser(), slog.New(slog.DiscardHandler))
 	if len(errs) > 0 {
-		return nil, &Error{Err: fmt.Errorf("rules file %s: %w", file, errors.Join(errs...)), Code: 1, Tip: "promtool check rules " + file + " says more"}
+		return nil, &view.Error{Err: fmt.Errorf("rules file %s: %w", file, errors.Join(errs...)), Code: 1, Tip: "promtool check rules " + file + " says more"}
 	}
 	r := &Rules{file: file, groups: groups.Groups}
 	for _, g := range r.groups {
@@ -56,7 +58,7 @@ func ReadRules(file string) (*Rules, error) {
 			}
 		}
 	}
-	return nil, &Error{Err: fmt.Errorf("rules file %s has no alerting rule", file), Code: 1, Tip: "recording rules are not evaluated: a dump has what they recorded"}
+	return nil, &view.Error{Err: fmt.Errorf("rules file %s has no alerting rule", file), Code: 1, Tip: "recording rules are not evaluated: a dump has what they recorded"}
 }
 
 // alertsView is the answer of /api/promdump/v1/alerts. Times are Unix
@@ -167,8 +169,8 @@ func (e *evaluation) run(ctx context.Context) (ruleView, error) {
 		e.view.Annotations = map[string]string{}
 	}
 	e.instances = map[uint64]*instanceView{}
-	view := e.server.config.View
-	if view.Empty() {
+	all := e.server.config.View
+	if all.Empty() {
 		return *e.view, nil
 	}
 	expr, err := NewParser().ParseExpr(e.rule.Expr)
@@ -181,7 +183,7 @@ func (e *evaluation) run(ctx context.Context) (ruleView, error) {
 	if e.group.QueryOffset != nil {
 		offset = time.Duration(*e.group.QueryOffset)
 	}
-	single := rules.EngineQueryFunc(e.server.engine, view)
+	single := rules.EngineQueryFunc(e.server.engine, all)
 	own := expr.String()
 	query := func(ctx context.Context, q string, at time.Time) (promql.Vector, error) {
 		if q != own || e.oneByOne || !steady(own) {
@@ -190,9 +192,9 @@ func (e *evaluation) run(ctx context.Context) (ruleView, error) {
 		return e.lookAhead(ctx, own, at)
 	}
 	step := e.interval.Milliseconds()
-	first := (view.MinTime + step - 1) / step * step
+	first := (all.MinTime + step - 1) / step * step
 	last := first
-	for at := first; at <= view.MaxTime+offset.Milliseconds(); at += step {
+	for at := first; at <= all.MaxTime+offset.Milliseconds(); at += step {
 		if ctx.Err() != nil {
 			return *e.view, ctx.Err()
 		}
@@ -228,7 +230,7 @@ func (e *evaluation) lookAhead(ctx context.Context, expr string, at time.Time) (
 	if e.ahead == nil || ms > e.until {
 		e.ahead = map[int64]promql.Vector{}
 		end := at.Add(chunkSteps * e.interval)
-		a, release, err := e.server.config.View.Ask(ctx, e.server.engine, Question{Expr: expr, Start: at, End: end, Step: e.interval})
+		a, release, err := Ask(ctx, e.server.config.View, e.server.engine, Question{Expr: expr, Start: at, End: end, Step: e.interval})
 		if err != nil {
 			e.oneByOne = true
 			return rules.EngineQueryFunc(e.server.engine, e.server.config.View)(ctx, expr, at)

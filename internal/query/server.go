@@ -24,6 +24,8 @@ import (
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/util/notifications"
 	v1 "github.com/prometheus/prometheus/web/api/v1"
+
+	"github.com/promdump/promdump/internal/view"
 )
 
 // PrometheusVersion is that of the packages which answer. Grafana decides by it
@@ -32,7 +34,7 @@ const PrometheusVersion = "3.15.0"
 
 // ServerConfig says what is served, and to whom.
 type ServerConfig struct {
-	View    *View
+	View    *view.View
 	Limits  Limits
 	Version string // of this program
 

@@ -12,6 +12,8 @@ import (
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/prometheus/prometheus/tsdb/index"
+
+	"github.com/promdump/promdump/internal/view"
 )
 
 // errReadOnly is what an API that changes something answers.
@@ -20,7 +22,7 @@ var errReadOnly = errors.New("this is a dump: it is read-only")
 // cardinality answers status/tsdb. It counts all series once, when it is first
 // asked; what it holds is one number for each pair of a label and a value.
 type cardinality struct {
-	view *View
+	view *view.View
 
 	mu     sync.Mutex
 	done   bool
@@ -97,7 +99,7 @@ func (t top) first(n int) []index.Stat {
 // admin is what the API knows of a TSDB beside its samples.
 type admin struct {
 	ctx  context.Context // of the server; the interface hands none in
-	view *View
+	view *view.View
 	card *cardinality
 }
 

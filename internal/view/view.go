@@ -1,4 +1,4 @@
-package query
+package view
 
 import (
 	"context"
@@ -23,10 +23,10 @@ type View struct {
 	MaxTime int64 // without samples it is less than MinTime
 }
 
-// NewView makes a view of opened dumps, which it closes. With a label each series
+// New makes a view of opened dumps, which it closes. With a label each series
 // gets it, its value being the name of its dump, so that two replicas of a pair
 // stay apart.
-func NewView(ctx context.Context, label string, dumps ...*Dump) (*View, error) {
+func New(ctx context.Context, label string, dumps ...*Dump) (*View, error) {
 	v := &View{Dumps: dumps, Label: label, MinTime: math.MaxInt64, MaxTime: math.MinInt64}
 	names := map[string]string{}
 	for _, d := range dumps {

@@ -1,6 +1,6 @@
 //go:build !(linux || darwin || freebsd)
 
-package query
+package view
 
 import "os"
 

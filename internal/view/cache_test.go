@@ -1,4 +1,4 @@
-package query
+package view
 
 import (
 	"bytes"
@@ -12,13 +12,14 @@ import (
 	"time"
 
 	"github.com/promdump/promdump/internal/archive"
+	"github.com/promdump/promdump/internal/dump/dumptest"
 	"github.com/promdump/promdump/internal/tsdbtest"
 	"github.com/promdump/promdump/internal/wire"
 )
 
 // What was unpacked once is not unpacked again, whatever way the file is known by.
 func TestCacheUnpacksOnce(t *testing.T) {
-	file, _ := dumped(t, 1, wire.HeadBlock)
+	file, _ := dumptest.Random(t, 1, wire.HeadBlock)
 	dir := t.TempDir()
 	c := cacheIn(t, dir, 1<<40)
 	if err := mustOpen(t, c, file).Close(); err != nil {
@@ -74,7 +75,7 @@ func TestCacheUnpacksOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Another file under the same name is another dump.
-	other, _ := dumped(t, 2, wire.HeadBlock)
+	other, _ := dumptest.Random(t, 2, wire.HeadBlock)
 	if err := os.Rename(other, file); err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +89,7 @@ func TestCacheUnpacksOnce(t *testing.T) {
 // A change that leaves size and modification time alone is seen by the change
 // time, and within the tick of a clock by not trusting it.
 func TestCacheSeesChangedFile(t *testing.T) {
-	file, _ := dumped(t, 1, wire.HeadBlock)
+	file, _ := dumptest.Random(t, 1, wire.HeadBlock)
 	c := cacheIn(t, t.TempDir(), 1<<40)
 	c.now = func() time.Time { return time.Now().Add(time.Minute) }
 	if err := mustOpen(t, c, file).Close(); err != nil {
@@ -117,7 +118,7 @@ func TestCacheSeesChangedFile(t *testing.T) {
 
 // A directory that lost something is unpacked anew.
 func TestCacheTorn(t *testing.T) {
-	file, _ := dumped(t, 1, wire.HeadBlock)
+	file, _ := dumptest.Random(t, 1, wire.HeadBlock)
 	for name, tear := range map[string]func(entry string) error{
 		"short index":        func(e string) error { return os.Truncate(anyIndex(t, e), 100) },
 		"empty index":        func(e string) error { return os.Truncate(anyIndex(t, e), 0) },
@@ -156,7 +157,7 @@ func anyIndex(t *testing.T, dir string) string {
 
 // Several at once: all of them get it, and it is there once.
 func TestCacheConcurrent(t *testing.T) {
-	file, _ := dumped(t, 1, wire.HeadBlock)
+	file, _ := dumptest.Random(t, 1, wire.HeadBlock)
 	dir := t.TempDir()
 	var wg sync.WaitGroup
 	dumps := make([]*Dump, 6)
@@ -205,8 +206,8 @@ func TestCacheConcurrent(t *testing.T) {
 // The cache stays below its limit, never at the cost of what is open; what was
 // used longest ago goes first.
 func TestCacheBound(t *testing.T) {
-	one, _ := dumped(t, 1, wire.HeadBlock)
-	two, _ := dumped(t, 2, wire.HeadBlock)
+	one, _ := dumptest.Random(t, 1, wire.HeadBlock)
+	two, _ := dumptest.Random(t, 2, wire.HeadBlock)
 	dir := t.TempDir()
 	large := cacheIn(t, dir, 1<<40)
 	d := mustOpen(t, large, one)
@@ -237,7 +238,7 @@ func TestCacheBound(t *testing.T) {
 
 // What is not whole never gets a name, and leaves nothing behind.
 func TestCacheRefuses(t *testing.T) {
-	file, _ := dumped(t, 1, wire.HeadBlock)
+	file, _ := dumptest.Random(t, 1, wire.HeadBlock)
 	b, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -288,9 +289,9 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 // A raw head becomes blocks: it serves the same as the data dir.
 func TestOpenRawHead(t *testing.T) {
 	for _, head := range []wire.HeadMode{wire.HeadRaw, wire.HeadBlock} {
-		file, src := dumped(t, 3, head)
+		file, src := dumptest.Random(t, 3, head)
 		d := mustOpen(t, cacheIn(t, t.TempDir(), 1<<40), file)
-		v, err := NewView(t.Context(), "", d)
+		v, err := New(t.Context(), "", d)
 		if err != nil {
 			t.Fatal(err)
 		}
