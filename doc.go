@@ -1,8 +1,20 @@
-// Package promdump is the tour of promdump in one page.
+// Package promdump takes everything around the time of an incident out of a
+// Prometheus that you can barely reach, as one verified file that any Prometheus
+// can load, and it never harms the Prometheus it reads.
 //
-// promdump takes everything around the time of an incident out of a Prometheus
-// that you can barely reach, as one verified file that any Prometheus can load,
-// and it never harms the Prometheus it reads.
+// This package is for programs that do so themselves, a must-gather or a harness:
+// [Write] dumps a selection of a data dir ([Dir]) or of a running server ([Server]),
+// and [Open] reads a dump. What people use are the programs, promdump and kubectl
+// promdump; pods are reached by the latter alone.
+//
+// # Stability
+//
+// The package keeps to semantic versioning. [Dump] is a [storage.Queryable] of
+// Prometheus, whose Go packages promise nothing: a release may need another version
+// of them, and says so. What one release has dumped every later one reads.
+// Everything below internal may change at any time.
+//
+// # The tour
 //
 // The data goes one way:
 //

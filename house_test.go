@@ -59,7 +59,7 @@ var imports = map[string][]string{
 	"cmd/promdump":               {"cli", "term"},
 	"cmd/kubectl-promdump":       {"cli/plugin", "term"},
 	"cmd/promdump-agent":         {"agent"},
-	"":                           nil,
+	"":                           {"archive", "dump", "source", "source/local", "source/remoteread", "view", "wire"},
 }
 
 func TestImports(t *testing.T) {

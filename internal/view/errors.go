@@ -3,6 +3,7 @@ package view
 import (
 	"fmt"
 
+	"github.com/promdump/promdump/internal/archive"
 	"github.com/promdump/promdump/internal/block"
 )
 
@@ -16,6 +17,9 @@ func (e *DamagedError) Error() string {
 	}
 	return s
 }
+
+// Is matches archive.ErrDamaged: who opens a dump does not ask at which depth.
+func (e *DamagedError) Is(target error) bool { return target == archive.ErrDamaged }
 
 // ExitCode is that of a verification that failed.
 func (e *DamagedError) ExitCode() int { return 4 }
