@@ -209,6 +209,9 @@ func (c *chunkChecker) samples(enc chunkenc.Encoding, data []byte, m chunks.Meta
 	default:
 		c.stats.floats += uint64(count)
 	}
+	if first, last, ok := walked(enc, data); ok && first == m.MinTime && last == m.MaxTime {
+		return ""
+	}
 	defer func() {
 		if p := recover(); p != nil {
 			delete(c.cut.in, enc)
