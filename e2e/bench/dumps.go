@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -81,9 +82,9 @@ func (b *bench) slice() []*task {
 	return []*task{{
 		name: "3 30 minutes of all series to a loadable block",
 		ways: []*way{
-			{name: tool, once: true, run: func(ctx context.Context) (cost, error) {
+			{name: tool, once: true, run: func(ctx context.Context) (_ cost, err error) {
 				text, sandbox := filepath.Join(b.scratch, "slice.om"), filepath.Join(b.scratch, "sandbox")
-				defer os.Remove(text)
+				defer func() { err = errors.Join(err, os.Remove(text)) }()
 				first, err := into(ctx, text, b.promtool, "tsdb", "dump-openmetrics", "--sandbox-dir-root="+sandbox, "--min-time="+ms(from), "--max-time="+ms(to), b.data)
 				if err != nil {
 					return first, err

@@ -70,13 +70,13 @@ func (b *bench) head() []*task {
 	return []*task{{
 		name: "6 head as blocks",
 		ways: []*way{
-			{name: library, run: func(ctx context.Context) (cost, error) {
+			{name: library, run: func(ctx context.Context) (_ cost, err error) {
 				// It writes into the data dir that it opens.
 				dir, err := b.fresh("opened")
 				if err != nil {
 					return cost{}, err
 				}
-				defer os.RemoveAll(dir)
+				defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 				if err := os.CopyFS(filepath.Join(dir, "wal"), os.DirFS(filepath.Join(b.data, "wal"))); err != nil {
 					return cost{}, err
 				}

@@ -160,10 +160,10 @@ func (p *pod) cgroup() (string, memoryFiles) {
 	unified := ""
 	for line := range strings.Lines(string(b)) {
 		words := strings.SplitN(strings.TrimSpace(line), ":", 3)
-		switch {
-		case words[1] == "memory":
+		switch words[1] {
+		case "memory":
 			return "/sys/fs/cgroup/memory" + words[2], memoryFiles{"memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"}
-		case words[1] == "":
+		case "":
 			unified = words[2]
 		}
 	}
