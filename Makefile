@@ -4,11 +4,12 @@ LDFLAGS  = -s -w
 BIN      = bin
 LINT     = .cache/golangci-lint
 
-.PHONY: build agents page page-check demo test unit servers e2e screenshots bench bench-e2e lint check fuzz clean
+.PHONY: build agents page page-check docs demo test unit servers e2e screenshots bench bench-e2e lint check fuzz clean
 
 build: agents ## bin/promdump, bin/kubectl-promdump
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/promdump ./cmd/promdump
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/kubectl-promdump ./cmd/kubectl-promdump
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/kubectl_complete-promdump ./cmd/kubectl_complete-promdump
 
 # What runs in containers. A release makes more of them than it embeds, and their
 # archive: make agents AGENTS='amd64 arm64 arm …' PACK='-embed amd64,arm64 -tar FILE'
@@ -32,6 +33,9 @@ page-check: $(PAGE)/web/node_modules/.made ## what is embedded is what the sourc
 
 $(PAGE)/web/node_modules/.made: $(PAGE)/web/package-lock.json
 	cd $(PAGE)/web && npm ci --no-audit --no-fund && touch node_modules/.made
+
+docs: ## docs/cli from the commands' own help
+	go run ./internal/cli/manual -markdown docs/cli
 
 demo: build ## a small TSDB with an incident, and the main job done on it
 	@sh ./demo.sh

@@ -106,12 +106,20 @@ func (o Opened) kind() string {
 // Main runs promdump with the arguments behind its name. It returns the exit
 // code, see [ExitCode]. When ctx is done the command cleans up and ends.
 func Main(ctx context.Context, args []string, streams term.Streams) int {
-	return Run(ctx, Program{
+	return Run(ctx, Promdump(), args, streams)
+}
+
+// Promdump is the program for what is on this machine.
+func Promdump() Program {
+	return Program{
 		Name:  "promdump",
 		Short: "Take everything around the time of an incident out of a Prometheus data dir or server, and put it into another",
 		Data:  &dirOrURL{},
-	}, args, streams)
+	}
 }
+
+// Command is a program's command line as it is, for who describes it.
+func Command(program Program) *cobra.Command { return (&app{Program: program}).root() }
 
 // Run runs a program with the arguments behind its name.
 func Run(ctx context.Context, program Program, args []string, streams term.Streams) int {
@@ -163,6 +171,7 @@ func (a *app) root() *cobra.Command {
 	if name, _, two := strings.Cut(a.Name, " "); two {
 		cmd.Use = name
 		cmd.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: a.Name}
+		cmd.CompletionOptions.DisableDefaultCmd = true // kubectl asks cmd/kubectl_complete-promdump
 	}
 	cmd.Version = version()
 	cmd.SetVersionTemplate("{{.Name}} {{.Version}}\n")
@@ -180,6 +189,10 @@ func (a *app) root() *cobra.Command {
 	if l, ok := a.Data.(Lister); ok {
 		cmd.AddCommand(a.listCommand(l))
 	}
+	for _, c := range cmd.Commands() {
+		c.Example = strings.ReplaceAll(c.Example, "  promdump ", "  "+a.Name+" ")
+	}
+	a.complete(cmd)
 	return cmd
 }
 

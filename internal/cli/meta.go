@@ -99,7 +99,7 @@ A dump file is read to its end and its digests are checked on the way.`,
 	fs := cmd.Flags()
 	fs.SortFlags = false
 	a.Data.AddFlags(fs)
-	fs.StringVarP(&f.output, "output", "o", "table", "`format`: table, wide (a row per block), json or yaml")
+	fs.StringVarP(&f.output, "output", "o", "table", "`table|wide|json|yaml`; wide has a row for each block")
 	fs.StringVar(&f.tempDir, "temp-dir", "", "`dir` for temporary files: the logs of a raw head in a dump file (default: the system's)")
 	return cmd
 }

@@ -31,8 +31,23 @@ import (
 // Main runs kubectl promdump with the arguments behind its name. It returns the
 // exit code.
 func Main(ctx context.Context, args []string, streams term.Streams) int {
+	program, made := program()
+	code := cli.Run(ctx, program, args, streams)
+	if err := made.end(ctx); err != nil {
+		streams.Talk("note: %v", err)
+	}
+	return code
+}
+
+// Program is kubectl promdump, for who describes it.
+func Program() cli.Program {
+	p, _ := program()
+	return p
+}
+
+func program() (cli.Program, *made) {
 	p := &pods{kube: kube.NewFlags(), made: &made{}}
-	code := cli.Run(ctx, cli.Program{
+	return cli.Program{
 		Name:  "kubectl promdump",
 		Short: "Take everything around the time of an incident out of a Prometheus in a pod, and put it into another",
 		Example: `  kubectl promdump --since 2h -t dump.tar.gz
@@ -40,11 +55,7 @@ func Main(ctx context.Context, args []string, streams term.Streams) int {
   kubectl promdump meta -p statefulset/prometheus
   kubectl promdump restore --context other -p prometheus-0 -t dump.tar.gz`,
 		Data: p, Place: place{p}, Resumes: true,
-	}, args, streams)
-	if err := p.made.end(ctx); err != nil {
-		streams.Talk("note: %v", err)
-	}
-	return code
+	}, p.made
 }
 
 // pods are what the flags of a command name, as they were typed.
