@@ -170,7 +170,7 @@ func TestMarks(t *testing.T) {
 			}
 		}
 	}
-	if run["local"] < 5 {
+	if run["local"] < 5 || run["cluster"] < 2 {
 		t.Errorf("blocks that are run: %v", run)
 	}
 }
@@ -243,6 +243,8 @@ func TestLike(t *testing.T) {
 		{"01F25JH97ZC6GKCT7WMEPATE97/index", "01F25JK3V09JC03K0HM2XGMBRH/index", false, true},
 		{"at 2026-11-24T12:00:00Z", "at 2026-11-24T12:00:01Z", false, false},
 		{"at 2026-11-24T12:00:00Z", "at 2026-11-24T12:00:01.123Z", true, true},
+		{"1 block", "2 blocks", true, true},
+		{"1 block", "2 blocks", false, false},
 		{"a      b", "a  b", false, true},
 		{"------", "---------", false, true},
 	} {
