@@ -24,7 +24,7 @@ var free = []struct {
 }{
 	{regexp.MustCompile(`\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?Z?`), "TIME"},
 	{regexp.MustCompile(`\b\d+(,\d{3})*(\.\d+)?\b`), "NUMBER"},
-	{regexp.MustCompile(`\bNUMBER blocks?\b`), "NUMBER blocks"}, // one less or more at a full two hours
+	{regexp.MustCompile(`\bNUMBER blocks?\b`), "NUMBER blocks"},       // one less or more at a full two hours
 	{regexp.MustCompile(`\bpromdump-[a-z0-9]{5}\b`), "promdump-NAME"}, // a debug container's
 }
 
