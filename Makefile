@@ -4,7 +4,7 @@ LDFLAGS  = -s -w
 BIN      = bin
 LINT     = .cache/golangci-lint
 
-.PHONY: build agents page page-check docs demo test unit servers e2e screenshots bench bench-e2e lint check fuzz clean
+.PHONY: build agents page page-check docs demo test unit servers e2e screenshots recording bench bench-e2e lint check fuzz clean
 
 build: agents ## bin/promdump, bin/kubectl-promdump
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/promdump ./cmd/promdump
@@ -48,7 +48,7 @@ unit:
 # A module of its own: it builds a Prometheus server from its Go module. The test
 # cache does not know that it runs bin/promdump, hence the count.
 servers:
-	cd e2e && go test -count=1 -timeout 15m . ./bench/...
+	cd e2e && go test -count=1 -timeout 15m . ./bench/... ./docs
 
 # Longer, and nothing may be left out. Kubernetes is built the first time: some
 # ten minutes. The browser is Debian's chromium.
@@ -60,6 +60,9 @@ e2e: ## real servers under load, a real browser, a real Kubernetes; root on Linu
 screenshots: ## the pictures in docs/img, and more beside them to look at
 	cd e2e && PROMDUMP_E2E_REQUIRE_BROWSER=1 PROMDUMP_E2E_SCREENSHOTS=$(CURDIR)/bin/screenshots go test -count=1 -run Screenshots ./browser
 	@mkdir -p docs/img && cp bin/screenshots/overview.png bin/screenshots/explore.png bin/screenshots/alerts.png docs/img/
+
+recording: ## docs/img/demo.svg: what the main commands print, as a picture
+	cd e2e && go test -count=1 -run '^TestRecord$$' ./docs -update
 
 bench: build ## speed and memory, as ratios to cat, tar and promtool
 	cd e2e && go run ./bench

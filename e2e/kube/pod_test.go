@@ -21,6 +21,7 @@ type object = map[string]any
 
 // podOptions say what a pod has that its template has not.
 type podOptions struct {
+	name      string           // default: one of its own
 	namespace string           // default: that of the template
 	data      string           // a data dir on this machine, copied in before the server starts
 	quiet     bool             // scrapes nothing, so that its answers stay the same
@@ -68,6 +69,9 @@ var templates = sync.OnceValues(func() (map[string][]byte, error) {
 func startPod(t *testing.T, kind string, o podOptions) *pod {
 	t.Helper()
 	p := &pod{t: t, cluster: booted(t), name: fmt.Sprintf("prom-%s-%06x", kind, rand.IntN(1<<24))}
+	if o.name != "" {
+		p.name = o.name
+	}
 	all, err := templates()
 	if err != nil {
 		t.Fatal(err)
