@@ -86,10 +86,10 @@ RELEASE = .cache/goreleaser .cache/cyclonedx-gomod .cache/krew .cache/validate-k
 
 snapshot: $(RELEASE) ## dist/ as a release has it, for all systems, without a network; judged
 	sh tools/release/snapshot.sh
-	cd e2e && PROMDUMP_E2E_REQUIRE_RELEASE=1 PROMDUMP_E2E_DIST=$(CURDIR)/dist go test -count=1 -v ./release
+	cd tools/release && PROMDUMP_E2E_REQUIRE_RELEASE=1 PROMDUMP_E2E_DIST=$(CURDIR)/dist go test -count=1 -v ./check
 
 release-check: $(RELEASE) ## the same for this machine's system, twice, from two directories: byte for byte
-	cd e2e && PROMDUMP_E2E_REQUIRE_RELEASE=1 go test -count=1 -timeout 20m -v ./release
+	cd tools/release && PROMDUMP_E2E_REQUIRE_RELEASE=1 go test -count=1 -timeout 20m -v ./check
 
 FUZZTIME ?= 15s
 fuzz: ## each fuzz target for FUZZTIME

@@ -1,4 +1,4 @@
-package release
+package check
 
 import (
 	"bytes"
@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	root    = "../.."
+	root    = "../../.."
 	version = "1.2.3" // of the module's major version, or Go takes the tag for none
 )
 
@@ -125,4 +125,13 @@ func build(t *testing.T, dir string, env ...string) string {
 	dist := filepath.Join(dir, "dist")
 	run(t, filepath.Join(dir, "tools", "release"), env, "go", "run", "./finish", "-source", dir, "-dist", dist)
 	return dist
+}
+
+func readFile(t *testing.T, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
 }
