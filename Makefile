@@ -4,7 +4,7 @@ LDFLAGS  = -s -w
 BIN      = bin
 LINT     = .cache/golangci-lint
 
-.PHONY: build agents page page-check docs demo test unit servers e2e screenshots recording bench bench-e2e lint check fuzz clean
+.PHONY: build agents page page-check docs demo test unit servers e2e screenshots recording bench bench-e2e lint vuln notices licences snapshot release-check check fuzz clean
 
 build: agents ## bin/promdump, bin/kubectl-promdump
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/promdump ./cmd/promdump
@@ -81,6 +81,23 @@ $(LINT): tools/go.mod tools/go.sum
 	@mkdir -p $(@D)
 	go build -C tools -o $(abspath $@) github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 
+# Programs for releases: goreleaser with what reads a program's modules, and krew, which
+# needs older libraries.
+RELEASE = .cache/goreleaser .cache/cyclonedx-gomod .cache/krew .cache/validate-krew-manifest
+.cache/goreleaser .cache/cyclonedx-gomod: tools/release/go.mod tools/release/go.sum
+	@mkdir -p $(@D)
+	go build -C tools/release -o $(abspath $@) $$(go -C tools/release list tool | grep '/$(@F)\(/v[0-9]*\)\?$$')
+.cache/krew .cache/validate-krew-manifest: tools/release/krew/go.mod tools/release/krew/go.sum
+	@mkdir -p $(@D)
+	go build -C tools/release/krew -o $(abspath $@) sigs.k8s.io/krew/cmd/$(@F)
+
+snapshot: $(RELEASE) ## dist/ as a release has it, for all systems, without a network; judged
+	sh tools/release/snapshot.sh
+	cd tools/release && PROMDUMP_E2E_REQUIRE_RELEASE=1 PROMDUMP_E2E_DIST=$(CURDIR)/dist go test -count=1 -v ./check
+
+release-check: $(RELEASE) ## the same for this machine's system, twice, from two directories: byte for byte
+	cd tools/release && PROMDUMP_E2E_REQUIRE_RELEASE=1 go test -count=1 -timeout 20m -v ./check
+
 FUZZTIME ?= 15s
 fuzz: ## each fuzz target for FUZZTIME
 	@set -e; go list ./... | while read -r pkg; do \
@@ -94,4 +111,4 @@ check: lint page-check build test e2e ## all that CI does; needs npm
 	$(MAKE) fuzz FUZZTIME=5s
 
 clean:
-	rm -rf $(BIN) .cache internal/agentbin/bin/*.gz internal/agentbin/bin/SHA256SUMS $(PAGE)/web/node_modules
+	rm -rf $(BIN) dist .cache internal/agentbin/bin/*.gz internal/agentbin/bin/SHA256SUMS $(PAGE)/web/node_modules
