@@ -4,7 +4,7 @@ LDFLAGS  = -s -w
 BIN      = bin
 LINT     = .cache/golangci-lint
 
-.PHONY: build agents page page-check docs demo test unit servers e2e screenshots recording bench bench-e2e lint vuln notices licences snapshot release-check check fuzz clean
+.PHONY: build agents page page-check docs demo test unit servers e2e screenshots recording bench bench-e2e lint vuln licences supply snapshot release-check check fuzz clean
 
 build: agents ## bin/promdump, bin/kubectl-promdump
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/promdump ./cmd/promdump
@@ -91,6 +91,18 @@ RELEASE = .cache/goreleaser .cache/cyclonedx-gomod .cache/krew .cache/validate-k
 	@mkdir -p $(@D)
 	go build -C tools/release/krew -o $(abspath $@) sigs.k8s.io/krew/cmd/$(@F)
 
+VULNDB ?=
+vuln: ## known vulnerabilities that the programs reach; VULNDB=https://vuln.go.dev has today's
+	cd tools/vuln && go run . -db '$(VULNDB)' ../..
+
+licences: $(PAGE)/web/node_modules/.made ## THIRD_PARTY_NOTICES: what the programs are made of, and under which licences
+	cd tools/licences && go run . ../..
+
+# What others made and we pass on: its licences, its known faults, its bytes.
+supply: $(PAGE)/web/node_modules/.made vuln
+	cd tools/licences && go run . -check ../..
+	@set -e; for dir in . e2e tools tools/licences tools/vuln tools/release tools/release/krew; do ( set -x; go -C $$dir mod verify ); done
+
 snapshot: $(RELEASE) ## dist/ as a release has it, for all systems, without a network; judged
 	sh tools/release/snapshot.sh
 	cd tools/release && PROMDUMP_E2E_REQUIRE_RELEASE=1 PROMDUMP_E2E_DIST=$(CURDIR)/dist go test -count=1 -v ./check
@@ -106,8 +118,7 @@ fuzz: ## each fuzz target for FUZZTIME
 		done; \
 	done
 
-check: lint page-check build test e2e ## all that CI does; needs npm
-	go mod verify
+check: lint supply page-check build test release-check e2e ## all that CI does; needs npm
 	$(MAKE) fuzz FUZZTIME=5s
 
 clean:

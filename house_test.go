@@ -5,6 +5,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -82,6 +83,23 @@ func TestImports(t *testing.T) {
 				t.Errorf("%s imports the full TSDB: only block, view, query and tsdbtest know it", path)
 			}
 		}
+	}
+}
+
+// What is new in a container is seen by who reviews it.
+func TestAgentModules(t *testing.T) {
+	const file, format = "cmd/promdump-agent/modules.txt", "{{with .Module}}{{if not .Main}}{{.Path}}@{{.Version}}{{end}}{{end}}"
+	t.Setenv("GOOS", "linux")
+	linked := list(t, "-deps", "-f", format, "./cmd/promdump-agent")
+	slices.Sort(linked)
+	linked = slices.Compact(linked)
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if there := strings.Fields(string(text)); !slices.Equal(there, linked) {
+		t.Errorf("the agent links\n%s\n%s says\n%s\nif that is meant: GOOS=linux go list -deps -f '%s' ./cmd/promdump-agent | LC_ALL=C sort -u | grep . >%s",
+			strings.Join(linked, "\n"), file, strings.Join(there, "\n"), format, file)
 	}
 }
 
