@@ -58,7 +58,7 @@ func (d *dist) judgeKrew(t *testing.T) {
 				program += ".exe"
 			}
 			there := filepath.Join(home, "krew", "store", "promdump", "v"+d.version)
-			for _, name := range []string{program, "LICENSE"} {
+			for _, name := range []string{program, strings.Replace(program, "kubectl-", "kubectl_complete-", 1), "LICENSE", "THIRD_PARTY_NOTICES"} {
 				if fi, err := os.Stat(filepath.Join(there, name)); err != nil || fi.Size() == 0 {
 					t.Errorf("krew installs no %s: %v", name, err)
 				}

@@ -25,6 +25,8 @@ spec:
     once. It reads a running server's data dir without a write in it, and works with
     images that have no shell.
   caveats: |
+    For completion, link kubectl_complete-promdump, which is beside the plugin in
+    krew's store, into a directory of the PATH.
     What it needs in the cluster: https://github.com/promdump/promdump/blob/main/docs/access.md
   platforms:
 {{- range .Platforms }}
@@ -37,13 +39,17 @@ spec:
     files:
     - from: "*/{{ .Program }}"
       to: .
+    - from: "*/{{ .Complete }}"
+      to: .
     - from: "*/LICENSE"
+      to: .
+    - from: "*/THIRD_PARTY_NOTICES"
       to: .
     bin: {{ .Program }}
 {{- end }}
 `))
 
-type platform struct{ OS, Arch, File, Digest, Program string }
+type platform struct{ OS, Arch, File, Digest, Program, Complete string }
 
 // krew writes the manifest with what checksums.txt says of the archives.
 func (r *release) krew() error {
@@ -64,9 +70,9 @@ func (r *release) krew() error {
 		if !ours || !both || !isTar && !isZip {
 			continue
 		}
-		p := platform{OS: system, Arch: arch, File: file, Digest: digest, Program: "kubectl-promdump"}
+		p := platform{OS: system, Arch: arch, File: file, Digest: digest, Program: "kubectl-promdump", Complete: "kubectl_complete-promdump"}
 		if system == "windows" {
-			p.Program += ".exe"
+			p.Program, p.Complete = p.Program+".exe", p.Complete+".exe"
 		}
 		platforms = append(platforms, p)
 	}
