@@ -85,7 +85,7 @@ func (d *dist) judgeInstalled(t *testing.T, home string, env []string) {
 			promdump = filepath.Join(filepath.Dir(d.dir), a.Path)
 		}
 	}
-	run(t, home, nil, promdump, "dump", "-d", data, "-t", dump)
+	run(t, home, nil, promdump, "dump", "-d", data, "--min-time", "0", "-t", dump)
 	run(t, home, env, kubectl, "promdump", "verify", dump)
 	if says := run(t, home, env, kubectl, "promdump", "meta", dump); !strings.Contains(says, "Total number of blocks") {
 		t.Errorf("kubectl promdump meta says\n%s", says)
