@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 
 	"github.com/oklog/ulid/v2"
-	"golang.org/x/sys/unix"
 
 	"github.com/promdump/promdump/internal/datadir"
 	"github.com/promdump/promdump/internal/wire"
@@ -40,19 +39,16 @@ func inspect(dirs []string) (*wire.Target, error) {
 	if err != nil {
 		return nil, err
 	}
-	var st unix.Stat_t
-	if err := unix.Stat(dir, &st); err != nil {
+	uid, _, err := ownerOf(dir)
+	if err != nil {
 		return nil, fmt.Errorf("look at %s: %w", dir, err)
 	}
-	var disk unix.Statfs_t
-	if err := unix.Statfs(dir, &disk); err != nil {
+	free, size, err := diskOf(dir)
+	if err != nil {
 		return nil, fmt.Errorf("free space of %s: %w", dir, err)
 	}
-	bsize := int64(disk.Bsize) //nolint:unconvert // it has 32 bits on some architectures
 	t := &wire.Target{
-		Dir: dir, UID: int(st.Uid), AgentUID: os.Getuid(),
-		Free: int64(disk.Bavail) * bsize, Size: int64(disk.Blocks) * bsize,
-		Writable: unix.Access(dir, unix.W_OK) == nil,
+		Dir: dir, UID: uid, AgentUID: os.Getuid(), Free: free, Size: size, Writable: writable(dir),
 	}
 	if t.Aside, err = asides(dir); err != nil {
 		return nil, err

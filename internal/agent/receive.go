@@ -14,8 +14,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/promdump/promdump/internal/datadir"
 	"github.com/promdump/promdump/internal/wire"
 )
@@ -139,11 +137,11 @@ func lockDir(dir string) (*os.File, error) {
 		return nil, err
 	}
 	for begin := time.Now(); ; time.Sleep(every) {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		locked, err := tryLock(f)
 		switch {
-		case err == nil, errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.EBADF), errors.Is(err, unix.ENOLCK): // not on each network filesystem
+		case locked:
 			return f, nil
-		case !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR):
+		case err != nil:
 			return nil, errors.Join(fmt.Errorf("lock %s: %w", dir, err), f.Close())
 		case time.Since(begin) > patience:
 			return nil, errors.Join(fmt.Errorf("another restore is at work in %s", dir), f.Close())
@@ -159,12 +157,12 @@ func (r *receiver) begin(dir string) (*wire.Restored, error) {
 		return nil, errClientGone
 	}
 	r.dir, r.skip, r.owner = dir, map[string]bool{}, [2]int{-1, -1}
-	var st unix.Stat_t
-	if err := unix.Stat(dir, &st); err != nil {
+	uid, gid, err := ownerOf(dir)
+	if err != nil {
 		return nil, fmt.Errorf("look at %s: %w", dir, err)
 	}
 	if os.Getuid() == 0 {
-		r.owner = [2]int{int(st.Uid), int(st.Gid)}
+		r.owner = [2]int{uid, gid}
 	}
 	if r.replace == nil {
 		return nil, nil
@@ -355,7 +353,7 @@ func syncDir(dir string) error {
 		return err
 	}
 	err = d.Sync()
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOTSUP) {
+	if cannotSync(err) {
 		err = nil // some filesystems cannot
 	}
 	return errors.Join(err, d.Close())
