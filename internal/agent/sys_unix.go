@@ -19,7 +19,7 @@ func ownerOf(dir string) (uid, gid int, err error) {
 func diskOf(dir string) (free, size int64, err error) {
 	var disk unix.Statfs_t
 	err = unix.Statfs(dir, &disk)
-	bsize := int64(disk.Bsize) //nolint:unconvert // it has 32 bits on some architectures
+	bsize := int64(disk.Bsize) // it has 32 bits on some architectures
 	return int64(disk.Bavail) * bsize, int64(disk.Blocks) * bsize, err
 }
 

@@ -132,7 +132,11 @@ func scan(db, dir string) (map[string]finding, error) {
 		}
 		scanned = scanned || message.Config != nil
 		if f := message.Finding; f != nil && len(f.Trace) > 0 && f.Trace[0].Function != "" {
-			found[f.OSV] = *f
+			// Some are in Go and in a module as well, as golang.org/x/net is. That of Go
+			// is excused, and must not stand for both.
+			if there, ok := found[f.OSV]; !ok || there.Trace[0].Module == "stdlib" {
+				found[f.OSV] = *f
+			}
 		}
 	}
 	if !scanned {
