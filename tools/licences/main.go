@@ -53,11 +53,12 @@ func main() {
 // work is a module or a package that is in the programs.
 type work struct {
 	name, version, dir string
+	below              map[string]bool // directories in dir that have something of it that is used
 	texts              []text
 }
 
 type text struct {
-	file    string // in dir
+	file    string
 	licence string // empty: a notice
 	body    string
 }
@@ -96,7 +97,7 @@ func modules(root string) ([]work, error) {
 	all := map[string]work{}
 	for _, system := range []string{"linux", "darwin", "windows"} {
 		for _, arch := range []string{"amd64", "arm64"} {
-			cmd := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{if not .Main}}{{.Path}}\t{{.Version}}\t{{.Dir}}{{end}}{{end}}", "./cmd/...")
+			cmd := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{if not .Main}}{{.Path}}\t{{.Version}}\t{{.Dir}}\t{{$.Dir}}{{end}}{{end}}", "./cmd/...")
 			cmd.Dir, cmd.Stderr = root, os.Stderr
 			cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+system, "GOARCH="+arch)
 			out, err := cmd.Output()
@@ -104,8 +105,16 @@ func modules(root string) ([]work, error) {
 				return nil, fmt.Errorf("go list for %s: %w", system, err)
 			}
 			for line := range strings.Lines(string(out)) {
-				if f := strings.Split(strings.TrimSpace(line), "\t"); len(f) == 3 {
-					all[f[0]] = work{name: f[0], version: f[1], dir: f[2]}
+				if f := strings.Split(strings.TrimSpace(line), "\t"); len(f) == 4 {
+					w, ok := all[f[0]]
+					if !ok {
+						w = work{name: f[0], version: f[1], dir: f[2], below: map[string]bool{}}
+						all[f[0]] = w
+					}
+					// What was taken from elsewhere has its licence in its own directory.
+					for dir := f[3]; strings.HasPrefix(dir, w.dir+string(filepath.Separator)); dir = filepath.Dir(dir) {
+						w.below[dir] = true
+					}
 				}
 			}
 		}
@@ -155,35 +164,48 @@ var (
 )
 
 func (w *work) read() error {
-	entries, err := os.ReadDir(w.dir)
+	known, err := w.readDir(w.dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s is not there: go mod download, or npm ci in the page's directory", w.dir)
 	} else if err != nil {
 		return err
 	}
-	known := false
+	if !known {
+		return fmt.Errorf("%s %s has no licence file in %s", w.name, w.version, w.dir)
+	}
+	for _, dir := range slices.Sorted(maps.Keys(w.below)) {
+		if _, err := w.readDir(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readDir reads the texts in a directory, and tells whether a licence is among them.
+func (w *work) readDir(dir string) (known bool, err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return false, err
+	}
 	for _, e := range entries {
 		isLicence, isNotice := licenceFile.MatchString(e.Name()), noticeFile.MatchString(e.Name())
 		if e.IsDir() || strings.HasSuffix(e.Name(), ".go") || !isLicence && !isNotice {
 			continue
 		}
-		b, err := os.ReadFile(filepath.Join(w.dir, e.Name()))
+		b, err := os.ReadFile(filepath.Join(dir, e.Name()))
 		if err != nil {
-			return err
+			return false, err
 		}
-		t := text{file: e.Name(), body: strings.ReplaceAll(strings.TrimSpace(string(b)), "\r\n", "\n")}
+		t := text{file: filepath.Join(dir, e.Name()), body: strings.ReplaceAll(strings.TrimSpace(string(b)), "\r\n", "\n")}
 		if isLicence {
 			if t.licence, err = w.licence(t); err != nil {
-				return err
+				return false, err
 			}
 			known = true
 		}
 		w.texts = append(w.texts, t)
 	}
-	if !known {
-		return fmt.Errorf("%s %s has no licence file in %s", w.name, w.version, w.dir)
-	}
-	return nil
+	return known, nil
 }
 
 // licence tells under what a text allows the work to be used.
