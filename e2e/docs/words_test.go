@@ -1,11 +1,16 @@
 package docs
 
 import (
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode"
@@ -124,6 +129,62 @@ func TestTour(t *testing.T) {
 	}
 	if n < 20 {
 		t.Errorf("just %d names", n)
+	}
+}
+
+// system are messages that are not ours.
+var system = []string{"no space left on device", "address already in use", "connection refused", "permission denied", "exec format error", "at least one matcher must not match the empty string"}
+
+// What troubleshooting.md says that promdump says, it does: each part between "…" and
+// colons stands in a string of the code.
+func TestMessages(t *testing.T) {
+	var said strings.Builder
+	verb := regexp.MustCompile(`%[+#]?[a-z]`)
+	for _, dir := range []string{"cmd", "internal"} {
+		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, d os.DirEntry, err error) error {
+			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+			if err != nil {
+				return err
+			}
+			ast.Inspect(file, func(n ast.Node) bool {
+				if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+					if text, err := strconv.Unquote(lit.Value); err == nil {
+						said.WriteString(verb.ReplaceAllString(text, "…") + "\n")
+					}
+				}
+				return true
+			})
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	quoted := regexp.MustCompile("`([^`]+)`")
+	n := 0
+	for i, line := range strings.Split(read(t, filepath.Join(root, "docs", "troubleshooting.md")), "\n") {
+		cells := strings.Split(line, "|")
+		if len(cells) < 4 {
+			continue
+		}
+		for _, m := range quoted.FindAllStringSubmatch(cells[1], -1) {
+			for _, part := range regexp.MustCompile(`…|: |:$`).Split(m[1], -1) {
+				part = strings.TrimSpace(part)
+				if len(part) < 6 || slices.Contains(system, part) {
+					continue
+				}
+				n++
+				if !strings.Contains(said.String(), part) {
+					t.Errorf("troubleshooting.md:%d: nothing says %q", i+1, part)
+				}
+			}
+		}
+	}
+	if n < 30 {
+		t.Errorf("just %d parts of messages", n)
 	}
 }
 
