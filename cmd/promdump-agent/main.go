@@ -4,6 +4,9 @@
 // nothing stays behind whatever happens later, and says start on stdout if that
 // is its argument: by that the client knows that it runs.
 //
+// In promdump's own image it is there already, and is what the container runs, too:
+// live, until none of its clients holds it.
+//
 // A client that was killed before it could start its agent leaves a file. The
 // next agent in that directory removes it.
 package main
@@ -50,6 +53,9 @@ func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	runtime.GOMAXPROCS(1) // the others are the server's
+	if len(os.Args) > 1 && os.Args[1] != "start" {
+		return helper(ctx, os.Args[1], os.Args[2:])
+	}
 	err = agent.Serve(ctx, agent.Process{
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
 		Cgroup: os.DirFS("/sys/fs/cgroup"),
@@ -59,6 +65,33 @@ func run() int {
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "promdump-agent: %v\n", err)
 		return 1
+	}
+	return 0
+}
+
+// helper is what is asked of the agent in an image.
+func helper(ctx context.Context, what string, args []string) int {
+	wait := func(d time.Duration) {
+		select {
+		case <-ctx.Done():
+		case <-time.After(d):
+		}
+	}
+	switch what {
+	case agent.ToLive:
+		agent.Live(ctx, os.DirFS("/proc"), "promdump-agent", time.Second, 60)
+	case agent.ToHold:
+		wait(agent.Holds)
+	case agent.ToEnd:
+		wait(agent.Ends)
+	case "owners":
+		if err := agent.Owners(os.Stdout, args); err != nil {
+			fmt.Fprintf(os.Stderr, "promdump-agent: %v\n", err)
+			return 1
+		}
+	default:
+		fmt.Fprintf(os.Stderr, "promdump-agent: it cannot %q\n", what)
+		return 2
 	}
 	return 0
 }

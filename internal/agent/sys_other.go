@@ -12,6 +12,8 @@ var errNotHere = errors.New("agents work in containers, and these are of Linux")
 
 func ownerOf(string) (uid, gid int, err error) { return 0, 0, errNotHere }
 
+func statOf(os.FileInfo) (links uint64, uid, gid uint32, err error) { return 0, 0, 0, errNotHere }
+
 func diskOf(string) (free, size int64, err error) { return 0, 0, errNotHere }
 
 func writable(string) bool { return false }

@@ -4,7 +4,9 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,6 +15,15 @@ func ownerOf(dir string) (uid, gid int, err error) {
 	var st unix.Stat_t
 	err = unix.Stat(dir, &st)
 	return int(st.Uid), int(st.Gid), err
+}
+
+// statOf is what ls tells of a file.
+func statOf(fi os.FileInfo) (links uint64, uid, gid uint32, err error) {
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0, 0, 0, fmt.Errorf("owner of %s: not known here", fi.Name())
+	}
+	return uint64(st.Nlink), st.Uid, st.Gid, nil // it has 32 bits on some architectures
 }
 
 // diskOf gives the bytes of the disk, and those that are free to us.

@@ -55,8 +55,9 @@ func (c *Client) debug(ctx context.Context, t Target, o HelperOptions) (h *Helpe
 		return nil, nil, err
 	}
 	what := fmt.Sprintf("debug container %s of pod %s", spec.Name, t)
+	k := kitOf(spec.Image)
 	// Its status may be behind: one that another command has just ended is not there.
-	if name := runningLike(p, spec); name != "" && c.Exec(ctx, t.as(name, dirs), []string{"true"}, Streams{Out: io.Discard}) == nil {
+	if name := runningLike(p, spec); name != "" && c.Exec(ctx, t.as(name, dirs), k.owners, Streams{Out: io.Discard}) == nil {
 		spec.Name = name
 		o.Tell(fmt.Sprintf("using debug container %s of pod %s, which runs already", name, t))
 	} else {
@@ -75,7 +76,7 @@ func (c *Client) debug(ctx context.Context, t Target, o HelperOptions) (h *Helpe
 			return nil, nil, err
 		}
 	}
-	h = &Helper{Target: t.as(spec.Name, dirs)}
+	h = &Helper{Target: t.as(spec.Name, dirs), Agent: k.agent, kit: k}
 	c.hold(ctx, h)
 	if u.guessed {
 		seen, err = c.ownerSeen(ctx, h, spec.TargetContainerName != "")
@@ -145,9 +146,10 @@ func debugSpec(p *corev1.Pod, t Target, o HelperOptions) (*corev1.EphemeralConta
 	if o.User != nil {
 		u = user{uid: o.User, gid: u.gid}
 	}
+	image := cmp.Or(o.Image, DefaultImage)
 	spec := &corev1.EphemeralContainer{EphemeralContainerCommon: corev1.EphemeralContainerCommon{
-		Name: name, Image: cmp.Or(o.Image, DefaultImage), ImagePullPolicy: corev1.PullIfNotPresent,
-		Command:         []string{"sh", "-c", living},
+		Name: name, Image: image, ImagePullPolicy: corev1.PullIfNotPresent,
+		Command:         kitOf(image).live,
 		SecurityContext: restricted(server.SecurityContext, u),
 	}}
 	if m, dirs := onVolume(p, server, t.Dirs()); m != nil {
@@ -251,7 +253,7 @@ func statusOf(all []corev1.ContainerStatus, name string) *corev1.ContainerStatus
 // ownerSeen looks whom the server runs as: who owns PID 1, or the log that it has
 // made. nil: that cannot be told.
 func (c *Client) ownerSeen(ctx context.Context, h *Helper, shared bool) (*int64, error) {
-	look := []string{"ls", "-ldn"}
+	look := slices.Clone(h.kit.owners)
 	if shared {
 		look = append(look, "/proc/1")
 	} else {

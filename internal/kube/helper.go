@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,7 +19,7 @@ const DefaultImage = "busybox:1.37"
 
 // HelperOptions say what a container of ours is like.
 type HelperOptions struct {
-	Image string       // has a shell and sleep; empty: DefaultImage
+	Image string       // has a shell and sleep, or is promdump's own; empty: DefaultImage
 	User  *int64       // its uid; nil: that of the server
 	Write bool         // may write into the data dir
 	Tell  func(string) // what a person should know before it is done
@@ -27,6 +29,9 @@ type HelperOptions struct {
 // It ends with End, or by itself some ninety seconds after we are gone.
 type Helper struct {
 	Target Target // the helper: commands run in it, and it has the data dir there
+	Agent  string // the agent that is in it already; empty: none
+
+	kit kit
 
 	client *Client
 	let    context.CancelFunc // go
@@ -74,10 +79,32 @@ while test "$n" -lt 60; do
 done
 `
 
+// kit is how an image does what is asked of a helper.
+type kit struct {
+	live      []string // what its container runs
+	hold, end []string
+	owners    []string // of the paths that are added; of none it ends well
+	agent     string
+}
+
 var (
-	holding = []string{"sleep", "31"}
-	ending5 = []string{"sleep", "5"}
+	shell = kit{live: []string{"sh", "-c", living}, hold: []string{"sleep", "31"}, end: []string{"sleep", "5"}, owners: []string{"ls", "-ldn"}}
+	// The agent does the same as the script.
+	own = kit{live: []string{agentName, "live"}, hold: []string{agentName, "hold"}, end: []string{agentName, "end"}, owners: []string{agentName, "owners"}, agent: agentName}
 )
+
+const agentName = "promdump-agent"
+
+// kitOf tells by an image's name: the cluster need not have it yet. Promdump's own
+// has no shell, wherever it was copied to.
+func kitOf(image string) kit {
+	image, _, _ = strings.Cut(image, "@")
+	name, _, _ := strings.Cut(path.Base(image), ":")
+	if name == "promdump" {
+		return own
+	}
+	return shell
+}
 
 // hold keeps a helper from ending until End.
 func (c *Client) hold(ctx context.Context, h *Helper) {
@@ -85,7 +112,7 @@ func (c *Client) hold(ctx context.Context, h *Helper) {
 	h.client = c
 	h.held.Go(func() {
 		for ctx.Err() == nil {
-			err := c.Exec(ctx, h.Target, holding, Streams{Out: io.Discard})
+			err := c.Exec(ctx, h.Target, h.kit.hold, Streams{Out: io.Discard})
 			if _, gone := errors.AsType[*GoneError](err); gone {
 				return
 			}
@@ -110,7 +137,7 @@ func (h *Helper) End(ctx context.Context) error {
 		err = h.remove(ctx)
 	} else {
 		// It ends with the container.
-		err = h.client.Exec(ctx, h.Target, ending5, Streams{Out: io.Discard})
+		err = h.client.Exec(ctx, h.Target, h.kit.end, Streams{Out: io.Discard})
 		_, gone := errors.AsType[*GoneError](err)
 		_, killed := errors.AsType[*ExitError](err)
 		if gone || killed {
@@ -183,7 +210,7 @@ func startFailed(s *corev1.ContainerStatus) (reason, tip string) {
 	if s.State.Terminated != nil {
 		phase, code := endOf(s.State.Terminated)
 		return join(fmt.Sprintf("it ended at once with %s, %s", phase, code), firstLine(s.State.Terminated.Message)),
-			"its image must have sh and sleep: --image takes another"
+			"its image must have sh and sleep, or be promdump's own and have its name: --image takes another"
 	}
 	if s.State.Waiting == nil {
 		return "", ""
@@ -192,7 +219,7 @@ func startFailed(s *corev1.ContainerStatus) (reason, tip string) {
 	reason = join(w.Reason, firstLine(w.Message))
 	switch w.Reason {
 	case "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName":
-		return reason, fmt.Sprintf("--image takes one that the cluster has or can get; it needs a shell (default: %s)", DefaultImage)
+		return reason, fmt.Sprintf("--image takes one that the cluster has or can get; it needs a shell, or is promdump's own (default: %s)", DefaultImage)
 	case "CreateContainerConfigError", "CreateContainerError", "RunContainerError":
 		return reason, "--image takes another image, --run-as-user another user"
 	}

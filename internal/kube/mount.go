@@ -42,7 +42,8 @@ func (c *Client) Mount(ctx context.Context, t Target, o HelperOptions) (*Helper,
 	} else if err != nil {
 		return nil, c.explain(ctx, fmt.Errorf("make %s: %w", what, err), ToMount)
 	}
-	h := &Helper{client: c, let: func() {}, remove: func(ctx context.Context) error {
+	k := kitOf(spec.Spec.Containers[0].Image)
+	h := &Helper{Agent: k.agent, kit: k, client: c, let: func() {}, remove: func(ctx context.Context) error {
 		now := int64(0)
 		o := metav1.NewPreconditionDeleteOptions(string(made.UID))
 		o.GracePeriodSeconds = &now
@@ -94,6 +95,7 @@ func mountSpec(p *corev1.Pod, t Target, o HelperOptions) (*corev1.Pod, []string,
 	}
 	no, life, grace := false, int64(lifetime), int64(1)
 	key, value, _ := strings.Cut(label, "=")
+	image := cmp.Or(o.Image, DefaultImage)
 	spec := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: t.Namespace, Name: ours + strings.ToLower(rand.Text()[:8]),
@@ -107,8 +109,8 @@ func mountSpec(p *corev1.Pod, t Target, o HelperOptions) (*corev1.Pod, []string,
 			RestartPolicy: corev1.RestartPolicyNever, ActiveDeadlineSeconds: &life, TerminationGracePeriodSeconds: &grace,
 			AutomountServiceAccountToken: &no, EnableServiceLinks: &no, SecurityContext: podSecurity(p.Spec.SecurityContext, u), DNSPolicy: corev1.DNSDefault,
 			Containers: []corev1.Container{{
-				Name: helperName, Image: cmp.Or(o.Image, DefaultImage), ImagePullPolicy: corev1.PullIfNotPresent,
-				Command: []string{"sh", "-c", living}, SecurityContext: restricted(server.SecurityContext, u),
+				Name: helperName, Image: image, ImagePullPolicy: corev1.PullIfNotPresent,
+				Command: kitOf(image).live, SecurityContext: restricted(server.SecurityContext, u),
 				Resources: corev1.ResourceRequirements{
 					Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("10m"), corev1.ResourceMemory: resource.MustParse("64Mi")},
 					Limits:   corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("256Mi")},

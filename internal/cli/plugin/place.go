@@ -24,7 +24,7 @@ type place struct{ pods *pods }
 
 func (p place) AddFlags(fs *pflag.FlagSet) {
 	p.pods.addAgentFlags(fs, "way in: `auto|exec|debug`; an agent in the container, or in a debug container of the pod; auto takes the first that works",
-		"`image` of the container that debug makes; has a shell")
+		"`image` of the container that debug makes; has a shell, or is promdump's own")
 }
 
 func (p place) Find(ctx context.Context, asked cli.Asked) (cli.There, error) {

@@ -78,7 +78,7 @@ func (f *found) open(ctx context.Context, v via) (source.Source, error) {
 	}
 	switch v {
 	case viaExec:
-		return f.agent(f.target), nil
+		return f.agent(f.target, ""), nil
 	case viaTar:
 		return podtar.New(podtar.Options{
 			Name: f.String(), Exec: exec(f.client, f.target), Dirs: f.target.Dirs(),
@@ -90,10 +90,10 @@ func (f *found) open(ctx context.Context, v via) (source.Source, error) {
 	return f.helper(ctx, v, false)
 }
 
-// agent is one that runs in the target, or beside it.
-func (f *found) agent(in kube.Target) *pod.Source {
+// agent is one that runs in the target, or beside it, and may be there already.
+func (f *found) agent(in kube.Target, installed string) *pod.Source {
 	return pod.New(pod.Options{
-		Name: f.String(), Exec: exec(f.client, in), Agent: f.agents(f.client, f.target, f.asked), Dirs: in.Dirs(), Volumes: in.Mounts,
+		Name: f.String(), Exec: exec(f.client, in), Agent: f.agents(f.client, f.target, f.asked), Installed: installed, Dirs: in.Dirs(), Volumes: in.Mounts,
 		Staging: f.asked.TempDir, Codec: wire.Zstd, Limits: f.limits,
 		Debug: f.asked.Debug, Note: f.asked.Note, Logger: f.asked.Logger,
 	})
@@ -111,7 +111,7 @@ func (f *found) helper(ctx context.Context, v via, write bool) (*pod.Source, err
 		return nil, err
 	}
 	f.made.add(h)
-	return f.agent(h.Target), nil
+	return f.agent(h.Target, h.Agent), nil
 }
 
 // server is the server itself, through connections to its port.

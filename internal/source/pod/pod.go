@@ -47,10 +47,11 @@ type Streams struct {
 
 // Options of a Source.
 type Options struct {
-	Name  string   // names the source for a person
-	Exec  Exec     // into the container
-	Agent Agents   // the program for its machine
-	Dirs  []string // the data dir is the first of these that is one
+	Name      string   // names the source for a person
+	Exec      Exec     // into the container
+	Agent     Agents   // the program for its machine
+	Installed string   // the agent that the container has already; empty: it is uploaded
+	Dirs      []string // the data dir is the first of these that is one
 
 	// Volumes are directories of the container that may be writable. A shell finds
 	// them by itself; where there is none these are tried.

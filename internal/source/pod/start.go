@@ -93,6 +93,14 @@ func (e *noShellError) Error() string { return e.err.Error() }
 // agent's: the caller closes it.
 func (s *Source) start(ctx context.Context) (*conversation, error) {
 	name := agentName + strings.ToLower(rand.Text()[:12])
+	if s.o.Installed != "" {
+		c := s.run(ctx, []string{s.o.Installed, "start"})
+		if err := c.started(s.o.Installed); err != nil {
+			c.close()
+			return nil, err
+		}
+		return c, nil
+	}
 	if !s.noShell.Load() {
 		c, err := s.startByShell(ctx, name)
 		if _, none := errors.AsType[*noShellError](err); !none {

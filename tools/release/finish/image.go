@@ -33,11 +33,11 @@ type artifact struct {
 	Type string `json:"type"`
 }
 
-// image has nothing but the two programs, promdump and the agent: to look into a dump
-// that is in a volume, or to dump a data dir that is mounted. It has no shell, which
-// --via debug and pvc need, so it is not the image for these. It is written thrice: as
-// the directories of the Dockerfile, as an OCI layout, and as that in one file, which
-// ctr, podman and skopeo read.
+// image has nothing but the two programs, promdump and the agent: it is what --via
+// debug and pvc can run without an upload, it looks into a dump that is in a volume, it
+// dumps a data dir that is mounted. It is written thrice: as the directories of the
+// Dockerfile, as an OCI layout, and as that in one file, which ctr, podman and skopeo
+// read.
 func (r *release) image() error {
 	var all []artifact
 	if err := r.read("artifacts.json", &all); err != nil {
