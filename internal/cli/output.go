@@ -16,7 +16,7 @@ import (
 // target of a dump's bytes: a file that appears when it is complete, or a stream
 // that cannot be taken back.
 type output struct {
-	io.Writer
+	to   io.Writer
 	name string // for a person
 
 	file  *os.File // nil: a stream of somebody else
@@ -56,7 +56,7 @@ func (a *app) checkOutput(name string) error {
 func (a *app) openOutput(name, dataDir string) (*output, error) {
 	if name == "-" {
 		widen(a.Out)
-		return &output{Writer: a.Out, name: "stdout"}, nil
+		return &output{to: a.Out, name: "stdout"}, nil
 	}
 	final := name
 	if resolved, err := filepath.EvalSymlinks(name); err == nil {
@@ -70,7 +70,7 @@ func (a *app) openOutput(name, dataDir string) (*output, error) {
 		if term.IsTerminal(f) {
 			return nil, errors.Join(usagef("name a file with -t dump.tar.gz", "a dump is binary and %s is a terminal", name), f.Close())
 		}
-		return &output{Writer: f, name: name, file: f}, nil
+		return &output{to: f, name: name, file: f}, nil
 	}
 	if err := outside(dataDir, filepath.Dir(final), "-t names a file outside of the data dir"); err != nil {
 		return nil, err
@@ -80,7 +80,7 @@ func (a *app) openOutput(name, dataDir string) (*output, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make output file: %w", err)
 	}
-	return &output{Writer: f, name: name, file: f, temp: temp, final: final}, nil
+	return &output{to: f, name: name, file: f, temp: temp, final: final}, nil
 }
 
 // outside refuses to write into a data dir that is to be read.
@@ -111,6 +111,20 @@ func outside(dataDir, dir, hint string) error {
 	}
 }
 
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.to.Write(p)
+	return n, o.full(err)
+}
+
+// full says what to do where it is this disk that has no room, and not that of
+// temporary files.
+func (o *output) full(err error) error {
+	if !isNoSpace(err) {
+		return err
+	}
+	return hinted(err, "make room for %s, or -t names a file on another disk", o.name)
+}
+
 // stream tells whether what was written cannot be taken back.
 func (o *output) stream() bool { return o.temp == "" }
 
@@ -123,7 +137,7 @@ func (o *output) commit() error {
 		return o.file.Close()
 	}
 	if err := errors.Join(o.file.Sync(), o.file.Close()); err != nil {
-		return errors.Join(fmt.Errorf("write %s: %w", o.name, err), os.Remove(o.temp))
+		return errors.Join(fmt.Errorf("write %s: %w", o.name, o.full(err)), os.Remove(o.temp))
 	}
 	if err := os.Rename(o.temp, o.final); err != nil {
 		return errors.Join(fmt.Errorf("rename the complete dump: %w", err), os.Remove(o.temp))
