@@ -284,19 +284,20 @@ func TestCrashLoop(t *testing.T) {
 	data := seed(t)
 	p := crashing(t, data)
 	want := sliceHere(t, data)
-	where := []string{"--image", tools, "-n", p.namespace, "-p", p.name}
+	own, wrong := ownImages(t)
+	where := []string{"-n", p.namespace, "-p", p.name}
 	pods := func() string {
 		return kubectl(t, "-n", p.namespace, "get", "pods", "-l", "app.kubernetes.io/managed-by=promdump", "-o", "jsonpath={range .items[*]}{.metadata.name} {.status.phase}{'\\n'}{end}")
 	}
 
 	// Killed first: what is left of it ends while the rest of the test runs.
-	for _, way := range []string{"debug", "pvc"} {
-		cmd := pluginCommand(t, c.config, append([]string{"--via", way, "--min-time", "0", "--bandwidth", "100kB", "-t", filepath.Join(t.TempDir(), "x.tar")}, where...)...)
+	for _, way := range [][]string{{"debug", tools}, {"pvc", tools}, {"debug", own}, {"pvc", own}} {
+		cmd := pluginCommand(t, c.config, append([]string{"--via", way[0], "--image", way[1], "--min-time", "0", "--bandwidth", "100kB", "-t", filepath.Join(t.TempDir(), "x.tar")}, where...)...)
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
 		if !poll(2*soon, func() bool { return len(agents(t)) > 0 }) {
-			t.Errorf("no agent by %s", way)
+			t.Errorf("no agent by %v", way)
 		}
 		if err := cmd.Process.Kill(); err != nil {
 			t.Error(err)
@@ -308,16 +309,16 @@ func TestCrashLoop(t *testing.T) {
 	}
 	killed := time.Now()
 
-	for _, way := range []string{"auto", "debug", "pvc"} {
+	for _, way := range [][]string{{"auto", tools}, {"debug", tools}, {"pvc", tools}, {"debug", own}, {"pvc", own}} {
 		file := filepath.Join(t.TempDir(), "dump.tar")
-		r := plugin(t, c.config, append(append([]string{"--via", way, "-t", file}, where...), slice(data)...)...)
+		r := plugin(t, c.config, append(append([]string{"--via", way[0], "--image", way[1], "-t", file}, where...), slice(data)...)...)
 		if r.code != 0 {
-			t.Errorf("%s: exit %d: %s", way, r.code, r.stderr)
+			t.Errorf("%v: exit %d: %s", way, r.code, r.stderr)
 			continue
 		}
-		t.Logf("%s:\n%s", way, r.stderr)
+		t.Logf("%v:\n%s", way, r.stderr)
 		if diff := tsdbtest.Diff(want, inDump(t, file)); diff != "" {
-			t.Errorf("%s: %s", way, diff)
+			t.Errorf("%v: %s", way, diff)
 		}
 	}
 	for _, way := range []string{"exec", "remote-read"} {
@@ -330,6 +331,13 @@ func TestCrashLoop(t *testing.T) {
 		}
 		t.Log(r.stderr)
 	}
+	for _, way := range []string{"debug", "pvc"} {
+		r := plugin(t, c.config, append(append([]string{"--via", way, "--image", wrong, "-t", filepath.Join(t.TempDir(), "x")}, where...), slice(data)...)...)
+		if r.code != 12 || !strings.Contains(r.stderr, "promdump-agent") || !strings.Contains(r.stderr, "--image") {
+			t.Errorf("an image that has promdump's name alone, by %s: exit %d: %s", way, r.code, r.stderr)
+		}
+		t.Log(r.stderr)
+	}
 	list := mustPlugin(t, "list", "-n", p.namespace)
 	if !strings.Contains(list.stdout, "debug, pvc") {
 		t.Errorf("list: %s", list.stdout)
@@ -338,7 +346,7 @@ func TestCrashLoop(t *testing.T) {
 
 	// A user who interrupts it leaves no pod.
 	before := pods()
-	cmd := pluginCommand(t, c.config, append([]string{"--via", "pvc", "--min-time", "0", "--bandwidth", "100kB", "-t", filepath.Join(t.TempDir(), "x.tar")}, where...)...)
+	cmd := pluginCommand(t, c.config, append([]string{"--via", "pvc", "--image", tools, "--min-time", "0", "--bandwidth", "100kB", "-t", filepath.Join(t.TempDir(), "x.tar")}, where...)...)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -368,7 +376,7 @@ func TestCrashLoop(t *testing.T) {
 		t.Errorf("the pod of a killed client runs: %s", pods())
 	}
 	t.Logf("all has ended %.0f s after the clients were killed; %s", time.Since(killed).Seconds(), pods())
-	mustPlugin(t, append(append([]string{"--via", "pvc", "-t", filepath.Join(t.TempDir(), "y")}, where...), slice(data)...)...)
+	mustPlugin(t, append(append([]string{"--via", "pvc", "--image", tools, "-t", filepath.Join(t.TempDir(), "y")}, where...), slice(data)...)...)
 	if got := pods(); got != "" {
 		t.Errorf("pods that have ended are not removed by the next run: %s", got)
 	}
@@ -382,7 +390,7 @@ func agents(t *testing.T) (all []string) {
 		t.Fatal(err)
 	}
 	for _, pid := range numbers {
-		if x := readProcess(pid); strings.Contains(x.args, ".promdump-agent") && !strings.Contains(x.args, "sh -c") && x.inside != pid {
+		if x := readProcess(pid); (strings.Contains(x.args, ".promdump-agent") || x.args == "promdump-agent start") && !strings.Contains(x.args, "sh -c") && x.inside != pid {
 			all = append(all, x.String())
 		}
 	}
