@@ -30,16 +30,3 @@ func (c *Client) Namespaces(ctx context.Context) ([]string, error) {
 	}
 	return names, nil
 }
-
-// Containers are those of a pod in the client's namespace.
-func (c *Client) Containers(ctx context.Context, pod string) ([]string, error) {
-	p, err := c.core.Pods(c.Namespace).Get(ctx, pod, metav1.GetOptions{})
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for _, one := range p.Spec.Containers {
-		names = append(names, one.Name)
-	}
-	return names, nil
-}

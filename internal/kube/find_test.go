@@ -124,7 +124,27 @@ func TestList(t *testing.T) {
 			t.Errorf("%+v: %q, %v", c.q, got, err)
 		}
 	}
-	client, _ := fakeClient()
+	client, _ := fakeClient(cluster(t)...)
+	targets, err := client.List(t.Context(), Query{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var of []string
+	for _, x := range targets {
+		of = append(of, fmt.Sprint(x.Of))
+		for _, name := range x.Of { // as Find takes it
+			switch found, err := client.List(t.Context(), Query{Pod: name}); {
+			case err != nil:
+				t.Errorf("%s: %v", name, err)
+			case !slices.ContainsFunc(found, func(f Target) bool { return f.Pod == x.Pod }):
+				t.Errorf("%s does not name %s", name, x)
+			}
+		}
+	}
+	if want := []string{"[statefulset/prometheus-k8s prometheus/k8s]", "[statefulset/prometheus-k8s prometheus/k8s]", "[deployment/server replicaset/server-6d4f]", "[deployment/server replicaset/server-6d4f]"}; !slices.Equal(of, want) {
+		t.Errorf("they belong to %q", of)
+	}
+	client, _ = fakeClient()
 	if got, err := client.List(t.Context(), Query{}); len(got) != 0 {
 		t.Error(got)
 	} else if _, ok := errors.AsType[*NotFoundError](err); !ok {

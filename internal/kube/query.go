@@ -121,6 +121,17 @@ func namesOf(p *corev1.Pod, kind string) []string {
 	return names
 }
 
+// of is all that a pod belongs to, as a Query takes it.
+func of(p *corev1.Pod) []string {
+	var all []string
+	for _, kind := range Types()[1:] { // the first is the pod itself
+		for _, name := range slices.Compact(namesOf(p, kind)) {
+			all = append(all, kind+"/"+name)
+		}
+	}
+	return all
+}
+
 // pods gives the pods that a query names, whatever they look like, and all that
 // were seen on the way.
 func (c *Client) pods(ctx context.Context, w want) (found, seen []*corev1.Pod, err error) {

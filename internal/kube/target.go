@@ -18,7 +18,8 @@ type Target struct {
 	Namespace, Pod string
 	UID            string // of the pod: another pod of the same name has another one
 	Node           string
-	Owner          string // KIND/NAME of what brings the pod back when it is deleted; may be empty
+	Owner          string   // KIND/NAME of what brings the pod back when it is deleted; may be empty
+	Of             []string // TYPE/NAME of all that it belongs to, as a Query takes them
 	Created        time.Time
 
 	Container  string
@@ -71,7 +72,7 @@ func (t Target) Flag(name string) (string, bool) { return flagOf(t.Args, name) }
 func newTarget(p *corev1.Pod, q Query) (Target, error) {
 	t := Target{
 		Namespace: p.Namespace, Pod: p.Name, UID: string(p.UID), Node: p.Spec.NodeName,
-		Created: p.CreationTimestamp.Time, owner: metav1.GetControllerOf(p),
+		Of: of(p), Created: p.CreationTimestamp.Time, owner: metav1.GetControllerOf(p),
 	}
 	if t.owner != nil {
 		t.Owner = t.owner.Kind + "/" + t.owner.Name

@@ -2,6 +2,8 @@ package plugin
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -40,17 +42,26 @@ func (p *pods) Complete(cmd *cobra.Command) {
 		q := p.query
 		q.Pod, q.Container, q.DataDir = "", "", ""
 		targets, err := c.List(ctx, q)
+		pods := map[string]int{} // of what they belong to
+		targets = slices.DeleteFunc(targets, func(t kube.Target) bool { return t.Over })
 		for _, t := range targets {
 			names = append(names, cobra.CompletionWithDesc(t.Pod, t.Phase+", "+t.Image))
+			for _, name := range t.Of {
+				pods[name]++
+			}
+		}
+		for _, name := range slices.Sorted(maps.Keys(pods)) {
+			if pods[name] == 1 { // else it would be asked which pod is meant
+				names = append(names, name)
+			}
 		}
 		return names, err
 	}))
 	offer("container", ask(func(ctx context.Context, c *kube.Client) ([]string, error) {
-		if p.query.Pod != "" {
-			return c.Containers(ctx, p.query.Pod)
-		}
-		t, err := c.Find(ctx, p.query)
-		return []string{t.Container}, err
+		q := p.query
+		q.Container = ""
+		t, err := c.Find(ctx, q) // its Containers are there, too, if which of them is meant cannot be told
+		return t.Containers, err
 	}))
 	offer("data-dir", func(context.Context) ([]string, error) { return nil, nil }) // it is not of this machine
 	offer("namespace", ask(func(ctx context.Context, c *kube.Client) ([]string, error) { return c.Namespaces(ctx) }))
