@@ -6,7 +6,8 @@
 //
 // It fails for a vulnerability of a module that is called and not in allowed.txt, and
 // for a line of allowed.txt that nothing needs any more. Those of Go itself are of who
-// builds: they are told, and an error with -release.
+// builds: they are told, and an error with -release, which looks at the programs of
+// all systems and not at those of this one alone.
 package main
 
 import (
@@ -21,13 +22,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"time"
 )
 
 func main() {
 	db := flag.String("db", "", "URL of a vulnerability database, like https://vuln.go.dev (default: the module's)")
-	release := flag.Bool("release", false, "vulnerabilities of this Go are errors")
+	release := flag.Bool("release", false, "look at all systems; vulnerabilities of this Go are errors")
 	flag.Parse()
 	if flag.NArg() != 1 {
 		flag.Usage()
@@ -51,9 +54,15 @@ func run(db string, release bool, dir string) (err error) {
 		}
 		db = "file://" + temp
 	}
-	found, err := scan(db, dir)
-	if err != nil {
-		return err
+	systems := []string{runtime.GOOS}
+	if release {
+		systems = []string{"linux", "darwin", "windows"} // those of .goreleaser.yaml
+	}
+	found := map[string]finding{}
+	for _, goos := range systems {
+		if err := scan(db, dir, goos, found); err != nil {
+			return err
+		}
 	}
 	allowed, err := readAllowed("allowed.txt")
 	if err != nil {
@@ -106,20 +115,21 @@ func (f finding) String() string {
 	return fmt.Sprintf("https://pkg.go.dev/vuln/%s, in %s of %s %s", f.OSV, f.Trace[0].Function, f.Trace[0].Package, f.Trace[0].Version)
 }
 
-// scan gives what is called, by its id.
-func scan(db, dir string) (map[string]finding, error) {
+// scan adds what is called on a system, by its id.
+func scan(db, dir, goos string, found map[string]finding) error {
 	tool, err := exec.Command("go", "tool", "-n", "govulncheck").Output()
 	if err != nil {
-		return nil, fmt.Errorf("find govulncheck: %w", err)
+		return fmt.Errorf("find govulncheck: %w", err)
 	}
 	cmd := exec.Command(strings.TrimSpace(string(tool)), "-db", db, "-format", "json", "./cmd/...")
 	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "GOOS="+goos)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return nil, fmt.Errorf("govulncheck: %w", err)
+		return fmt.Errorf("govulncheck: %w", err)
 	}
-	found, scanned := map[string]finding{}, false
+	scanned := false
 	for d := json.NewDecoder(bytes.NewReader(out)); ; {
 		var message struct {
 			Config  *struct{}
@@ -128,7 +138,7 @@ func scan(db, dir string) (map[string]finding, error) {
 		if err := d.Decode(&message); errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {
-			return nil, fmt.Errorf("read what govulncheck says: %w", err)
+			return fmt.Errorf("read what govulncheck says: %w", err)
 		}
 		scanned = scanned || message.Config != nil
 		if f := message.Finding; f != nil && len(f.Trace) > 0 && f.Trace[0].Function != "" {
@@ -140,9 +150,9 @@ func scan(db, dir string) (map[string]finding, error) {
 		}
 	}
 	if !scanned {
-		return nil, errors.New("govulncheck said nothing")
+		return errors.New("govulncheck said nothing")
 	}
-	return found, nil
+	return nil
 }
 
 // readAllowed reads lines "ID DATE REASON".
@@ -160,7 +170,8 @@ func readAllowed(file string) (map[string]string, error) {
 			continue
 		}
 		id, reason, _ := strings.Cut(line, " ")
-		if strings.Count(reason, " ") < 2 {
+		date, why, _ := strings.Cut(reason, " ")
+		if _, err := time.Parse(time.DateOnly, date); err != nil || why == "" {
 			return nil, fmt.Errorf("%s: %s: no date and no reason", file, id)
 		}
 		allowed[id] = reason
