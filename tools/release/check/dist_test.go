@@ -184,6 +184,7 @@ func (d *dist) judge(t *testing.T) {
 	}
 	t.Run("krew", d.judgeKrew)
 	t.Run("image", d.judgeImage)
+	t.Run("Dockerfile", d.judgeDockerfile)
 }
 
 func (d *dist) agents() string { return "promdump-v" + d.version + ".tar.gz" }
