@@ -3,6 +3,7 @@ package docs
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -105,7 +106,14 @@ func server(t *testing.T, s *Session) string {
 	if err := os.WriteFile(config, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	addr := "127.0.0.1:39412"
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := free.Addr().String()
+	if err := free.Close(); err != nil {
+		t.Fatal(err)
+	}
 	cmd := exec.Command(filepath.Join(made.programs, "prometheus"), "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"),
 		"--storage.tsdb.retention.time=10y", "--web.listen-address="+addr, "--log.level=error")
 	cmd.Stderr = os.Stderr

@@ -415,7 +415,7 @@ func webConfig(t *testing.T) {
 	if err := os.WriteFile(password, []byte("secret\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := startPod(t, "stack", podOptions{data: data.dir, quiet: true, unready: true, edit: files(web, "/web", "--web.config.file=/web/web.yml")})
+	p := startPod(t, "stack", podOptions{data: data.dir, quiet: true, unready: true, edit: files(web, "/web", "--web.config.file=/web/web.yml", "--storage.tsdb.block-reload-interval=2s")})
 	kubectl(t, "-n", p.namespace, "wait", "--for=condition=Ready", "pod/"+p.name, "--timeout=90s")
 	file := filepath.Join(t.TempDir(), "dump.tar")
 	dump := func(args ...string) result {
@@ -438,13 +438,31 @@ func webConfig(t *testing.T) {
 		}
 		t.Log(r.stderr)
 	}
-	r := dump("--web-scheme", "https", "--web-tls-ca-file", crt, "--web-tls-server-name", "prom", "--web-basic-auth-user", "jane", "--web-basic-auth-password-file", password)
+	who := []string{"--web-scheme", "https", "--web-tls-ca-file", crt, "--web-tls-server-name", "prom", "--web-basic-auth-user", "jane", "--web-basic-auth-password-file", password}
+	r := dump(who...)
 	if r.code != 0 {
 		t.Fatalf("exit %d: %s", r.code, r.stderr)
 	}
 	if diff := tsdbtest.Diff(sliceHere(t, data), inDump(t, file)); diff != "" {
 		t.Error(diff)
 	}
+	// A restore asks it whether it serves the blocks, and does not wait for a no.
+	restore := []string{"restore", "--image", tools, "-n", p.namespace, "-p", p.name}
+	began := time.Now()
+	r = plugin(t, c.config, append(restore, "-t", file)...)
+	if r.code != 1 || !strings.Contains(r.stderr, "the blocks are in place") || !strings.Contains(r.stderr, "hint: the server speaks TLS: --web-scheme https") || time.Since(began) > 2*time.Minute {
+		t.Errorf("restore without flags: exit %d after %v: %s", r.code, time.Since(began), r.stderr)
+	}
+	t.Log(r.stderr)
+	other := filepath.Join(t.TempDir(), "other.tar")
+	if here := finish(t, exec.Command(program(t, "promdump"), "dump", "-d", data.dir, "--min-time", "0", "--head", "none", "--match", `{namespace="namespace-07"}`, "-t", other)); here.code != 0 {
+		t.Fatal(here.stderr)
+	}
+	r = plugin(t, c.config, append(append(restore, "-t", other), who...)...)
+	if r.code != 0 || !strings.Contains(r.stderr, "the server serves them") {
+		t.Errorf("restore: exit %d: %s", r.code, r.stderr)
+	}
+	t.Log(r.stderr)
 }
 
 // However the connections of a port-forward break, the dump is whole or there is

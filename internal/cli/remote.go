@@ -46,6 +46,13 @@ type RemoteConfig struct {
 // AddFlags adds the flags. Those of credentials and TLS get the prefix: kubectl has
 // a --tls-server-name of its own.
 func (f *RemoteFlags) AddFlags(fs *pflag.FlagSet, prefix string) {
+	f.AddWhoFlags(fs, prefix)
+	fs.IntVar(&f.concurrency, "concurrency", f.concurrency, fmt.Sprintf("`number` of windows that the server is asked for at a time (default %d)", remoteread.DefaultConcurrency))
+	fs.BoolVar(&f.keepExternal, "keep-external-labels", f.keepExternal, "leave the server's external labels on the series")
+}
+
+// AddWhoFlags adds those that say who asks, and no remote read.
+func (f *RemoteFlags) AddWhoFlags(fs *pflag.FlagSet, prefix string) {
 	fs.StringArrayVar(&f.headers, prefix+"header", f.headers, "`name=value` of a header for the server, like X-Scope-OrgID=tenant; may be repeated")
 	fs.StringVar(&f.bearerFile, prefix+"bearer-token-file", f.bearerFile, "`file` with the token for the server")
 	fs.StringVar(&f.user, prefix+"basic-auth-user", f.user, "`name` for the server's basic auth")
@@ -55,8 +62,6 @@ func (f *RemoteFlags) AddFlags(fs *pflag.FlagSet, prefix string) {
 	fs.StringVar(&f.keyFile, prefix+"tls-key-file", f.keyFile, "`file` with the key of our certificate (PEM)")
 	fs.StringVar(&f.serverName, prefix+"tls-server-name", f.serverName, "`name` that the server's certificate must be for (default: that of the URL)")
 	fs.BoolVar(&f.insecure, prefix+"tls-insecure-skip-verify", f.insecure, "take any certificate of the server's")
-	fs.IntVar(&f.concurrency, "concurrency", f.concurrency, fmt.Sprintf("`number` of windows that the server is asked for at a time (default %d)", remoteread.DefaultConcurrency))
-	fs.BoolVar(&f.keepExternal, "keep-external-labels", f.keepExternal, "leave the server's external labels on the series")
 }
 
 // Given reports whether any of the flags was.

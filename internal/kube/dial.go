@@ -11,9 +11,11 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/tools/portforward"
+	"k8s.io/client-go/transport/spdy"
 	"k8s.io/streaming/pkg/httpstream"
 )
 
@@ -74,6 +76,20 @@ func (c *Client) dialPort(ctx context.Context, t Target, port int) (net.Conn, er
 		}
 		return nil, ctx.Err()
 	}
+}
+
+func (c *Client) dialer(t Target) (httpstream.Dialer, error) {
+	u := c.streamURL(t, "portforward", nil)
+	transport, upgrader, err := spdy.RoundTripperFor(c.streams)
+	if err != nil {
+		return nil, err
+	}
+	plain := spdy.NewDialerForStreaming(upgrader, &http.Client{Transport: transport}, "POST", u)
+	socket, err := portforward.NewSPDYOverWebsocketDialerForStreamingWithLogger(logr.Discard(), u, c.streams)
+	if err != nil {
+		return nil, err
+	}
+	return portforward.NewFallbackDialerForStreaming(socket, plain, otherProtocol), nil
 }
 
 // portConn is one connection to a port. The pipe in it has what streams have not:

@@ -243,7 +243,7 @@ func TestRetentionOfServer(t *testing.T) {
 		{map[string]string{"storage.tsdb.retention.time": "5d"}, "global: {}\nstorage:\n  tsdb:\n    retention:\n      time: 1w\n      size: 1GiB\n", Retention{7 * day, "1GiB", "the server's config"}},
 		{map[string]string{"storage.tsdb.retention.time": "5d"}, "storage: {tsdb: {retention: {percentage: 80}}}", Retention{0, "80% of the disk", "the server's config"}},
 	} {
-		s, err := newServer(api(t, nil, prometheus.NewRegistry(), tc.flags, tc.config, false))
+		s, err := newServer(api(t, nil, prometheus.NewRegistry(), tc.flags, tc.config, false), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

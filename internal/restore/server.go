@@ -2,8 +2,10 @@ package restore
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,7 +32,15 @@ type server struct {
 // errNotFound is what an older server says to an endpoint that it does not have.
 var errNotFound = errors.New("not found")
 
-func newServer(base string) (*server, error) {
+// AskError says that a server is there, and not to be asked like this: by this
+// scheme, by nobody in particular, with this certificate. No waiting mends it.
+type AskError struct{ Err error }
+
+func (e *AskError) Error() string { return e.Err.Error() }
+func (e *AskError) Unwrap() error { return e.Err }
+
+// newServer asks by a client; nil: as anybody.
+func newServer(base string, client *http.Client) (*server, error) {
 	u, err := url.Parse(base)
 	if err != nil {
 		return nil, errors.New("not a URL") // url.Parse's own error would repeat a password in it
@@ -38,7 +48,14 @@ func newServer(base string) (*server, error) {
 	if u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 		return nil, fmt.Errorf("%q is not the URL of a server", u.Redacted())
 	}
-	return &server{base: u, client: &http.Client{Timeout: 30 * time.Second}, every: 2 * time.Second}, nil
+	c := http.Client{}
+	if client != nil {
+		c = *client
+	}
+	c.Timeout = 30 * time.Second
+	// Whoever answers must not send us, and who we are, elsewhere.
+	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &server{base: u, client: &c, every: 2 * time.Second}, nil
 }
 
 func (s *server) get(ctx context.Context, path string) ([]byte, error) {
@@ -49,7 +66,11 @@ func (s *server) get(ctx context.Context, path string) ([]byte, error) {
 		return nil, err
 	}
 	resp, err := s.client.Do(req)
-	if err != nil {
+	_, certificate := errors.AsType[*tls.CertificateVerificationError](err)
+	switch {
+	case certificate, errors.Is(err, http.ErrSchemeMismatch):
+		return nil, &AskError{err}
+	case err != nil:
 		return nil, err
 	}
 	defer resp.Body.Close()
@@ -57,6 +78,8 @@ func (s *server) get(ctx context.Context, path string) ([]byte, error) {
 	switch {
 	case resp.StatusCode == http.StatusNotFound:
 		return nil, fmt.Errorf("%s: %w", u.Redacted(), errNotFound)
+	case slices.Contains([]int{http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden}, resp.StatusCode):
+		return nil, &AskError{fmt.Errorf("%s: %s: %.100s", u.Redacted(), resp.Status, bytes.TrimSpace(body))}
 	case resp.StatusCode != http.StatusOK:
 		return nil, fmt.Errorf("%s: %s", u.Redacted(), resp.Status)
 	}
@@ -86,7 +109,7 @@ func (s *server) api(ctx context.Context, path string, data any) error {
 // askServer learns the retention and that the server can be reached at all,
 // before anything is written.
 func (p *Plan) askServer(ctx context.Context) error {
-	s, err := newServer(p.spec.WaitURL)
+	s, err := newServer(p.spec.WaitURL, nil)
 	if err != nil {
 		return fmt.Errorf("the server to wait for: %w", err)
 	}
@@ -199,10 +222,10 @@ func (p *Plan) wait(ctx context.Context) error {
 	return p.server.wait(ctx, want, p.spec.WaitTimeout, p.progress)
 }
 
-// WaitServed waits until the server at a URL serves the blocks, at most timeout
-// (0: three minutes).
-func WaitServed(ctx context.Context, url string, ulids []string, timeout time.Duration) error {
-	s, err := newServer(url)
+// WaitServed waits until the server at a URL, which is asked by the client, serves
+// the blocks, at most timeout (0: three minutes).
+func WaitServed(ctx context.Context, client *http.Client, url string, ulids []string, timeout time.Duration) error {
+	s, err := newServer(url, client)
 	if err != nil {
 		return fmt.Errorf("the server to wait for: %w", err)
 	}
@@ -215,8 +238,8 @@ func WaitServed(ctx context.Context, url string, ulids []string, timeout time.Du
 
 // AskReplaced asks the server at a URL, which answers by now or it is an error,
 // which of these blocks it serves and how many series its head has.
-func AskReplaced(ctx context.Context, url string, ulids []string) (served []string, series uint64, err error) {
-	s, err := newServer(url)
+func AskReplaced(ctx context.Context, client *http.Client, url string, ulids []string) (served []string, series uint64, err error) {
+	s, err := newServer(url, client)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -244,8 +267,8 @@ func AskReplaced(ctx context.Context, url string, ulids []string) (served []stri
 
 // AskRetention asks the server at a URL for how long it keeps its data; negative:
 // it deletes nothing by its age.
-func AskRetention(ctx context.Context, url string) (time.Duration, error) {
-	s, err := newServer(url)
+func AskRetention(ctx context.Context, client *http.Client, url string) (time.Duration, error) {
+	s, err := newServer(url, client)
 	if err != nil {
 		return 0, err
 	}
@@ -265,9 +288,12 @@ func (s *server) wait(ctx context.Context, want map[string]bool, timeout time.Du
 	seen, total := "nothing yet", int64(len(want))
 	for {
 		left, err := s.missing(ctx, want)
+		_, refused := errors.AsType[*AskError](err)
 		switch {
 		case err == nil && len(left) == 0:
 			return nil
+		case refused:
+			return fmt.Errorf("the blocks are published, but whether the server serves them is not known: %w", err)
 		case err == nil:
 			seen = fmt.Sprintf("it serves %d of %d blocks; missing: %s", len(want)-len(left), len(want), some(left))
 			progress(Progress{Step: Wait, Done: total - int64(len(left)), Total: total})

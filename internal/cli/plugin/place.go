@@ -25,6 +25,8 @@ type place struct{ pods *pods }
 func (p place) AddFlags(fs *pflag.FlagSet) {
 	p.pods.addAgentFlags(fs, "way in: `auto|exec|debug`; an agent in the container, or in a debug container of the pod; auto takes the first that works",
 		"`image` of the container that debug makes; has a shell, or is promdump's own")
+	p.pods.addSchemeFlag(fs)
+	p.pods.remote.AddWhoFlags(fs, "web-")
 }
 
 func (p place) Find(ctx context.Context, asked cli.Asked) (cli.There, error) {
@@ -34,6 +36,9 @@ func (p place) Find(ctx context.Context, asked cli.Asked) (cli.There, error) {
 	}
 	f, err := p.pods.find(ctx, asked)
 	if err != nil {
+		return cli.There{}, err
+	}
+	if _, err := f.remote.Client(); err != nil { // before anything is sent
 		return cli.There{}, err
 	}
 	agent, target, by, err := f.inspect(ctx)
@@ -86,11 +91,10 @@ func (f *found) inspect(ctx context.Context) (agent *pod.Source, target *wire.Ta
 
 // retention asks the server itself, and else its command line; 0: not known.
 func retention(ctx context.Context, f *found, asked cli.Asked) time.Duration {
-	addr, stop, err := f.client.PortForward(ctx, f.target, f.target.Port)
+	base, client, err := f.asks(ctx)
 	if err == nil {
-		defer stop()
 		var d time.Duration
-		if d, err = restore.AskRetention(ctx, "http://"+addr+f.target.Prefix); err == nil {
+		if d, err = restore.AskRetention(ctx, client, base); err == nil {
 			return d
 		}
 	}
@@ -109,15 +113,11 @@ func retention(ctx context.Context, f *found, asked cli.Asked) time.Duration {
 	return time.Duration(d)
 }
 
-// wait asks the server itself, through a forwarded port.
+// wait asks the server itself.
 func wait(ctx context.Context, f *found, ulids []string) (string, error) {
-	addr, stop, err := f.client.PortForward(ctx, f.target, f.target.Port)
+	base, client, err := f.asks(ctx)
 	if err != nil {
 		return fmt.Sprintf("whether the server serves the blocks is not known, it cannot be reached (%v): it loads them within a minute", err), nil
 	}
-	defer stop()
-	if err := restore.WaitServed(ctx, "http://"+addr+f.target.Prefix, ulids, 0); err != nil {
-		return "", err
-	}
-	return "", nil
+	return "", f.explainWeb(restore.WaitServed(ctx, client, base, ulids, 0))
 }

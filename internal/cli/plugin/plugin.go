@@ -82,8 +82,12 @@ func (p *pods) AddGlobalFlags(fs *pflag.FlagSet) { p.kube.Add(fs) }
 func (p *pods) AddFlags(fs *pflag.FlagSet) {
 	p.addAgentFlags(fs, "way in: `auto|exec|tar|remote-read|debug|pvc`; an agent in the container, just tar there, the server itself, an agent in a debug container or in a pod that mounts the volume; auto takes the first that works",
 		"`image` of the container that debug and pvc make; has a shell, or is promdump's own")
-	fs.StringVar(&p.scheme, "web-scheme", p.scheme, "`scheme` by which remote-read asks the server, http or https (default: that of the pod's probes)")
+	p.addSchemeFlag(fs)
 	p.remote.AddFlags(fs, "web-")
+}
+
+func (p *pods) addSchemeFlag(fs *pflag.FlagSet) {
+	fs.StringVar(&p.scheme, "web-scheme", p.scheme, "`scheme` by which the server is asked, http or https (default: that of the pod's probes)")
 }
 
 // addAgentFlags adds those of the ways that write, too.

@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 
@@ -114,8 +116,8 @@ func (f *found) helper(ctx context.Context, v via, write bool) (*pod.Source, err
 	return f.agent(h.Target, h.Agent), nil
 }
 
-// server is the server itself, through connections to its port.
-func (f *found) server() (source.Source, error) {
+// web is how the server itself is asked, through connections to its port.
+func (f *found) web() (*url.URL, cli.RemoteConfig) {
 	t := f.target
 	scheme := "http"
 	if t.TLS {
@@ -124,18 +126,36 @@ func (f *found) server() (source.Source, error) {
 	if f.scheme != "" {
 		scheme = f.scheme
 	}
-	// The host is that which a server without a name is asked by, and which no proxy
-	// of the environment is taken for.
-	u := &url.URL{Scheme: scheme, Host: net.JoinHostPort("127.0.0.1", fmt.Sprint(t.Port)), Path: t.Prefix}
 	c := f.remote
-	c.Options = append(c.Options, config.WithDialContextFunc(func(ctx context.Context, _, _ string) (net.Conn, error) {
+	c.Options = append(slices.Clone(c.Options), config.WithDialContextFunc(func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return f.client.Dial(ctx, t, t.Port)
 	}))
+	// The host is that which a server without a name is asked by, and which no proxy
+	// of the environment is taken for.
+	return &url.URL{Scheme: scheme, Host: net.JoinHostPort("127.0.0.1", fmt.Sprint(t.Port)), Path: t.Prefix}, c
+}
+
+// asks gives a client for the server, if its port can be reached at all.
+func (f *found) asks(ctx context.Context) (base string, client *http.Client, err error) {
+	conn, err := f.client.Dial(ctx, f.target, f.target.Port)
+	if err != nil {
+		return "", nil, err
+	}
+	if err := conn.Close(); err != nil {
+		return "", nil, err
+	}
+	u, c := f.web()
+	client, err = c.Client()
+	return u.String(), client, err
+}
+
+func (f *found) server() (source.Source, error) {
+	u, c := f.web()
 	s, err := c.Source(u, f.String(), f.asked)
 	if err != nil {
 		return nil, err
 	}
-	return &server{Source: s, target: t, scheme: scheme}, nil
+	return &server{Source: s, target: f.target, scheme: u.Scheme}, nil
 }
 
 // server is a remote read with hints that fit a pod.
@@ -167,20 +187,45 @@ func (s *server) explain(err error) error {
 		return err
 	}
 	more := *e
-	text := strings.ToLower(e.What)
-	file, _ := s.target.Flag("web.config.file")
+	more.Tip = cmp.Or(webTip(s.target, e.What), e.Tip)
+	return &more
+}
+
+// webTip says which of our flags would help with what a server says; empty: none.
+func webTip(t kube.Target, what string) string {
+	text := strings.ToLower(what)
 	switch {
 	case strings.Contains(text, "http request to an https server"):
-		more.Tip = "the server speaks TLS: --web-scheme https, with --web-tls-ca-file FILE --web-tls-server-name NAME, or --web-tls-insecure-skip-verify"
+		return "the server speaks TLS: --web-scheme https, with --web-tls-ca-file FILE --web-tls-server-name NAME, or --web-tls-insecure-skip-verify"
 	case strings.Contains(text, "http response to https client"):
-		more.Tip = "the server does not speak TLS: --web-scheme http"
+		return "the server does not speak TLS: --web-scheme http"
 	case strings.Contains(text, "x509") || strings.Contains(text, "certificate"):
-		more.Tip = "--web-tls-ca-file FILE tells who signed the server's certificate and --web-tls-server-name NAME whom it is for; --web-tls-cert-file and --web-tls-key-file are ours, if it wants one; --web-tls-insecure-skip-verify takes any"
+		return "--web-tls-ca-file FILE tells who signed the server's certificate and --web-tls-server-name NAME whom it is for; --web-tls-cert-file and --web-tls-key-file are ours, if it wants one; --web-tls-insecure-skip-verify takes any"
 	case strings.Contains(text, fmt.Sprint(http.StatusUnauthorized)):
-		more.Tip = "the server asks who you are: --web-basic-auth-user NAME with --web-basic-auth-password-file FILE, --web-bearer-token-file FILE or --web-header"
-		if file != "" {
-			more.Tip += "; who may ask stands in its --web.config.file " + file
+		tip := "the server asks who you are: --web-basic-auth-user NAME with --web-basic-auth-password-file FILE, --web-bearer-token-file FILE or --web-header"
+		if file, _ := t.Flag("web.config.file"); file != "" {
+			tip += "; who may ask stands in its --web.config.file " + file
 		}
+		return tip
 	}
-	return &more
+	return ""
+}
+
+// webError is one of the server itself, and what to do about it.
+type webError struct {
+	err error
+	tip string
+}
+
+func (e *webError) Error() string { return e.err.Error() }
+func (e *webError) Unwrap() error { return e.err }
+
+// Hint says which flags would help.
+func (e *webError) Hint() string { return e.tip }
+
+func (f *found) explainWeb(err error) error {
+	if tip := webTip(f.target, fmt.Sprint(err)); err != nil && tip != "" {
+		return &webError{err, tip}
+	}
+	return err
 }

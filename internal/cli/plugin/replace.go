@@ -114,7 +114,7 @@ func (r *replacing) Restart(ctx context.Context) error {
 
 func (r *replacing) Discard(ctx context.Context) error { return r.agent.Discard(ctx, r.id) }
 
-// Served asks the server through a forwarded port, again and again until it
+// Served asks the server, again and again until it
 // answers: a pod may be ready before its server is.
 func (r *replacing) Served(ctx context.Context, is cli.Replaced) (note string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, servedTime)
@@ -123,7 +123,10 @@ func (r *replacing) Served(ctx context.Context, is cli.Replaced) (note string, e
 		note, err = r.served(ctx, is)
 		_, denied := errors.AsType[*kube.PermissionError](err)
 		_, wrong := errors.AsType[*wrongError](err)
+		_, refused := errors.AsType[*restore.AskError](err)
 		switch {
+		case refused:
+			return "", r.explainWeb(fmt.Errorf("whether the server serves what was restored is not known: %w", err))
 		case denied:
 			return fmt.Sprintf("whether the server serves what was restored is not known, it cannot be reached (%v); its pod is ready", err), nil
 		case err == nil, wrong:
@@ -144,20 +147,18 @@ type wrongError struct{ what string }
 func (e *wrongError) Error() string { return e.what }
 
 func (r *replacing) served(ctx context.Context, is cli.Replaced) (string, error) {
-	addr, stop, err := r.client.PortForward(ctx, r.target, r.target.Port)
+	base, client, err := r.asks(ctx)
 	if err != nil {
 		return "", err
 	}
-	defer stop()
-	url := "http://" + addr + r.target.Prefix
-	old, series, err := restore.AskReplaced(ctx, url, is.Gone)
+	old, series, err := restore.AskReplaced(ctx, client, base, is.Gone)
 	if err != nil {
 		return "", err
 	}
 	if len(old) > 0 {
 		return "", &wrongError{"the server still serves blocks that were taken away: " + strings.Join(old, ", ")}
 	}
-	if err := restore.WaitServed(ctx, url, is.Blocks, 0); err != nil {
+	if err := restore.WaitServed(ctx, client, base, is.Blocks, 0); err != nil {
 		return "", err
 	}
 	if series < is.Series {

@@ -46,13 +46,14 @@ func TestReplaceLets(t *testing.T) {
 	}
 }
 
-// Restore has the flags of the ways that write, and no others.
+// Restore has the flags of the ways that write, and those of who asks whether the
+// server serves it; no others.
 func TestPlaceFlags(t *testing.T) {
 	fs := pflag.NewFlagSet("restore", pflag.ContinueOnError)
 	place{&pods{kube: kube.NewFlags()}}.AddFlags(fs)
 	for name, want := range map[string]bool{
 		"via": true, "image": true, "run-as-user": true, "pod": true, "agent-url": true, "selector": true,
-		"web-scheme": false, "web-header": false, "web-tls-ca-file": false, "concurrency": false, "keep-external-labels": false,
+		"web-scheme": true, "web-header": true, "web-tls-ca-file": true, "concurrency": false, "keep-external-labels": false,
 	} {
 		if got := fs.Lookup(name) != nil; got != want {
 			t.Errorf("--%s: %v", name, got)
