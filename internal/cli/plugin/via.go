@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strings"
 
+	"github.com/promdump/promdump/internal/agentbin"
 	"github.com/promdump/promdump/internal/kube"
 	"github.com/promdump/promdump/internal/source"
 	"github.com/promdump/promdump/internal/source/pod"
@@ -180,7 +181,8 @@ func another(v via, err error) bool {
 	_, agent := errors.AsType[*pod.AgentError](err)
 	_, rights := errors.AsType[*kube.PermissionError](err)
 	_, helper := errors.AsType[*kube.HelperError](err)
-	if agent || rights || helper {
+	_, none := errors.AsType[*agentbin.Error](err) // for that machine
+	if agent || rights || helper || none {
 		return true
 	}
 	_, refused := errors.AsType[*remoteread.RefusedError](err)

@@ -3,11 +3,13 @@ package plugin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"log/slog"
 	"strings"
 	"testing"
 
+	"github.com/promdump/promdump/internal/agentbin"
 	"github.com/promdump/promdump/internal/kube"
 	"github.com/promdump/promdump/internal/source"
 	"github.com/promdump/promdump/internal/source/pod"
@@ -48,6 +50,7 @@ func TestChoice(t *testing.T) {
 	}
 	down := &remoteread.ServerError{What: "no answer", Code: 10, Tip: "tip"}
 	broken := errors.New("broken")
+	_, none := agentbin.Get(t.Context(), "sparc", agentbin.Options{})
 	type each map[via]source.Source
 	ok := told{}
 	for _, c := range []struct {
@@ -61,6 +64,7 @@ func TestChoice(t *testing.T) {
 		{"the first", each{viaExec: ok, viaTar: ok}, viaExec, "by exec, an agent in the container: all data", "", 0},
 		{"the first that works", each{viaExec: told{before: agent}, viaTar: told{before: agent}, viaRemote: ok, viaDebug: ok}, viaRemote,
 			"not by exec: the agent could not run: no shell, nor by tar: the same", "", 0},
+		{"no agent for its machine", each{viaExec: told{before: fmt.Errorf("upload: %w", none)}, viaTar: ok}, viaTar, "not by exec: ", "", 0},
 		{"what remote read cannot give", each{viaRemote: told{before: &remoteread.RefusedError{What: "--head=raw"}}, viaDebug: ok}, viaDebug, "not by remote-read: --head=raw", "", 0},
 		{"what may be", each{viaExec: told{before: may("create", "pods/exec")}, viaPVC: ok}, viaPVC, "bob may not create pods/exec", "", 0},
 		{"what no other way mends", each{viaExec: told{before: broken}, viaTar: ok}, viaExec, "", "broken", 0},
