@@ -121,7 +121,11 @@ func scan(db, dir, goos string, found map[string]finding) error {
 	if err != nil {
 		return fmt.Errorf("find govulncheck: %w", err)
 	}
-	cmd := exec.Command(strings.TrimSpace(string(tool)), "-db", db, "-format", "json", "./cmd/...")
+	programs := []string{"./cmd/promdump", "./cmd/kubectl-promdump", "./cmd/kubectl_complete-promdump"}
+	if goos == "linux" { // containers have no other system
+		programs = append(programs, "./cmd/promdump-agent")
+	}
+	cmd := exec.Command(strings.TrimSpace(string(tool)), append([]string{"-db", db, "-format", "json"}, programs...)...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "GOOS="+goos)
 	cmd.Stderr = os.Stderr
