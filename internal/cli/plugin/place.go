@@ -93,6 +93,7 @@ func (f *found) inspect(ctx context.Context) (agent *pod.Source, target *wire.Ta
 func retention(ctx context.Context, f *found, asked cli.Asked) time.Duration {
 	base, client, err := f.asks(ctx)
 	if err == nil {
+		defer client.CloseIdleConnections()
 		var d time.Duration
 		if d, err = restore.AskRetention(ctx, client, base); err == nil {
 			return d
@@ -119,5 +120,6 @@ func wait(ctx context.Context, f *found, ulids []string) (string, error) {
 	if err != nil {
 		return fmt.Sprintf("whether the server serves the blocks is not known, it cannot be reached (%v): it loads them within a minute", err), nil
 	}
+	defer client.CloseIdleConnections()
 	return "", f.explainWeb(restore.WaitServed(ctx, client, base, ulids, 0))
 }

@@ -135,7 +135,8 @@ func (f *found) web() (*url.URL, cli.RemoteConfig) {
 	return &url.URL{Scheme: scheme, Host: net.JoinHostPort("127.0.0.1", fmt.Sprint(t.Port)), Path: t.Prefix}, c
 }
 
-// asks gives a client for the server, if its port can be reached at all.
+// asks gives a client for the server, if its port can be reached at all. Its
+// connections are forwardings: the caller closes those that are idle at the end.
 func (f *found) asks(ctx context.Context) (base string, client *http.Client, err error) {
 	conn, err := f.client.Dial(ctx, f.target, f.target.Port)
 	if err != nil {

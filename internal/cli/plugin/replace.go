@@ -114,8 +114,8 @@ func (r *replacing) Restart(ctx context.Context) error {
 
 func (r *replacing) Discard(ctx context.Context) error { return r.agent.Discard(ctx, r.id) }
 
-// Served asks the server, again and again until it
-// answers: a pod may be ready before its server is.
+// Served asks the server, again and again until it answers: a pod may be ready before
+// its server is.
 func (r *replacing) Served(ctx context.Context, is cli.Replaced) (note string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, servedTime)
 	defer cancel()
@@ -151,6 +151,7 @@ func (r *replacing) served(ctx context.Context, is cli.Replaced) (string, error)
 	if err != nil {
 		return "", err
 	}
+	defer client.CloseIdleConnections()
 	old, series, err := restore.AskReplaced(ctx, client, base, is.Gone)
 	if err != nil {
 		return "", err
