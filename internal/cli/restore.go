@@ -23,6 +23,7 @@ type restoreFlags struct {
 	wait, waitTimeout, retention string
 	ignoreRetention, ignoreSpace bool
 	allowUpload                  bool
+	remote                       RemoteFlags // how the server at wait is asked
 }
 
 // restoreConfig is what they mean.
@@ -52,12 +53,23 @@ func (f restoreFlags) compile() (restoreConfig, error) {
 		return c, usagef("", "--yes answers --replace, which is not given")
 	case f.waitTimeout != "" && f.wait == "":
 		return c, usagef("--wait URL names the server", "--wait-timeout needs --wait")
+	case f.remote.Given() && f.wait == "":
+		return c, usagef("--wait URL names the server", "flags for a server are given, and no --wait")
 	}
 	c.spec = restore.Spec{
 		Dir: f.dir, Staging: f.tempDir, Replace: f.replace, IgnoreRetention: f.ignoreRetention,
 		IgnoreSpace: f.ignoreSpace, AllowUpload: f.allowUpload, WaitURL: f.wait,
 	}
 	var err error
+	if f.remote.Given() {
+		conf, err := f.remote.Compile()
+		if err != nil {
+			return c, err
+		}
+		if c.spec.Client, err = conf.Client(); err != nil {
+			return c, err
+		}
+	}
 	if f.waitTimeout != "" {
 		if c.spec.WaitTimeout, err = typedDuration("--wait-timeout", f.waitTimeout); err != nil {
 			return c, err
@@ -106,6 +118,7 @@ a restore can be repeated.
 	fs.BoolVar(&f.yes, "yes", false, "do not ask before --replace removes anything")
 	fs.StringVar(&f.wait, "wait", "", "`URL` of the server on the data dir: wait until it serves the blocks")
 	fs.StringVar(&f.waitTimeout, "wait-timeout", "", "`length` of time to wait at most (default 3m)")
+	f.remote.AddWhoFlags(fs, "")
 	fs.StringVar(&f.retention, "retention", "", "the server's retention as a `length` of time, or none (default: as the server at --wait says, else 15d)")
 	fs.BoolVar(&f.ignoreRetention, "ignore-retention", false, "restore what retention deletes at once")
 	fs.BoolVar(&f.ignoreSpace, "ignore-space", false, "use the last of the disk")
@@ -150,6 +163,9 @@ func (a *app) runRestore(ctx context.Context, c restoreConfig) (err error) {
 		}
 	}
 	plan, err := restore.NewPlan(ctx, c.spec)
+	if _, refused := errors.AsType[*restore.AskError](err); refused {
+		return hinted(err, "how it wants to be asked: --basic-auth-user with --basic-auth-password-file, --bearer-token-file or --header; --tls-ca-file with --tls-server-name")
+	}
 	if err != nil {
 		return err
 	}

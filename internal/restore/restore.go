@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"os"
 	"strings"
 	"time"
@@ -43,6 +44,7 @@ type Spec struct {
 	// minutes; a server looks for new blocks once a minute).
 	WaitURL     string
 	WaitTimeout time.Duration
+	Client      *http.Client // asks that server; nil: as anybody does
 
 	Logger   *slog.Logger   // nil: silent
 	Progress func(Progress) // nil: nobody looks

@@ -109,7 +109,7 @@ func (s *server) api(ctx context.Context, path string, data any) error {
 // askServer learns the retention and that the server can be reached at all,
 // before anything is written.
 func (p *Plan) askServer(ctx context.Context) error {
-	s, err := newServer(p.spec.WaitURL, nil)
+	s, err := newServer(p.spec.WaitURL, p.spec.Client)
 	if err != nil {
 		return fmt.Errorf("the server to wait for: %w", err)
 	}
