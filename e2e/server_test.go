@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -301,7 +302,7 @@ func (s *server) write(ctx context.Context, series ...prompb.TimeSeries) error {
 	defer resp.Body.Close()
 	if resp.StatusCode/100 != 2 {
 		body, err := io.ReadAll(resp.Body)
-		return fmt.Errorf("remote write: %s %.300s (%w)", resp.Status, body, err)
+		return errors.Join(fmt.Errorf("remote write: %s %.300s", resp.Status, body), err)
 	}
 	return nil
 }
