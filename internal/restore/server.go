@@ -293,7 +293,7 @@ func (s *server) wait(ctx context.Context, want map[string]bool, timeout time.Du
 		case err == nil && len(left) == 0:
 			return nil
 		case refused:
-			return fmt.Errorf("the blocks are published, but whether the server serves them is not known: %w", err)
+			return fmt.Errorf("whether the server serves the blocks is not known: %w", err)
 		case err == nil:
 			seen = fmt.Sprintf("it serves %d of %d blocks; missing: %s", len(want)-len(left), len(want), some(left))
 			progress(Progress{Step: Wait, Done: total - int64(len(left)), Total: total})
@@ -317,7 +317,7 @@ func (s *server) wait(ctx context.Context, want map[string]bool, timeout time.Du
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("the blocks are published, but the server does not serve them all yet: %s: %w", seen, context.Cause(ctx))
+			return fmt.Errorf("the server does not serve all blocks yet: %s: %w", seen, context.Cause(ctx))
 		case <-tick.C:
 		}
 	}
