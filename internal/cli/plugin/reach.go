@@ -17,6 +17,7 @@ import (
 
 	"github.com/promdump/promdump/internal/cli"
 	"github.com/promdump/promdump/internal/kube"
+	"github.com/promdump/promdump/internal/restore"
 	"github.com/promdump/promdump/internal/source"
 	"github.com/promdump/promdump/internal/source/pod"
 	"github.com/promdump/promdump/internal/source/podtar"
@@ -202,7 +203,7 @@ func webTip(t kube.Target, what string) string {
 		return "the server does not speak TLS: --web-scheme http"
 	case strings.Contains(text, "x509") || strings.Contains(text, "certificate"):
 		return "--web-tls-ca-file FILE tells who signed the server's certificate and --web-tls-server-name NAME whom it is for; --web-tls-cert-file and --web-tls-key-file are ours, if it wants one; --web-tls-insecure-skip-verify takes any"
-	case strings.Contains(text, fmt.Sprint(http.StatusUnauthorized)):
+	case strings.Contains(text, "401 unauthorized"):
 		tip := "the server asks who you are: --web-basic-auth-user NAME with --web-basic-auth-password-file FILE, --web-bearer-token-file FILE or --web-header"
 		if file, _ := t.Flag("web.config.file"); file != "" {
 			tip += "; who may ask stands in its --web.config.file " + file
@@ -224,8 +225,14 @@ func (e *webError) Unwrap() error { return e.err }
 // Hint says which flags would help.
 func (e *webError) Hint() string { return e.tip }
 
+// explainWeb does so for what refuses to be asked. Other errors have names of blocks and
+// numbers in them, which say nothing of that.
 func (f *found) explainWeb(err error) error {
-	if tip := webTip(f.target, fmt.Sprint(err)); err != nil && tip != "" {
+	e, ok := errors.AsType[*restore.AskError](err)
+	if !ok {
+		return err
+	}
+	if tip := webTip(f.target, e.Error()); tip != "" {
 		return &webError{err, tip}
 	}
 	return err

@@ -2,10 +2,12 @@ package plugin
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/promdump/promdump/internal/kube"
+	"github.com/promdump/promdump/internal/restore"
 	"github.com/promdump/promdump/internal/source/remoteread"
 )
 
@@ -23,6 +25,27 @@ func TestServerHints(t *testing.T) {
 		e, ok := errors.AsType[*remoteread.ServerError](err)
 		if !ok || !strings.Contains(e.Tip, hint) || e.What != what || e.Code != 11 {
 			t.Errorf("%s: %v, %s", what, err, e.Tip)
+		}
+	}
+}
+
+// A restore gets the same hints, and just for what a server refuses: names of blocks have
+// numbers in them, too.
+func TestRestoreHints(t *testing.T) {
+	f := &found{}
+	for _, c := range []struct {
+		err  error
+		hint string
+	}{
+		{fmt.Errorf("not known: %w", &restore.AskError{Err: errors.New("http://127.0.0.1:9090/api: 401 Unauthorized: no")}), "--web-basic-auth-user"},
+		{&restore.AskError{Err: errors.New("http://127.0.0.1:9401/api: 403 Forbidden: no")}, ""},
+		{errors.New("it serves 0 of 1 blocks; missing: 01K401H5CERTIFICATE401"), ""},
+		{nil, ""},
+	} {
+		err := f.explainWeb(c.err)
+		e, ok := errors.AsType[*webError](err)
+		if !errors.Is(err, c.err) || ok != (c.hint != "") || ok && !strings.Contains(e.Hint(), c.hint) {
+			t.Errorf("%v: %v", c.err, err)
 		}
 	}
 }
