@@ -61,7 +61,9 @@ func Open(ctx context.Context, file string, o OpenOptions) (_ *Dump, err error) 
 	if err != nil {
 		return nil, err
 	}
-	opened, err := cache.Open(ctx, view.Input{Name: file, Path: file, R: in, Once: d.temp != ""}, view.Hooks{Progress: o.Progress})
+	opened, err := cache.Open(ctx, view.Input{Name: file, Path: file, R: in, Once: d.temp != ""}, view.Hooks{
+		Progress: o.Progress, Note: func(s string) { o.Logger.Warn(s, "file", file) },
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -40,6 +40,14 @@ func sampleCount(enc chunkenc.Encoding, data []byte) int {
 	return int(n)
 }
 
+// headerBytes is the length of the header of a chunk of a known encoding.
+func headerBytes(enc chunkenc.Encoding) int {
+	if enc == chunkenc.EncXOR {
+		return 2
+	}
+	return 3
+}
+
 // counterResetHeader gives the byte of a histogram chunk whose two highest bits
 // say how the chunk began. Chunks with start timestamps have it in another place.
 func counterResetHeader(enc chunkenc.Encoding, data []byte) *byte {
@@ -146,11 +154,7 @@ func (c *cutter) release() {
 	}
 	for _, chunk := range c.used {
 		enc := chunk.Encoding()
-		header := 3
-		if enc == chunkenc.EncXOR {
-			header = 2
-		}
-		b := chunk.Bytes()[:header]
+		b := chunk.Bytes()[:headerBytes(enc)]
 		clear(b)
 		chunk.Reset(b)
 		c.spare[enc] = append(c.spare[enc], chunk)

@@ -17,11 +17,37 @@ import (
 	"github.com/prometheus/prometheus/tsdb/tombstones"
 )
 
-// Finding is something wrong with a block.
+// Level says what Prometheus does with a block that has a finding.
+type Level uint8
+
+// The levels, the worst first.
+const (
+	// Unloadable: Prometheus cannot open the block. A server that finds one in its
+	// data directory may not start, load no new blocks, or compact none.
+	Unloadable Level = iota
+	// Unreadable: queries for some samples of the block fail or miss them. The server
+	// is well, and serves the rest and all other blocks.
+	Unreadable
+	// Odd: Prometheus serves every sample, though no Prometheus of today would write
+	// the block like this.
+	Odd
+
+	levels
+)
+
+func (l Level) String() string {
+	return [...]string{"unloadable", "unreadable", "odd", ""}[min(l, levels)]
+}
+
+// Finding is something wrong or odd about a block.
 type Finding struct {
+	Level   Level
 	Block   string // the name of its directory
 	Place   string // "meta.json", "index, series {…}, chunk 3 (chunks/000001 at 1234)", …
 	Problem string
+
+	// More is set in a finding that stands for others, which are not listed.
+	More int
 }
 
 func (f Finding) String() string { return f.Block + ": " + f.Place + ": " + f.Problem }
@@ -30,29 +56,29 @@ func (f Finding) String() string { return f.Block + ": " + f.Place + ": " + f.Pr
 type Stats struct {
 	Samples, Series, Chunks uint64
 
-	// Unknown counts the chunks whose encoding we do not know: their checksum is
-	// right, their samples were not read. They are no finding; a newer Prometheus
-	// reads them.
+	// Unknown counts the chunks whose encoding is not known: their checksum is
+	// right, their samples were not read. That is odd and no damage: a newer
+	// Prometheus reads them.
 	Unknown uint64
 
 	// MinTime and MaxTime are of the first and the last sample, both included, in
-	// Unix milliseconds. Without chunks both are zero.
+	// Unix milliseconds. Without a chunk that can be read both are zero.
 	MinTime, MaxTime int64
 }
 
-// maxFindings is how many findings of a block are listed one by one. Damage to an
-// index can make one for each series.
+// maxFindings is how many findings of one level are listed one by one for a block.
+// Damage to an index can make one for each series.
 const maxFindings = 20
 
 // Verify reads the block in dir as Prometheus would, but all of it, and reports
-// what it finds wrong: meta.json, the tables of the index, every postings list,
+// what it finds wrong or odd: meta.json, the tables of the index, every postings list,
 // every series, and every chunk down to its samples. report is called from the
 // goroutine of Verify. The directory must be named by the block's ULID, as it is
 // or with a suffix such as ".tmp-for-creation".
 //
 // The error is for what keeps Verify from going on: the directory cannot be read,
 // ctx is done. Damage is a finding, never an error and never a panic. After 20
-// findings the rest is only counted, in one more finding.
+// findings of a level the others are only counted, in one more finding.
 func Verify(ctx context.Context, dir string, report func(Finding)) (Stats, error) {
 	if info, err := os.Stat(dir); err != nil {
 		return Stats{}, fmt.Errorf("verify block: %w", err)
@@ -61,8 +87,10 @@ func Verify(ctx context.Context, dir string, report func(Finding)) (Stats, error
 	}
 	v := &verifier{dir: dir, name: filepath.Base(dir), report: report}
 	stats, err := v.run(ctx)
-	if v.count > maxFindings {
-		report(Finding{Block: v.name, Place: "block", Problem: fmt.Sprintf("%d more problems are not listed", v.count-maxFindings)})
+	for l, n := range v.counts {
+		if n -= maxFindings; n > 0 {
+			report(Finding{Level: Level(l), Block: v.name, Place: "block", Problem: fmt.Sprintf("%d more problems are not listed", n), More: n})
+		}
 	}
 	if err != nil {
 		return stats, fmt.Errorf("verify block %s: %w", v.name, err)
@@ -73,21 +101,24 @@ func Verify(ctx context.Context, dir string, report func(Finding)) (Stats, error
 type verifier struct {
 	dir, name string
 	report    func(Finding)
-	count     int // findings
+	counts    [levels]int // findings
 }
 
-func (v *verifier) found(place, format string, args ...any) {
-	if v.count++; v.count <= maxFindings {
-		v.report(Finding{Block: v.name, Place: place, Problem: fmt.Sprintf(format, args...)})
+func (v *verifier) found(level Level, place, format string, args ...any) {
+	if v.counts[level]++; v.counts[level] <= maxFindings {
+		v.report(Finding{Level: level, Block: v.name, Place: place, Problem: fmt.Sprintf(format, args...)})
 	}
 }
 
+// damaged reports whether something was found that is more than odd.
+func (v *verifier) damaged() bool { return v.counts[Unloadable]+v.counts[Unreadable] > 0 }
+
 // guard makes a finding of a panic: Prometheus' readers trust what a checksum
 // covers, and a hostile block has right checksums.
-func (v *verifier) guard(place string, f func()) {
+func (v *verifier) guard(level Level, place string, f func()) {
 	defer func() {
 		if p := recover(); p != nil {
-			v.found(place, "malformed: %v", p)
+			v.found(level, place, "malformed: %v", p)
 		}
 	}()
 	f()
@@ -111,7 +142,7 @@ func (v *verifier) run(ctx context.Context) (Stats, error) {
 
 	var x *indexFile
 	if data != nil {
-		v.guard(indexName, func() { x = v.index(data) })
+		v.guard(Unloadable, indexName, func() { x = v.index(ctx, data) })
 	}
 	if x == nil {
 		return Stats{}, ctx.Err()
@@ -119,7 +150,7 @@ func (v *verifier) run(ctx context.Context) (Stats, error) {
 	if err := ctx.Err(); err != nil {
 		return Stats{}, err
 	}
-	v.guard(tombstones.TombstonesFilename, func() { err = v.tombstones(meta, x) })
+	v.guard(Unloadable, tombstones.TombstonesFilename, func() { err = v.tombstones(meta, x) })
 	if err != nil {
 		return Stats{}, err
 	}
@@ -127,7 +158,7 @@ func (v *verifier) run(ctx context.Context) (Stats, error) {
 	if err != nil {
 		return stats.Stats, err
 	}
-	if meta != nil && v.count == 0 {
+	if meta != nil && !v.damaged() {
 		v.stats(meta, stats)
 	}
 	return stats.Stats, nil
@@ -139,24 +170,35 @@ func (v *verifier) meta() (*tsdb.BlockMeta, error) {
 		if pathErr, ok := errors.AsType[*fs.PathError](err); ok && !errors.Is(pathErr, fs.ErrNotExist) {
 			return nil, err
 		}
-		v.found(metaName, "%v", err)
+		v.found(Unloadable, metaName, "%v", err)
 		return nil, nil
 	}
 	if id, _, _ := strings.Cut(v.name, "."); id != meta.ULID.String() {
-		v.found(metaName, "is of block %s", meta.ULID)
+		v.found(Odd, metaName, "is of block %s", meta.ULID)
 	}
 	if meta.MinTime >= meta.MaxTime {
-		v.found(metaName, "the block starts at %d and ends at %d", meta.MinTime, meta.MaxTime)
+		v.found(Odd, metaName, "the block starts at %d and ends at %d", meta.MinTime, meta.MaxTime)
+	}
+	if meta.Compaction.Deletable {
+		v.found(Unreadable, metaName, "says that the block can be deleted: a server deletes it")
+	}
+	if slices.ContainsFunc(meta.Compaction.Parents, func(p tsdb.BlockDesc) bool { return p.ULID == meta.ULID }) {
+		v.found(Unreadable, metaName, "names the block as its own parent: a server deletes it")
 	}
 	return meta, nil
 }
 
-// stats compares what meta.json says with what there is.
+// stats compares what meta.json says with what there is. Prometheus does not look
+// at the numbers.
 func (v *verifier) stats(meta *tsdb.BlockMeta, got chunkStats) {
 	want := meta.Stats
+	if got.Chunks > 0 && want.NumSamples == 0 && want.NumSeries == 0 && want.NumChunks == 0 {
+		v.found(Odd, metaName, "has no statistics; the block has %d samples", got.Samples)
+		return
+	}
 	same := func(what string, want, got uint64) {
 		if want != got {
-			v.found(metaName, "says %d %s, there are %d", want, what, got)
+			v.found(Odd, metaName, "says %d %s, there are %d", want, what, got)
 		}
 	}
 	same("samples", want.NumSamples, got.Samples)
@@ -178,13 +220,13 @@ func (v *verifier) tombstones(meta *tsdb.BlockMeta, x *indexFile) error {
 		if _, ok := errors.AsType[*fs.PathError](err); ok {
 			return err
 		}
-		v.found(place, "%v", err)
+		v.found(Unloadable, place, "%v", err)
 		return nil
 	}
 	// How many there are is not compared: Prometheus writes tombstones and meta.json
 	// one after the other, and a live block can be read in between.
 	if meta != nil && meta.Stats.NumTombstones > 0 && r.Total() == 0 {
-		v.found(place, "%s says %d deletions, there are 0", metaName, meta.Stats.NumTombstones)
+		v.found(Odd, place, "%s says %d deletions, there are 0", metaName, meta.Stats.NumTombstones)
 	}
 	var lost []storage.SeriesRef
 	err = r.Iter(func(ref storage.SeriesRef, _ tombstones.Intervals) error {
@@ -195,11 +237,11 @@ func (v *verifier) tombstones(meta *tsdb.BlockMeta, x *indexFile) error {
 		return nil
 	})
 	if err != nil {
-		v.found(place, "%v", err)
+		v.found(Unloadable, place, "%v", err)
 	}
 	slices.Sort(lost)
 	for _, ref := range lost {
-		v.found(place, "deletes from series %d, which is not in the index", ref)
+		v.found(Odd, place, "deletes from series %d, which is not in the index", ref)
 	}
 	return nil
 }
@@ -222,7 +264,7 @@ func (v *verifier) segments() ([]segment, func(), error) {
 	}
 	entries, err := os.ReadDir(filepath.Join(v.dir, chunksDir))
 	if errors.Is(err, fs.ErrNotExist) {
-		v.found(chunksDir, "there is no such directory")
+		v.found(Unloadable, chunksDir, "there is no such directory")
 		return nil, closeAll, nil
 	} else if err != nil {
 		return nil, nil, err
@@ -233,7 +275,7 @@ func (v *verifier) segments() ([]segment, func(), error) {
 		}
 		name := chunksDir + "/" + e.Name()
 		if want := fmt.Sprintf("%0.6d", len(segs)+1); e.Name() != want {
-			v.found(name, "stands where %s should", want)
+			v.found(Odd, name, "stands where %s should", want)
 		}
 		data, c, err := v.mmap(name)
 		if err != nil {
@@ -243,7 +285,7 @@ func (v *verifier) segments() ([]segment, func(), error) {
 		closers = append(closers, c)
 		if data != nil {
 			if p := checkSegmentHeader(data); p != "" {
-				v.found(name, "%s", p)
+				v.found(Unloadable, name, "%s", p)
 				data = nil
 			}
 		}
@@ -259,13 +301,13 @@ func (v *verifier) mmap(name string) ([]byte, func(), error) {
 	path := filepath.Join(v.dir, filepath.FromSlash(name))
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		v.found(name, "the file is missing")
+		v.found(Unloadable, name, "the file is missing")
 		return nil, nothing, nil
 	} else if err != nil {
 		return nil, nothing, err
 	}
 	if !info.Mode().IsRegular() || info.Size() == 0 {
-		v.found(name, "the file is empty, or not a file")
+		v.found(Unloadable, name, "the file is empty, or not a file")
 		return nil, nothing, nil
 	}
 	f, err := fileutil.OpenMmapFile(path)

@@ -25,10 +25,10 @@ type chunkStats struct {
 // shareSeries is how many series a worker takes at a time.
 const shareSeries = 256
 
-// share is what was found in some series, to be told in their order.
+// share is what was found in some series, to be reported in their order.
 type share struct {
-	findings []Finding
-	count    int
+	findings []Finding // at most maxFindings of each level
+	counts   [levels]int
 }
 
 // chunks reads all chunks of all series, on all processors.
@@ -73,14 +73,20 @@ func (v *verifier) chunks(ctx context.Context, x *indexFile, meta *tsdb.BlockMet
 		sum.histograms += s.histograms
 		sum.MinTime, sum.MaxTime = min(sum.MinTime, s.MinTime), max(sum.MaxTime, s.MaxTime)
 	}
-	if sum.Chunks == 0 {
+	if sum.MinTime > sum.MaxTime {
 		sum.MinTime, sum.MaxTime = 0, 0
 	}
 	for _, s := range shares {
 		for _, f := range s.findings {
-			v.found(f.Place, "%s", f.Problem)
+			v.found(f.Level, f.Place, "%s", f.Problem)
+			s.counts[f.Level]--
 		}
-		v.count += s.count - len(s.findings)
+		for l, n := range s.counts {
+			v.counts[l] += n
+		}
+	}
+	if sum.Unknown > 0 {
+		v.found(Odd, chunksDir, "%d chunks have an encoding that is not known here; only a Prometheus that knows it can query them", sum.Unknown)
 	}
 	return sum, ctx.Err()
 }
@@ -116,9 +122,9 @@ func (c *chunkChecker) release() {
 }
 
 // found notes a finding in the worker's share.
-func (c *chunkChecker) found(place, problem string) {
-	if c.share.count++; len(c.share.findings) < maxFindings {
-		c.share.findings = append(c.share.findings, Finding{Place: place, Problem: problem})
+func (c *chunkChecker) found(level Level, place, problem string) {
+	if c.share.counts[level]++; c.share.counts[level] <= maxFindings {
+		c.share.findings = append(c.share.findings, Finding{Level: level, Place: place, Problem: problem})
 	}
 }
 
@@ -126,29 +132,33 @@ func (c *chunkChecker) found(place, problem string) {
 func (c *chunkChecker) series(ref uint64) {
 	defer func() {
 		if p := recover(); p != nil {
-			c.found(fmt.Sprintf("index, series at %d", ref*c.x.align), fmt.Sprintf("malformed: %v", p))
+			c.found(Unreadable, fmt.Sprintf("index, series at %d", ref*c.x.align), fmt.Sprintf("malformed: %v", p))
 		}
 	}()
 	if c.x.series(ref, &c.s) != nil {
 		return // was found with the labels
 	}
 	if len(c.s.chunks) == 0 {
-		c.found("index, series "+c.x.name(&c.s), "it has no chunks")
+		c.found(Odd, "index, series "+c.x.name(&c.s), "it has no chunks")
 	}
+	end := int64(math.MinInt64) // of the chunks so far
 	for i, m := range c.s.chunks {
 		c.stats.Chunks++
-		problem := c.chunk(m)
+		level, problem := c.chunk(m)
 		switch {
 		case problem != "":
 		case m.MinTime > m.MaxTime:
 			problem = fmt.Sprintf("it starts at %d and ends at %d", m.MinTime, m.MaxTime)
 		case m.MinTime < c.min || m.MaxTime >= c.max && c.max != math.MaxInt64:
 			problem = fmt.Sprintf("its times %d to %d are outside of the block's, %d to %d", m.MinTime, m.MaxTime, c.min, c.max-1)
-		case i > 0 && m.MinTime <= c.s.chunks[i-1].MaxTime:
-			problem = fmt.Sprintf("it starts at %d, when the chunk before it has not ended (%d)", m.MinTime, c.s.chunks[i-1].MaxTime)
+		case i > 0 && m.MinTime <= end:
+			problem = fmt.Sprintf("it starts at %d, when the chunk before it has not ended (%d)", m.MinTime, end)
+		}
+		if level == Odd {
+			end = max(end, m.MaxTime)
+			c.stats.MinTime, c.stats.MaxTime = min(c.stats.MinTime, m.MinTime), max(c.stats.MaxTime, m.MaxTime)
 		}
 		if problem == "" {
-			c.stats.MinTime, c.stats.MaxTime = min(c.stats.MinTime, m.MinTime), max(c.stats.MaxTime, m.MaxTime)
 			continue
 		}
 		seg, off := chunks.BlockChunkRef(m.Ref).Unpack()
@@ -156,27 +166,28 @@ func (c *chunkChecker) series(ref uint64) {
 		if seg < len(c.segs) {
 			file = c.segs[seg].name
 		}
-		c.found(fmt.Sprintf("index, series %s, chunk %d (%s at %d)", c.x.name(&c.s), i+1, file, off), problem)
+		c.found(level, fmt.Sprintf("index, series %s, chunk %d (%s at %d)", c.x.name(&c.s), i+1, file, off), problem)
 	}
 }
 
-// chunk reads one chunk and says what is wrong with it.
-func (c *chunkChecker) chunk(m chunks.Meta) (problem string) {
+// chunk reads one chunk and says what is wrong with it. The level is Odd when its
+// samples can be read, with a problem or without.
+func (c *chunkChecker) chunk(m chunks.Meta) (level Level, problem string) {
 	ref, off := chunks.BlockChunkRef(m.Ref).Unpack()
 	if ref >= len(c.segs) {
-		return "there is no such segment file"
+		return Unreadable, "there is no such segment file"
 	}
 	data := c.segs[ref].data
 	if data == nil {
-		return "the segment file cannot be read"
+		return Unreadable, "the segment file cannot be read"
 	}
 	if off < chunks.SegmentHeaderSize || off >= len(data) {
-		return fmt.Sprintf("it is beyond the end of the file, %d", len(data))
+		return Unreadable, fmt.Sprintf("it is beyond the end of the file, %d", len(data))
 	}
 	data = data[off:]
 	length, n := binary.Uvarint(data[:min(len(data), chunks.MaxChunkLengthFieldSize)])
 	if n <= 0 || length > uint64(len(data)) || n+chunks.ChunkEncodingSize+int(length)+crc32.Size > len(data) {
-		return "it goes beyond the end of the file"
+		return Unreadable, "it goes beyond the end of the file"
 	}
 	data = data[n:]
 	end := chunks.ChunkEncodingSize + int(length)
@@ -188,39 +199,35 @@ func (c *chunkChecker) chunk(m chunks.Meta) (problem string) {
 	}
 	c.read.from, c.read.to = min(c.read.from, off), max(c.read.to, off+end)
 	if want, got := binary.BigEndian.Uint32(data[end:]), crc32.Checksum(data[:end], c.crc); want != got {
-		return fmt.Sprintf("checksum is %08x, not %08x", got, want)
+		return Unreadable, fmt.Sprintf("checksum is %08x, not %08x", got, want)
 	}
 	return c.samples(chunkenc.Encoding(data[0]), data[chunks.ChunkEncodingSize:end:end], m)
 }
 
 // samples decodes a chunk to its end.
-func (c *chunkChecker) samples(enc chunkenc.Encoding, data []byte, m chunks.Meta) (problem string) {
+func (c *chunkChecker) samples(enc chunkenc.Encoding, data []byte, m chunks.Meta) (level Level, problem string) {
 	count := sampleCount(enc, data)
-	if count == 0 {
-		return "it has no samples"
-	}
-	c.stats.Samples += uint64(count)
-	switch {
-	case !known(enc):
+	if !known(enc) {
+		c.stats.Samples += uint64(count)
 		c.stats.Unknown++
-		return ""
-	case isHistogram(enc):
-		c.stats.histograms += uint64(count)
-	default:
-		c.stats.floats += uint64(count)
+		return Odd, ""
+	}
+	if count == 0 && len(data) >= headerBytes(enc) { // whatever follows is not read
+		return Odd, "it has no samples"
 	}
 	if first, last, ok := walked(enc, data); ok && first == m.MinTime && last == m.MaxTime {
-		return ""
+		c.count(enc, count)
+		return Odd, ""
 	}
 	defer func() {
 		if p := recover(); p != nil {
 			delete(c.cut.in, enc)
-			problem = fmt.Sprintf("cannot be decoded (encoding %s): %v", enc, p)
+			level, problem = Unreadable, fmt.Sprintf("cannot be decoded (encoding %s): %v", enc, p)
 		}
 	}()
 	it, err := c.cut.read(enc, data)
 	if err != nil {
-		return fmt.Sprintf("cannot be decoded (encoding %s): %v", enc, err)
+		return Unreadable, fmt.Sprintf("cannot be decoded (encoding %s): %v", enc, err)
 	}
 	var first, last int64
 	read := 0
@@ -228,20 +235,32 @@ func (c *chunkChecker) samples(enc chunkenc.Encoding, data []byte, m chunks.Meta
 		t := it.AtT()
 		if read == 0 {
 			first = t
-		} else if t <= last {
-			return fmt.Sprintf("sample %d is at %d, the one before it at %d", read+1, t, last)
+		} else if t <= last && problem == "" {
+			problem = fmt.Sprintf("sample %d is at %d, the one before it at %d", read+1, t, last)
 		}
 		last = t
 	}
-	switch err := it.Err(); {
-	case err != nil:
-		return fmt.Sprintf("cannot be decoded (encoding %s) after %d of %d samples: %v", enc, read, count, err)
-	case read != count:
-		return fmt.Sprintf("says %d samples, has %d", count, read)
-	case first != m.MinTime || last != m.MaxTime:
-		return fmt.Sprintf("has samples from %d to %d, the index says %d to %d", first, last, m.MinTime, m.MaxTime)
+	if err := it.Err(); err != nil {
+		return Unreadable, fmt.Sprintf("cannot be decoded (encoding %s) after %d of %d samples: %v", enc, read, count, err)
 	}
-	return ""
+	c.count(enc, read)
+	switch {
+	case problem != "":
+	case read != count:
+		problem = fmt.Sprintf("says %d samples, has %d", count, read)
+	case first != m.MinTime || last != m.MaxTime:
+		problem = fmt.Sprintf("has samples from %d to %d, the index says %d to %d", first, last, m.MinTime, m.MaxTime)
+	}
+	return Odd, problem
+}
+
+func (c *chunkChecker) count(enc chunkenc.Encoding, samples int) {
+	c.stats.Samples += uint64(samples)
+	if isHistogram(enc) {
+		c.stats.histograms += uint64(samples)
+	} else {
+		c.stats.floats += uint64(samples)
+	}
 }
 
 // checkSegmentHeader says what is wrong with the head of a chunk file.

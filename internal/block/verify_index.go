@@ -2,9 +2,11 @@ package block
 
 import (
 	"cmp"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"maps"
 	"slices"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -21,7 +23,9 @@ type indexFile struct {
 	version int
 	align   uint64 // what a series' ref counts in: bytes, or 16 bytes since version 2
 
-	symbols []string          // in the file's order, which is that of strings
+	reader  *index.Reader     // Prometheus' own
+	symbols []string          // in the file's order, which should be that of strings
+	places  map[string]uint32 // of the symbols, when they are not in order
 	at      map[uint32]uint32 // version 1 refers to symbols by offset: to the place in symbols
 	refs    []uint64          // of all series, ascending
 }
@@ -35,13 +39,14 @@ func (b byteSlice) Range(start, end int) []byte { return b[start:end] }
 type series struct {
 	pairs  []uint32 // places in symbols: name, value, name, value, …
 	chunks []chunks.Meta
+	rest   int // bytes of the entry behind its content
 }
 
 // index checks the index and gives it, or nil when no series can be read from it.
-func (v *verifier) index(data []byte) *indexFile {
+func (v *verifier) index(ctx context.Context, data []byte) *indexFile {
 	x := &indexFile{data: data, crc: crc32.MakeTable(crc32.Castagnoli), align: 16}
 	if len(data) < index.HeaderLen || binary.BigEndian.Uint32(data) != index.MagicIndex {
-		v.found(indexName, "it does not begin as an index")
+		v.found(Unloadable, indexName, "it does not begin as an index")
 		return nil
 	}
 	switch x.version = int(data[4]); x.version {
@@ -49,26 +54,26 @@ func (v *verifier) index(data []byte) *indexFile {
 		x.align, x.at = 1, map[uint32]uint32{}
 	case index.FormatV2, index.FormatV3:
 	default:
-		v.found(indexName, "its version %d is not known", x.version)
+		v.found(Unloadable, indexName, "its version %d is not known", x.version)
 		return nil
 	}
 	var err error
 	if x.toc, err = index.NewTOCFromByteSlice(x.data); err != nil {
-		v.found("index, table of contents", "%v", err)
+		v.found(Unloadable, "index, table of contents", "%v", err)
 		return nil
 	}
 	if !v.symbols(x) {
 		return nil
 	}
 	// What is not looked at one by one below is what Prometheus looks at here.
-	if _, err := index.NewReader(x.data, index.DecodePostingsRaw); err != nil {
-		v.found(indexName, "it cannot be opened: %v", err)
+	if x.reader, err = index.NewReader(x.data, index.DecodePostingsRaw); err != nil {
+		v.found(Unloadable, indexName, "it cannot be opened: %v", err)
 	}
-	v.guard("index, series", func() { v.walkSeries(x) })
+	v.guard(Unreadable, "index, series", func() { v.findSeries(x) })
 	sets := v.labelSets(x)
-	v.guard("index, postings", func() { v.postings(x, sets) })
-	if len(x.refs) == 0 && v.count == 0 {
-		v.found(indexName, "it has no series")
+	v.guard(Unreadable, "index, postings", func() { v.postings(ctx, x, sets) })
+	if len(x.refs) == 0 && !v.damaged() {
+		v.found(Odd, indexName, "it has no series")
 	}
 	return x
 }
@@ -80,7 +85,7 @@ func (v *verifier) symbols(x *indexFile) bool {
 	end := int(x.toc.Symbols) + 4 + d.Len()
 	n := d.Be32int()
 	if d.Err() == nil && n > d.Len() { // each takes a byte at least
-		v.found(place, "the table says %d symbols in %d bytes", n, d.Len())
+		v.found(Unloadable, place, "the table says %d symbols in %d bytes", n, d.Len())
 		return false
 	}
 	for i := 0; i < n && d.Err() == nil; i++ {
@@ -90,42 +95,61 @@ func (v *verifier) symbols(x *indexFile) bool {
 		b := d.UvarintBytes()
 		s := yolo(b)
 		if i > 0 && s <= x.symbols[i-1] {
-			v.found(place, "symbol %d, %.100q, comes after %.100q", i, s, x.symbols[i-1])
+			v.found(Odd, place, "symbol %d, %.100q, comes after %.100q", i, s, x.symbols[i-1])
+			x.places = map[string]uint32{}
 		}
 		x.symbols = append(x.symbols, s)
 	}
 	if d.Err() != nil {
-		v.found(place, "%v", d.Err())
+		v.found(Unloadable, place, "%v", d.Err())
 		return false
+	}
+	if x.places != nil {
+		for i, s := range slices.Backward(x.symbols) { // of equal ones the first counts
+			x.places[s] = uint32(i)
+		}
 	}
 	return true
 }
 
-// walkSeries finds the series by going from entry to entry.
-func (v *verifier) walkSeries(x *indexFile) {
+// findSeries finds the series by going from entry to entry. Prometheus goes by the
+// postings only; so does findSeries where the section is not what it should be.
+func (v *verifier) findSeries(x *indexFile) {
+	if v.walkSeries(x) {
+		return
+	}
+	refs := map[uint64]struct{}{}
+	_ = index.ReadPostingsOffsetTable(x.data, x.toc.PostingsTable, func(_, _ []byte, off uint64, _ int) error { // its error is found with the postings
+		x.list(off, func(ref uint64) { refs[ref] = struct{}{} })
+		return nil
+	})
+	x.refs = slices.Sorted(maps.Keys(refs))
+}
+
+func (v *verifier) walkSeries(x *indexFile) bool {
 	const place = "index, series"
 	if x.toc.LabelIndices > uint64(len(x.data)) || x.toc.Series > x.toc.LabelIndices {
-		v.found(place, "the section goes from %d to %d, in a file of %d bytes", x.toc.Series, x.toc.LabelIndices, len(x.data))
-		return
+		v.found(Odd, place, "the section goes from %d to %d, in a file of %d bytes", x.toc.Series, x.toc.LabelIndices, len(x.data))
+		return false
 	}
 	for pos := x.toc.Series; ; {
 		for pos < x.toc.LabelIndices && pos%x.align != 0 {
 			if x.data[pos] != 0 {
-				v.found(place, "the padding at %d is not zero", pos)
+				v.found(Odd, place, "the padding at %d is not zero", pos)
 			}
 			pos++
 		}
 		if pos >= x.toc.LabelIndices {
-			return
+			return true
 		}
 		length, n := binary.Uvarint(x.data[pos:x.toc.LabelIndices])
 		if n <= 0 || length > uint64(len(x.data)) || pos+uint64(n)+length+crc32.Size > x.toc.LabelIndices {
-			v.found(place, "the entry at %d goes beyond the section", pos)
-			return
+			v.found(Odd, place, "the entry at %d goes beyond the section", pos)
+			return false
 		}
 		if ref := pos / x.align; ref>>32 != 0 && x.align > 1 {
-			v.found(place, "the entry at %d is out of reach", pos)
-			return
+			v.found(Unreadable, place, "the entry at %d is out of reach", pos)
+			return false
 		}
 		x.refs = append(x.refs, pos/x.align)
 		pos += uint64(n) + length + crc32.Size
@@ -155,24 +179,32 @@ func (v *verifier) labelSets(x *indexFile) map[uint64]pairSet {
 	var last []uint32
 	for _, ref := range x.refs {
 		if err := x.series(ref, &s); err != nil {
-			v.found(fmt.Sprintf("index, series at %d", ref*x.align), "%v", err)
+			v.found(Unreadable, fmt.Sprintf("index, series at %d", ref*x.align), "%v", err)
 			continue
 		}
 		place := func() string { return "index, series " + x.name(&s) }
 		if len(s.pairs) == 0 {
-			v.found(place(), "it has no labels")
+			v.found(Odd, place(), "it has no labels")
+		}
+		if s.rest > 0 {
+			v.found(Odd, place(), "%d bytes remain in the entry", s.rest)
 		}
 		for i := 0; i < len(s.pairs); i += 2 {
-			if i > 0 && s.pairs[i] <= s.pairs[i-2] {
-				v.found(place(), "its labels are not in order")
-			}
 			key := uint64(s.pairs[i])<<32 | uint64(s.pairs[i+1])
 			set := sets[key]
 			set.add(ref)
 			sets[key] = set
+			if i == 0 {
+				continue
+			}
+			if c := x.compare(s.pairs[i], s.pairs[i-2]); c < 0 {
+				v.found(Odd, place(), "its labels are not in order")
+			} else if c == 0 {
+				v.found(Odd, place(), "it has label %.100q twice", x.symbols[s.pairs[i]])
+			}
 		}
-		if last != nil && slices.Compare(s.pairs, last) <= 0 {
-			v.found(place(), "it comes after %s", x.name(&series{pairs: last}))
+		if last != nil && slices.CompareFunc(s.pairs, last, x.compare) <= 0 {
+			v.found(Odd, place(), "it comes after %s", x.name(&series{pairs: last}))
 		}
 		last = append(last[:0], s.pairs...)
 	}
@@ -181,88 +213,176 @@ func (v *verifier) labelSets(x *indexFile) map[uint64]pairSet {
 
 // postings checks that every label pair has a postings list with exactly its
 // series, and that the list of all series is what its name says.
-func (v *verifier) postings(x *indexFile, sets map[uint64]pairSet) {
+func (v *verifier) postings(ctx context.Context, x *indexFile, sets map[uint64]pairSet) {
 	var lastName, lastValue string
-	first, all := true, false
+	first, all, ordered := true, false, true
+	left := maps.Clone(sets)
+	compared := 0
 	err := index.ReadPostingsOffsetTable(x.data, x.toc.PostingsTable, func(n, val []byte, off uint64, _ int) error {
 		name, value := yolo(n), yolo(val)
-		place := func() string { return fmt.Sprintf("index, postings of %.100q=%.100q", name, value) }
+		place := postingsOf(name, value)
 		if x.version != index.FormatV1 && !first &&
 			cmp.Or(cmp.Compare(name, lastName), cmp.Compare(value, lastValue)) <= 0 {
-			v.found(place(), "they come after those of %.100q=%.100q", lastName, lastValue)
+			v.found(Odd, place(), "they come after those of %.100q=%.100q", lastName, lastValue)
+			ordered = false
 		}
 		first, lastName, lastValue = false, name, value
 
-		var got pairSet
-		problem := x.list(off, func(ref uint64) { got.add(ref) })
+		var got, want pairSet
+		level, problem := x.list(off, got.add)
 		if problem != "" {
-			v.found(place(), "%s", problem)
+			v.found(level, place(), "%s", problem)
 		}
-		var want pairSet
+		key, ok := x.pair(name, value)
 		if name == "" && value == "" {
-			all = true
+			all, ok = true, true
 			for _, ref := range x.refs {
 				want.add(ref)
 			}
-		} else {
-			key, ok := x.pair(name, value)
-			if !ok {
-				v.found(place(), "the label is not among the symbols")
-				return nil
-			}
+		} else if ok {
 			want = sets[key]
-			delete(sets, key)
+			delete(left, key)
 		}
-		if problem == "" && got != want {
-			v.found(place(), "they list %d series, not the %d that have the label", got.n, want.n)
+		if problem != "" && level != Odd || got == want && ok {
+			return nil
+		}
+		if compared++; compared > 2*maxFindings { // each takes a walk over all series
+			v.found(Unreadable, place(), "they list %d series, not the %d that have the label", got.n, want.n)
+			return nil
+		}
+		if level, problem := x.compareList(off, name, value); problem != "" {
+			v.found(level, place(), "%s", problem)
 		}
 		return nil
 	})
 	switch {
 	case err != nil:
-		v.found("index, postings table", "%v", err)
+		v.found(Unloadable, "index, postings table", "%v", err)
 		return
 	case !all:
-		v.found("index, postings table", "there is no list of all series")
+		v.found(Unreadable, "index, postings table", "there is no list of all series")
 	}
-	missing := make([]uint64, 0, len(sets))
-	for key := range sets {
-		missing = append(missing, key)
+	for _, key := range slices.Sorted(maps.Keys(left)) {
+		v.found(Unreadable, postingsOf(x.symbols[key>>32], x.symbols[uint32(key)])(), "they are missing")
+		delete(sets, key)
 	}
-	slices.Sort(missing)
-	for _, key := range missing {
-		v.found(fmt.Sprintf("index, postings of %.100q=%.100q", x.symbols[key>>32], x.symbols[uint32(key)]), "they are missing")
+	if !ordered && x.reader != nil {
+		v.lookups(ctx, x, sets)
 	}
 }
 
+func postingsOf(name, value string) func() string {
+	return func() string { return fmt.Sprintf("index, postings of %.100q=%.100q", name, value) }
+}
+
+// lookups looks up every label pair as Prometheus does, which takes the table to be
+// in order.
+func (v *verifier) lookups(ctx context.Context, x *indexFile, sets map[uint64]pairSet) {
+	for _, key := range slices.Sorted(maps.Keys(sets)) {
+		name, value := x.symbols[key>>32], x.symbols[uint32(key)]
+		var got pairSet
+		p, err := x.reader.Postings(ctx, name, value)
+		for err == nil && p.Next() {
+			got.add(uint64(p.At()))
+		}
+		if err == nil {
+			err = p.Err()
+		}
+		if err != nil {
+			v.found(Unreadable, postingsOf(name, value)(), "Prometheus does not find them: %v", err)
+		} else if got != sets[key] {
+			v.found(Unreadable, postingsOf(name, value)(), "Prometheus does not find them, since the table is not in order")
+		}
+	}
+}
+
+// compareList says how a list differs from the series that have the label pair.
+// Without names the pair stands for all series.
+func (x *indexFile) compareList(off uint64, name, value string) (Level, string) {
+	in := map[uint64]bool{}
+	x.list(off, func(ref uint64) { in[ref] = true })
+	n, want, missing := len(in), 0, 0
+	var s series
+	for _, ref := range x.refs {
+		listed := in[ref]
+		delete(in, ref)
+		has := name == "" && value == ""
+		if !has && x.series(ref, &s) == nil {
+			for i := 0; i < len(s.pairs) && !has; i += 2 {
+				has = x.symbols[s.pairs[i]] == name && x.symbols[s.pairs[i+1]] == value
+			}
+		}
+		if has {
+			want++
+			if !listed {
+				missing++
+			}
+		}
+	}
+	problem := fmt.Sprintf("they list %d series, not the %d that have the label", n, want)
+	switch {
+	case missing > 0:
+		return Unreadable, fmt.Sprintf("%s: %d are missing", problem, missing)
+	case len(in) > 0: // what is left refers to nothing
+		return Unreadable, fmt.Sprintf("%s: %d of them are not in the index", problem, len(in))
+	case n != want:
+		return Odd, problem
+	}
+	return Odd, ""
+}
+
 // list gives the refs of the postings list at an offset, and says what is wrong.
-func (x *indexFile) list(off uint64, add func(uint64)) (problem string) {
+func (x *indexFile) list(off uint64, add func(uint64)) (level Level, problem string) {
 	if off > uint64(len(x.data)) {
-		return fmt.Sprintf("they are at %d, beyond the end of the file", off)
+		return Unreadable, fmt.Sprintf("they are at %d, beyond the end of the file", off)
 	}
 	d := encoding.NewDecbufAt(x.data, int(off), x.crc)
 	n := d.Be32int()
 	if d.Err() != nil {
-		return d.Err().Error()
+		return Unreadable, d.Err().Error()
 	}
 	b := d.Get()
 	if len(b) != 4*n {
-		return fmt.Sprintf("the list of %d series has %d bytes", n, len(b))
+		return Unreadable, fmt.Sprintf("the list of %d series has %d bytes", n, len(b))
 	}
 	for i := range n {
 		ref := binary.BigEndian.Uint32(b[4*i:])
-		if i > 0 && ref <= binary.BigEndian.Uint32(b[4*i-4:]) {
-			return "the list is not in order"
+		if i > 0 {
+			switch last := binary.BigEndian.Uint32(b[4*i-4:]); {
+			case ref < last: // Prometheus searches it as if it were
+				return Unreadable, "the list is not in order"
+			case ref == last:
+				problem = "the list has a series twice"
+				continue
+			}
 		}
 		add(uint64(ref))
 	}
-	return ""
+	return Odd, problem
+}
+
+// compare compares two symbols as strings.
+func (x *indexFile) compare(a, b uint32) int {
+	if x.places == nil {
+		return cmp.Compare(a, b)
+	}
+	return cmp.Compare(x.symbols[a], x.symbols[b])
+}
+
+// place finds the place of a symbol.
+func (x *indexFile) place(symbol string) (uint32, bool) {
+	if x.places != nil {
+		i, ok := x.places[symbol]
+		return i, ok
+	}
+	i, ok := slices.BinarySearch(x.symbols, symbol)
+	return uint32(i), ok
 }
 
 // pair gives the key of a label pair.
 func (x *indexFile) pair(name, value string) (uint64, bool) {
-	n, ok := slices.BinarySearch(x.symbols, name)
-	m, ok2 := slices.BinarySearch(x.symbols, value)
+	n, ok := x.place(name)
+	m, ok2 := x.place(value)
 	return uint64(n)<<32 | uint64(m), ok && ok2
 }
 
@@ -274,6 +394,9 @@ func (x *indexFile) series(ref uint64, s *series) (err error) {
 		}
 	}()
 	s.pairs, s.chunks = s.pairs[:0], s.chunks[:0]
+	if ref*x.align >= uint64(len(x.data)) {
+		return encoding.ErrInvalidSize
+	}
 	d := encoding.NewDecbufUvarintAt(x.data, int(ref*x.align), x.crc)
 	for n := 2 * d.Uvarint64(); n > 0 && d.Err() == nil; n-- {
 		symbol := d.Uvarint64()
@@ -285,6 +408,9 @@ func (x *indexFile) series(ref uint64, s *series) (err error) {
 		}
 		if !ok && d.Err() == nil {
 			return fmt.Errorf("refers to symbol %d, which is not in the table", symbol)
+		}
+		if x.places != nil && ok {
+			place = uint64(x.places[x.symbols[place]])
 		}
 		s.pairs = append(s.pairs, uint32(place))
 	}
@@ -304,9 +430,7 @@ func (x *indexFile) series(ref uint64, s *series) (err error) {
 	if d.Err() != nil {
 		return d.Err()
 	}
-	if d.Len() > 0 {
-		return fmt.Errorf("%d bytes remain in the entry", d.Len())
-	}
+	s.rest = d.Len()
 	return nil
 }
 

@@ -42,7 +42,9 @@ func (a *app) verifyCommand() *cobra.Command {
 		Long: `Check a dump file (- for stdin): that it is complete, that every digest is right,
 that every block is what Prometheus can read down to its samples, and that a raw
 head's logs can be read to their end. What is wrong is listed on stdout, with its
-place. The dump is unpacked into a temporary directory for this.`,
+place. What is only odd, so that Prometheus serves it all the same, is listed on
+stderr as a warning, and changes neither result nor exit code. The dump is
+unpacked into a temporary directory for this.`,
 		Example: "  promdump verify dump.tar.gz",
 		RunE: a.run(func(ctx context.Context, args []string) error {
 			c, err := f.compile(args)
@@ -109,6 +111,18 @@ func (v *verification) found(place, problem string) {
 	fmt.Fprintln(v.Out, term.Printable(place+": "+problem))
 }
 
+// block takes a finding of a block. What Prometheus serves all the same is a warning.
+func (v *verification) block(f block.Finding) {
+	if f.Level != block.Odd {
+		v.found(f.Block+": "+f.Place, f.Problem)
+		v.findings += block.Count([]block.Finding{f}) - 1
+		return
+	}
+	if !v.quiet {
+		v.Talk("warning: %s: %s (odd, but Prometheus serves it)", term.Printable(f.Block+": "+f.Place), term.Printable(f.Problem))
+	}
+}
+
 func (v *verification) unpack(ctx context.Context, in io.Reader, dir string) error {
 	progress := v.progress("unpacking")
 	defer progress.Done()
@@ -163,9 +177,7 @@ func (v *verification) dir(ctx context.Context, dir string) error {
 			continue
 		}
 		v.blocks++
-		stats, err := block.Verify(ctx, filepath.Join(dir, e.Name()), func(f block.Finding) {
-			v.found(f.Block+": "+f.Place, f.Problem)
-		})
+		stats, err := block.Verify(ctx, filepath.Join(dir, e.Name()), v.block)
 		if err != nil {
 			return err
 		}

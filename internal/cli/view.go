@@ -252,7 +252,9 @@ func (a *app) openData(ctx context.Context, cache *view.Cache, from Opened, c vi
 			_ = w.CloseWithError(err) // always nil
 		}()
 		var err error
-		opened, err = cache.Open(ctx, view.Input{Name: from.Source.String(), R: r, Once: true}, view.Hooks{})
+		opened, err = cache.Open(ctx, view.Input{Name: from.Source.String(), R: r, Once: true}, view.Hooks{
+			Note: func(s string) { a.notes([]string{s}) },
+		})
 		_ = r.CloseWithError(errors.New("nobody reads any more")) // always nil
 		if failed := <-written; failed != nil {
 			// Its own story, not what the reader made of it.

@@ -21,6 +21,8 @@ import (
 
 	"github.com/promdump/promdump/internal/archive"
 	"github.com/promdump/promdump/internal/datadir"
+	"github.com/promdump/promdump/internal/tsdbtest"
+	"github.com/promdump/promdump/internal/wire"
 )
 
 // TestDamagedDump: whatever is wrong with a dump, the data dir stays as it was.
@@ -63,28 +65,65 @@ func TestDamagedDump(t *testing.T) {
 	}
 }
 
-// TestDamagedBlock: the dump is as its writer wrote it, but one of its blocks is
-// not one that a server could open.
-func TestDamagedBlock(t *testing.T) {
-	for _, file := range []string{"chunks/000001", "index", metaName} {
-		src := t.TempDir()
-		ids := addBlocks(t, src, span{"a", noon, noon + hour}, span{"b", noon, noon + hour})
-		name := filepath.Join(src, ids[1], filepath.FromSlash(file))
-		b, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		b[len(b)/2] ^= 0xff
-		if err := os.WriteFile(name, b, 0o644); err != nil {
-			t.Fatal(err)
-		}
+// damagedDump is a dump as its writer wrote it, but its second block, of series b, is
+// damaged.
+func damagedDump(t *testing.T, file string, damage func([]byte) []byte) []byte {
+	t.Helper()
+	src := t.TempDir()
+	ids := addBlocks(t, src, span{"a", noon, noon + hour}, span{"b", noon, noon + hour})
+	name := filepath.Join(src, ids[1], filepath.FromSlash(file))
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(name, damage(b), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return dumpOf(t, src, false)
+}
+
+func flip(b []byte) []byte { b[len(b)/2] ^= 0xff; return b }
+
+// A block that a server cannot load keeps the server from loading any other.
+func TestBlockThatCannotBeLoaded(t *testing.T) {
+	for file, damage := range map[string]func([]byte) []byte{
+		"index":         func(b []byte) []byte { return b[:len(b)-5] },
+		metaName:        flip,
+		"chunks/000001": func(b []byte) []byte { return b[:4] },
+	} {
 		dir := t.TempDir()
-		_, err = restoreInto(t, dumpOf(t, src, false), Spec{Dir: dir})
+		_, err := restoreInto(t, damagedDump(t, file, damage), Spec{Dir: dir})
 		if v, ok := errors.AsType[*VerifyError](err); !ok || len(v.Findings) == 0 {
 			t.Errorf("%s damaged: %v", file, err)
 		}
 		if left := names(t, dir); len(left) > 0 {
 			t.Errorf("%s damaged: the data dir has %v", file, left)
+		}
+	}
+}
+
+// A damaged chunk fails the queries that read it and no others, so it does not stand
+// in the way of the rest.
+func TestDamagedChunk(t *testing.T) {
+	dump := damagedDump(t, "chunks/000001", flip)
+	for _, elsewhere := range []bool{false, true} { // staged on the target's filesystem, and copied
+		spec := Spec{Dir: t.TempDir()}
+		if elsewhere {
+			spec.Staging = t.TempDir()
+		}
+		p := planOf(t, dump, spec)
+		if len(p.Refusals) > 0 || !slices.ContainsFunc(p.Notes, func(n string) bool {
+			return strings.Contains(n, "damaged") && strings.Contains(n, `__name__="b"`) && strings.Contains(n, "checksum")
+		}) {
+			t.Errorf("refusals %v, notes %q", p.Refusals, p.Notes)
+		}
+		if _, err := p.Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		only := tsdbtest.Everything()
+		only.Matchers = [][]wire.Matcher{{{Type: "=", Name: "__name__", Value: "a"}}}
+		if diff := tsdbtest.Diff(expect(span{"a", noon, noon + hour}), tsdbtest.SamplesDir(t, spec.Dir, only)); diff != "" {
+			t.Error(diff)
 		}
 	}
 }

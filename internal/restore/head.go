@@ -27,10 +27,12 @@ func (p *Plan) headToBlocks(ctx context.Context) error {
 		return err
 	}
 	for _, b := range built {
-		if err := verifyBlock(ctx, b.Dir); err != nil {
+		findings, err := verifyBlock(ctx, b.Dir)
+		if err != nil {
 			return err
 		}
-		if err := p.addBlock(b.Dir, true); err != nil {
+		p.Notes = append(p.Notes, block.Notes(findings)...)
+		if err := p.addBlock(b.Dir, findings, true); err != nil {
 			return err
 		}
 	}

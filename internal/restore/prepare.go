@@ -119,30 +119,36 @@ func (p *Plan) verify(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var notable []block.Finding
 	for i, id := range ids {
 		p.progress(Progress{Step: Verify, Block: id, Done: int64(i), Total: int64(len(ids))})
 		dir := filepath.Join(p.staging.dump(), id)
-		if err := verifyBlock(ctx, dir); err != nil {
+		findings, err := verifyBlock(ctx, dir)
+		if err != nil {
 			return err
 		}
-		if err := p.addBlock(dir, false); err != nil {
+		notable = append(notable, findings...)
+		if err := p.addBlock(dir, findings, false); err != nil {
 			return err
 		}
 		p.log.Debug("verified", "block", id)
 	}
+	p.Notes = append(p.Notes, block.Notes(notable)...)
 	return nil
 }
 
-func verifyBlock(ctx context.Context, dir string) error {
+// verifyBlock refuses a block that a server could not load. What a server does with
+// any other finding concerns that block alone, so it is only reported.
+func verifyBlock(ctx context.Context, dir string) ([]block.Finding, error) {
 	var findings []block.Finding
 	_, err := block.Verify(ctx, dir, func(f block.Finding) { findings = append(findings, f) })
-	if len(findings) > 0 {
-		return &VerifyError{Findings: findings}
+	if bad := block.Of(findings, block.Unloadable); len(bad) > 0 {
+		return nil, &VerifyError{Findings: bad}
 	}
 	if err != nil {
-		return fmt.Errorf("verify block %s: %w", filepath.Base(dir), err)
+		return nil, fmt.Errorf("verify block %s: %w", filepath.Base(dir), err)
 	}
-	return nil
+	return findings, nil
 }
 
 func (p *Plan) stagedBlocks(dir string) ([]string, error) {
@@ -160,7 +166,7 @@ func (p *Plan) stagedBlocks(dir string) ([]string, error) {
 }
 
 // addBlock takes a verified block of staging into the plan.
-func (p *Plan) addBlock(dir string, fromHead bool) error {
+func (p *Plan) addBlock(dir string, findings []block.Finding, fromHead bool) error {
 	m, err := readMeta(dir)
 	if err != nil {
 		return err
@@ -172,7 +178,7 @@ func (p *Plan) addBlock(dir string, fromHead bool) error {
 	p.Blocks = append(p.Blocks, PlannedBlock{
 		ULID: m.ULID, MinTime: ms(m.MinTime), MaxTime: ms(m.MaxTime),
 		Series: m.Stats.Series, Samples: m.Stats.Samples, Bytes: size, Level: m.Compaction.Level,
-		FromHead: fromHead, parts: dir,
+		FromHead: fromHead, parts: dir, damage: block.Count(block.Of(findings, block.Unreadable)),
 	})
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/oklog/ulid/v2"
 
+	"github.com/promdump/promdump/internal/block"
 	"github.com/promdump/promdump/internal/datadir"
 )
 
@@ -121,8 +122,13 @@ func (p *Plan) prepare(ctx context.Context, home *staging) ([]part, error) {
 			return err
 		}
 		if b != nil && copied {
-			if err := verifyBlock(ctx, pt.ready); err != nil {
+			findings, err := verifyBlock(ctx, pt.ready)
+			if err != nil {
 				return err
+			}
+			// The copy is as good as what was copied.
+			if bad := block.Of(findings, block.Unreadable); block.Count(bad) != b.damage {
+				return &VerifyError{Findings: bad}
 			}
 		}
 		// What is put in place as a whole stays as it is: its head counts from the

@@ -112,7 +112,8 @@ type PlannedBlock struct {
 	Action   Action
 	Reason   string // for a person
 
-	parts string // its directory in staging
+	parts  string // its directory in staging
+	damage int    // places in it that a server cannot read
 }
 
 // Head is what happens to the dump's raw head.
@@ -158,11 +159,16 @@ func (e *RefusedError) Hint() string {
 
 func refused(r Refusal) error { return &RefusedError{Refusals: []Refusal{r}} }
 
-// VerifyError lists what is wrong with the dump's blocks. Nothing was published.
+// VerifyError lists why a server could not load the dump's blocks. Nothing was
+// published.
 type VerifyError struct{ Findings []block.Finding }
 
 func (e *VerifyError) Error() string {
-	return fmt.Sprintf("the dump's blocks are damaged: %d findings, the first: %v", len(e.Findings), e.Findings[0])
+	s := "a server cannot load the dump: " + e.Findings[0].String()
+	if n := block.Count(e.Findings) - 1; n > 0 {
+		s += fmt.Sprintf(" (and %d more)", n)
+	}
+	return s
 }
 
 // NewPlan looks at the target, unpacks the dump into staging and verifies every

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 
 	"github.com/promdump/promdump/internal/archive"
+	"github.com/promdump/promdump/internal/block"
 )
 
 // Dump is an opened dump: its blocks are mapped into memory, and nobody removes
@@ -53,13 +54,18 @@ func (c *Cache) Open(ctx context.Context, in Input, hooks Hooks) (_ *Dump, err e
 		}
 	}()
 	pool := chunkenc.NewPool()
+	var findings []block.Finding
 	for _, b := range e.about.Blocks {
+		findings = append(findings, b.Findings...)
 		opened, err := tsdb.OpenBlock(c.log, filepath.Join(e.data(), b.ULID), pool, tsdb.DefaultPostingsDecoderFactory)
 		if err != nil {
 			return nil, fmt.Errorf("open block %s of %s: %w", b.ULID, in.Name, err)
 		}
 		d.Blocks = append(d.Blocks, Block{Block: opened, FirstMs: b.MinTime, LastMs: b.MaxTime, Origin: b.Origin})
 		d.MinTime, d.MaxTime = min(d.MinTime, b.MinTime), max(d.MaxTime, b.MaxTime)
+	}
+	for _, n := range block.Notes(findings) {
+		hooks.note(n)
 	}
 	return d, nil
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/promdump/promdump/internal/archive"
+	"github.com/promdump/promdump/internal/block"
 )
 
 // entry is an unpacked dump that this process holds.
@@ -41,6 +42,8 @@ type aboutBlock struct {
 	MinTime int64  `json:"minTime"` // of the first and the last sample
 	MaxTime int64  `json:"maxTime"`
 	Origin  string `json:"origin"`
+
+	Findings []block.Finding `json:"findings,omitempty"` // none that keeps it from being opened
 }
 
 func (e *entry) data() string { return filepath.Join(e.dir, dataName) }

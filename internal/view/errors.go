@@ -7,13 +7,13 @@ import (
 	"github.com/promdump/promdump/internal/block"
 )
 
-// DamagedError says that a block of a dump is not what Prometheus can read.
+// DamagedError says that a block of a dump is not what Prometheus can load.
 type DamagedError struct{ Findings []block.Finding }
 
 func (e *DamagedError) Error() string {
 	s := "the dump is damaged: " + e.Findings[0].String()
-	if n := len(e.Findings) - 1; n > 0 {
-		s += fmt.Sprintf(" (and %d more findings)", n)
+	if n := block.Count(e.Findings) - 1; n > 0 {
+		s += fmt.Sprintf(" (and %d more)", n)
 	}
 	return s
 }

@@ -130,13 +130,13 @@ func isBlock(name string) bool { return len(name) == 26 && !strings.Contains(nam
 func (u *unpacking) verify(ctx context.Context, dir, origin string) (aboutBlock, error) {
 	var findings []block.Finding
 	stats, err := block.Verify(ctx, dir, func(f block.Finding) { findings = append(findings, f) })
-	if len(findings) > 0 {
-		return aboutBlock{}, &DamagedError{Findings: findings}
+	if bad := block.Of(findings, block.Unloadable); len(bad) > 0 {
+		return aboutBlock{}, &DamagedError{Findings: bad}
 	}
 	if err != nil {
 		return aboutBlock{}, err
 	}
-	b := aboutBlock{ULID: filepath.Base(dir), MinTime: stats.MinTime, MaxTime: stats.MaxTime, Origin: origin}
+	b := aboutBlock{ULID: filepath.Base(dir), MinTime: stats.MinTime, MaxTime: stats.MaxTime, Origin: origin, Findings: findings}
 	if stats.Samples == 0 { // of unknown encodings, perhaps: what its meta.json says will do
 		meta, err := block.ReadMeta(dir)
 		if err != nil {

@@ -1,0 +1,54 @@
+package block
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Of returns the findings that have one of the levels.
+func Of(findings []Finding, levels ...Level) (of []Finding) {
+	for _, f := range findings {
+		for _, l := range levels {
+			if f.Level == l {
+				of = append(of, f)
+			}
+		}
+	}
+	return of
+}
+
+// Count is how many problems the findings stand for.
+func Count(findings []Finding) (n int) {
+	for _, f := range findings {
+		n += max(f.More, 1)
+	}
+	return n
+}
+
+// Notes says in a sentence for each level what findings mean for who goes on in
+// spite of them, with the first places. Unloadable ones have none: there is no
+// going on.
+func Notes(findings []Finding) (notes []string) {
+	for _, l := range []struct {
+		level Level
+		means string
+	}{
+		{Unreadable, "damaged: a server goes on with all other blocks, but queries that reach these places fail or miss samples"},
+		{Odd, "odd, but Prometheus serves all of it"},
+	} {
+		of := Of(findings, l.level)
+		if len(of) == 0 {
+			continue
+		}
+		const most = 3
+		var places []string
+		for _, f := range of[:min(len(of), most)] {
+			places = append(places, f.String())
+		}
+		if n := Count(of) - len(places); n > 0 {
+			places = append(places, fmt.Sprintf("and %d more", n))
+		}
+		notes = append(notes, l.means+": "+strings.Join(places, "; "))
+	}
+	return notes
+}

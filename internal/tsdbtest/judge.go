@@ -1,0 +1,155 @@
+package tsdbtest
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb"
+
+	"github.com/promdump/promdump/internal/wire"
+)
+
+// Verdict is what Prometheus' library does with one block.
+type Verdict struct {
+	// Load is why a server that finds the block among its data does not load it.
+	Load error
+	// Deleted says that the server removed the block.
+	Deleted bool
+	// Read is why a query for everything fails, or for one series by its labels.
+	Read error
+	// Missed counts the series that a query by their own labels does not find.
+	Missed int
+	// Served is everything that could be read.
+	Served Served
+}
+
+// Judge opens a copy of the block in dir as a server does, and reads all of it.
+func Judge(t testing.TB, dir string) (v Verdict) {
+	t.Helper()
+	data := t.TempDir()
+	if err := CopyDir(filepath.Join(data, filepath.Base(dir)), dir); err != nil {
+		t.Fatal(err)
+	}
+	var db *tsdb.DB
+	v.Load = recovered(func() (err error) {
+		opts := tsdb.DefaultOptions()
+		opts.RetentionDuration = 0
+		opts.EnableOverlappingCompaction = false
+		db, err = tsdb.Open(data, slog.New(slog.DiscardHandler), nil, opts, nil)
+		return err
+	})
+	if db == nil {
+		return v
+	}
+	defer db.Close()
+	db.DisableCompactions()
+	if v.Load == nil && len(db.Blocks()) == 0 {
+		v.Load = errors.New("the block is not loaded")
+		_, err := os.Stat(filepath.Join(data, filepath.Base(dir)))
+		v.Deleted = errors.Is(err, os.ErrNotExist)
+	}
+	if v.Load != nil {
+		return v
+	}
+	v.Served = Served{}
+	var all []labels.Labels
+	v.Read = selectAll(db, v.Served, &all, labels.MustNewMatcher(labels.MatchRegexp, "", ".*"))
+	for _, l := range all {
+		var ms []*labels.Matcher
+		l.Range(func(l labels.Label) { ms = append(ms, labels.MustNewMatcher(labels.MatchEqual, l.Name, l.Value)) })
+		if len(ms) == 0 {
+			continue
+		}
+		var found []labels.Labels
+		err := selectAll(db, Served{}, &found, ms...)
+		v.Read = cmp.Or(v.Read, err)
+		if !slices.ContainsFunc(found, func(o labels.Labels) bool { return labels.Equal(l, o) }) {
+			v.Missed++
+		}
+	}
+	return v
+}
+
+// OddSamples reads what q serves of a selection, in the form of Samples, where the
+// data may be odd: the labels are put in order, series that then have the same
+// labels are one, and its samples are in the order of time.
+func OddSamples(t testing.TB, q storage.Queryable, sel wire.Selection) Served {
+	t.Helper()
+	lists, err := Matchers(sel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := Served{}
+	seen := map[string]bool{}
+	for _, list := range lists {
+		one := Served{}
+		if err := selectAll(q, one, nil, list...); err != nil {
+			t.Fatalf("read samples: %v", err)
+		}
+		for name, samples := range one {
+			if samples = slices.DeleteFunc(samples, func(s Sample) bool { return s.T < sel.MinTime || s.T > sel.MaxTime }); len(samples) > 0 && !seen[name] {
+				seen[name], served[name] = true, samples
+			}
+		}
+	}
+	return served
+}
+
+// selectAll adds what a selection serves, without limits of time, and the labels of
+// the series as they are stored.
+func selectAll(q storage.Queryable, served Served, all *[]labels.Labels, ms ...*labels.Matcher) error {
+	querier, err := q.Querier(math.MinInt64, math.MaxInt64)
+	if err != nil {
+		return err
+	}
+	defer querier.Close()
+	var first error
+	err = recovered(func() error {
+		set := querier.Select(context.Background(), true, nil, ms...)
+		for set.Next() {
+			s := set.At()
+			var samples []Sample
+			err := recovered(func() (err error) {
+				samples, err = collect(s.Iterator(nil), math.MinInt64, math.MaxInt64)
+				return err
+			})
+			if err != nil && first == nil {
+				first = fmt.Errorf("series %.200s: %w", s.Labels(), err)
+			}
+			if all != nil {
+				*all = append(*all, s.Labels())
+			}
+			if len(samples) == 0 {
+				continue
+			}
+			var sorted []labels.Label
+			s.Labels().Range(func(l labels.Label) { sorted = append(sorted, l) })
+			name := labels.New(sorted...).String()
+			samples = append(served[name], samples...)
+			slices.SortStableFunc(samples, func(a, b Sample) int { return compareTimes(a.T, b.T) })
+			served[name] = samples
+		}
+		return set.Err()
+	})
+	return cmp.Or(err, first)
+}
+
+// recovered makes an error of a panic.
+func recovered(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	return f()
+}
