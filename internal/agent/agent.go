@@ -57,7 +57,7 @@ func (r *reading) read(ctx context.Context, path string, req wire.Request, log *
 	switch req.Head {
 	case wire.HeadNone:
 	case wire.HeadBlock:
-		head = datadir.LogOnly
+		head = datadir.ReadHead
 	case wire.HeadRaw:
 		head = datadir.RawHead
 	default:
@@ -162,6 +162,9 @@ func newPlan(d *datadir.Dir, sel *slice.Selection, req wire.Request, told told, 
 			p.Bytes += pb.Bytes
 		}
 	}
+	for _, d := range d.Head.Damage() {
+		p.Head.Damage = append(p.Head.Damage, slice.HeadDamage(d))
+	}
 	log.Debug("head", "mode", p.Head.Mode, "bytes", p.Head.Bytes, "minValidTime", p.Head.MinValidTime)
 	p.Notes = notes(d)
 	return p
@@ -188,7 +191,7 @@ func describe(b *datadir.Block) wire.PlannedBlock {
 // Inventory tells what the data dir at path holds.
 func Inventory(ctx context.Context, path string, log *slog.Logger) (*wire.Inventory, error) {
 	d, err := datadir.Open(ctx, path, datadir.Options{
-		Head: datadir.LogOnly, Wanted: func(datadir.Meta) bool { return false }, Logger: log,
+		Head: datadir.ReadHead, Wanted: func(datadir.Meta) bool { return false }, Logger: log,
 	})
 	if err != nil {
 		return nil, err

@@ -22,6 +22,7 @@ type headShard struct {
 	spec   HeadSpec
 	id, of uint64
 	spool  *spool
+	mapped *mappedChunks // nil: none
 
 	refs    refTable
 	byHash  map[uint64]uint32 // number of the newest series with that hash of labels
@@ -56,31 +57,38 @@ func newHeadShard(spec HeadSpec, id, of int) (*headShard, error) {
 	return h, nil
 }
 
+// record takes a record. One that does not decode is counted; an error is one of
+// the spool.
 func (h *headShard) record(log wire.Log, rec []byte) (err error) {
 	kind := h.dec.lib.Type(rec)
 	// Prometheus' decoder and encoders trust what they read, and panic if they must not.
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("head: take %s record: %v", kind, p)
+			err = &decodeError{fmt.Errorf("%v", p)}
+		}
+		if bad, ok := errors.AsType[*decodeError](err); ok {
+			err = nil
+			if h.ignored.BadRecords++; h.ignored.BadRecord == nil {
+				h.ignored.BadRecord = fmt.Errorf("decode %s record: %w", kind, bad.err)
+			}
+		} else if err != nil {
+			err = fmt.Errorf("head: take %s record: %w", kind, err)
 		}
 	}()
 	late := log == wire.WBL
 	switch kind {
 	case record.Series:
-		err = h.dec.series(rec, h.addSeries)
+		return h.dec.series(rec, h.addSeries)
 	case record.Samples, record.SamplesV2:
-		err = h.floats(rec, late)
+		return h.floats(rec, late)
 	case record.HistogramSamples, record.CustomBucketsHistogramSamples, record.HistogramSamplesV2:
-		err = h.histograms(rec, late)
+		return h.histograms(rec, late)
 	case record.FloatHistogramSamples, record.CustomBucketsFloatHistogramSamples, record.FloatHistogramSamplesV2:
-		err = h.floatHistograms(rec, late)
+		return h.floatHistograms(rec, late)
 	case record.Tombstones:
 		if !late { // the WBL has none that count
-			err = h.tombstones(rec)
+			return h.tombstones(rec)
 		}
-	}
-	if err != nil {
-		return fmt.Errorf("head: take %s record: %w", kind, err)
 	}
 	return nil
 }
@@ -160,6 +168,17 @@ func (h *headShard) add(s *headSeries, late bool, smp sample) error {
 		h.ignored.NotInOrder++
 		return nil
 	}
+	if smp.t >= s.nextMin {
+		covered, err := h.passMapped(s, smp.t)
+		if err != nil {
+			return err
+		}
+		if covered {
+			// A stale marker takes its type from the sample before it.
+			s.lastT = smp.t
+			return nil
+		}
+	}
 	// A series goes stale with a float in the log, also when it has histograms.
 	if smp.h == nil && smp.fh == nil && value.IsStaleNaN(smp.v) {
 		smp = smp.staleAs(s.lastType)
@@ -218,8 +237,12 @@ func (h *headShard) addSeries(ref chunks.HeadSeriesRef, lset labels.Labels) erro
 	first := h.byHash[hash]
 	for i := first; i != 0; i = h.series(i).sameHash {
 		if labels.Equal(h.series(i).lset, lset) { // a deleted one has none
+			again := h.refs.find(ref) == i
 			h.refs.set(ref, i)
-			return nil
+			if again {
+				return nil
+			}
+			return h.claim(ref, h.series(i))
 		}
 	}
 	if h.count == foreign-1 {
@@ -231,9 +254,10 @@ func (h *headShard) addSeries(ref chunks.HeadSeriesRef, lset labels.Labels) erro
 	h.count++
 	s := h.series(h.count)
 	s.lset, s.lastT, s.sameHash = lset.Copy(), math.MinInt64, first
+	s.lookAhead()
 	h.byHash[hash] = h.count
 	h.refs.set(ref, h.count)
-	return nil
+	return h.claim(ref, s)
 }
 
 func (h *headShard) series(number uint32) *headSeries {
@@ -278,6 +302,11 @@ func (h *headShard) closeSeries(ctx context.Context) ([]*headSeries, error) {
 	order := make([]*headSeries, 0, h.count)
 	for i := uint32(1); i <= h.count; i++ {
 		s := h.series(i)
+		for len(s.mapped) > 0 {
+			if err := h.takeMapped(s); err != nil {
+				return nil, err
+			}
+		}
 		h.sink.series = s
 		if err := s.appendWaiting(h.spec.BlockRange, &h.sink); err != nil {
 			return nil, err

@@ -29,11 +29,13 @@ type HeadSpec struct {
 	BlockRange int64
 }
 
-// HeadBuilder turns the records of a head's write-ahead logs into blocks, one for
-// each aligned window of time that has samples. What the blocks serve is what a
-// Prometheus serves after it has replayed the same records, with two exceptions
-// in favour of the data: start timestamps are always kept, and a series keeps its
-// samples when its labels are told again under a new ref.
+// HeadBuilder turns the m-mapped chunks of a head and the records of its
+// write-ahead logs into blocks, one for each aligned window of time that has
+// samples. What the blocks serve is what a Prometheus serves after it has replayed
+// the same files, with exceptions in favour of the data: start timestamps are
+// always kept, a series keeps its samples when its labels come again under a new
+// ref, and a sample in the log is dropped only if a chunk covers its time (a
+// Prometheus drops all samples before the end of the series' newest chunk).
 //
 // It is no tsdb.Head: it has one open chunk for each series in memory and nothing
 // else of the samples. Finished chunks, and samples that are out of order, go to
@@ -52,6 +54,7 @@ type HeadBuilder struct {
 	shards []*headShard
 	queues []chan *batch
 	free   chan *batch
+	mapped mappedChunks
 	wg     sync.WaitGroup
 	ended  bool // the queues are closed
 
@@ -59,11 +62,15 @@ type HeadBuilder struct {
 	err error // the first one; it is final
 }
 
-// HeadIgnored counts the samples that a head's records told and a Prometheus
-// would not serve either.
+// HeadIgnored counts what was left out of a head. A Prometheus that starts on the
+// same files does not serve it either.
 type HeadIgnored struct {
-	UnknownSeries uint64 // no series record came before them, or the series was deleted
-	NotInOrder    uint64 // in the WAL, but not later than the series' newest sample (those that count are in the WBL)
+	UnknownSeries uint64 // samples in records whose series no series record names, or that was deleted
+	UnknownChunks uint64 // samples in m-mapped chunks whose series no series record names
+	NotInOrder    uint64 // samples in the WAL that are not later than the series' newest (those that count are in the WBL)
+	BadChunks     uint64 // m-mapped chunks that must be decoded and cannot be
+	BadRecords    uint64 // records that do not decode
+	BadRecord     error  // of the first of them; nil: none
 }
 
 // batch is a copy of one message's records, which all shards read.
@@ -149,16 +156,23 @@ func (h *HeadBuilder) Ignored() (sum HeadIgnored) {
 	for _, s := range h.shards {
 		sum.UnknownSeries += s.ignored.UnknownSeries
 		sum.NotInOrder += s.ignored.NotInOrder
+		sum.BadChunks += s.ignored.BadChunks
 	}
+	sum.UnknownChunks = h.mapped.unclaimed()
+	// All shards decode all records.
+	sum.BadRecords, sum.BadRecord = h.shards[0].ignored.BadRecords, h.shards[0].ignored.BadRecord
 	return sum
 }
 
 // Records takes records: all of the WAL first, in their order, then those of the
 // WBL. Nothing of m is kept. Kinds that have no samples and delete none are passed
-// over; a record that does not decode is an error that names its kind.
+// over; records that do not decode are counted and left out.
 func (h *HeadBuilder) Records(m *wire.Records) error {
 	if err := h.firstError(); err != nil {
 		return err
+	}
+	if err := h.mapped.seal(); err != nil {
+		return fmt.Errorf("build head: %w", err)
 	}
 	b := <-h.free
 	b.log, b.bytes, b.ends = m.Log, b.bytes[:0], b.ends[:0]
@@ -333,7 +347,7 @@ func (h *headShard) row(ctx context.Context, order []*headSeries, start, last in
 	r := &row{ready: make(chan []made, 2)}
 	go func() {
 		defer close(r.ready)
-		m := merger{spool: h.spool, blockRange: h.spec.BlockRange}
+		m := merger{spool: h.spool, mapped: h.mapped, blockRange: h.spec.BlockRange}
 		for part := range slices.Chunk(order, rowStep) {
 			step := make([]made, 0, len(part))
 			for _, s := range part {
@@ -417,6 +431,9 @@ func (h *HeadBuilder) close() error {
 	var errs []error
 	for _, s := range h.shards {
 		errs = append(errs, s.spool.close())
+	}
+	if h.mapped.spool != nil {
+		errs = append(errs, h.mapped.spool.close())
 	}
 	return errors.Join(errs...)
 }

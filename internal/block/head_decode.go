@@ -37,39 +37,55 @@ func newHeadDecoder() headDecoder {
 var (
 	errTooLong = errors.New("a length goes beyond the record's end")
 	errSpans   = errors.New("a histogram's spans do not fit its buckets")
-	errOrder   = errors.New("labels are not sorted, or a name comes twice")
+	errTwice   = errors.New("a label name comes twice")
 )
 
+// decodeError says that a record does not decode.
+type decodeError struct{ err error }
+
+func (e *decodeError) Error() string { return e.err.Error() }
+
+// undecoded marks an error as one of decoding.
+func undecoded(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &decodeError{err}
+}
+
 // series calls add for each series of the record, which must not keep the labels.
+// They are sorted, also where a client sent them in another order and the server
+// kept that.
 func (d *headDecoder) series(rec []byte, add func(chunks.HeadSeriesRef, labels.Labels) error) error {
 	buf := encoding.Decbuf{B: rec[1:]}
 	for len(buf.B) > 0 && buf.Err() == nil {
 		ref := chunks.HeadSeriesRef(buf.Be64())
 		d.labels.Reset()
-		last := ""
+		last, sorted := "", true
 		for i, n := uint64(0), buf.Uvarint64(); i < n && buf.Err() == nil; i++ {
 			name, value := borrow(buf.UvarintBytes()), borrow(buf.UvarintBytes())
-			if i > 0 && name <= last {
-				if buf.Err() != nil {
-					break
-				}
-				return errOrder
-			}
+			sorted = sorted && (i == 0 || name > last)
 			last = name
 			d.labels.Add(name, value)
 		}
 		if buf.Err() != nil {
 			break
 		}
+		if !sorted {
+			d.labels.Sort()
+		}
 		lset := d.labels.Labels()
+		if _, twice := lset.HasDuplicateLabelNames(); twice {
+			return undecoded(errTwice)
+		}
 		if lset.IsEmpty() {
-			return errors.New("a series has no labels")
+			return undecoded(errors.New("a series has no labels"))
 		}
 		if err := add(ref, lset); err != nil {
 			return err
 		}
 	}
-	return buf.Err()
+	return undecoded(buf.Err())
 }
 
 // borrow is a string for as long as b is unchanged.
@@ -80,29 +96,29 @@ func (d *headDecoder) floats(rec []byte) (_ []record.RefSample, err error) {
 	if err == nil {
 		d.samples = samples
 	}
-	return samples, err
+	return samples, undecoded(err)
 }
 
 func (d *headDecoder) histograms(rec []byte) ([]record.RefHistogramSample, error) {
 	if err := checkHistograms(rec, record.Type(rec[0]) == record.HistogramSamplesV2, skipHistogram); err != nil {
-		return nil, err
+		return nil, undecoded(err)
 	}
 	hists, err := d.lib.HistogramSamples(rec, d.hists[:0])
 	if err == nil {
 		d.hists = hists
 	}
-	return hists, err
+	return hists, undecoded(err)
 }
 
 func (d *headDecoder) floatHistograms(rec []byte) ([]record.RefFloatHistogramSample, error) {
 	if err := checkHistograms(rec, record.Type(rec[0]) == record.FloatHistogramSamplesV2, skipFloatHistogram); err != nil {
-		return nil, err
+		return nil, undecoded(err)
 	}
 	hists, err := d.lib.FloatHistogramSamples(rec, d.fhists[:0])
 	if err == nil {
 		d.fhists = hists
 	}
-	return hists, err
+	return hists, undecoded(err)
 }
 
 func (d *headDecoder) tombstones(rec []byte) ([]tombstones.Stone, error) {
@@ -110,7 +126,7 @@ func (d *headDecoder) tombstones(rec []byte) ([]tombstones.Stone, error) {
 	if err == nil {
 		d.stones = stones
 	}
-	return stones, err
+	return stones, undecoded(err)
 }
 
 // checkHistograms walks over a record of histograms as the decoder does.

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/prometheus/tsdb/chunks"
 	"github.com/prometheus/prometheus/tsdb/record"
 
 	"github.com/promdump/promdump/internal/wire"
@@ -23,18 +24,17 @@ func TestHeadMalformed(t *testing.T) {
 		rec  []byte
 		want string
 	}{
-		{"series cut", seriesRecord(1)[:12], "take series record"},
-		{"endless labels", append([]byte{1, 0, 0, 0, 0, 0, 0, 0, 1}, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f), "take series record"},
-		{"labels not in order", plainSeries("b", "1", "a", "2"), "take series record: labels are not sorted"},
-		{"label twice", plainSeries("a", "1", "a", "2"), "take series record: labels are not sorted"},
-		{"no labels", plainSeries(), "take series record: a series has no labels"},
-		{"samples cut", floatsRecord(plain, record.RefSample{Ref: 1, T: 1, V: 1})[:20], "take samples record"},
-		{"samples of two cut", floatsRecord(withST, record.RefSample{Ref: 1, T: 1, V: 1})[:5], "take samples_v2 record"},
-		{"tombstone cut", stone(1, 2, 3)[:9], "take tombstones record"},
-		{"spans for 64 GiB", span(0x80, 0x80, 0x80, 0x80, 0x80, 0x01), "take histogram_samples record: histogram 1: a length"},
+		{"series cut", seriesRecord(1)[:12], "decode series record"},
+		{"endless labels", append([]byte{1, 0, 0, 0, 0, 0, 0, 0, 1}, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f), "decode series record"},
+		{"label twice", plainSeries("a", "1", "a", "2"), "decode series record: a label name comes twice"},
+		{"no labels", plainSeries(), "decode series record: a series has no labels"},
+		{"samples cut", floatsRecord(plain, record.RefSample{Ref: 1, T: 1, V: 1})[:20], "decode samples record"},
+		{"samples of two cut", floatsRecord(withST, record.RefSample{Ref: 1, T: 1, V: 1})[:5], "decode samples_v2 record"},
+		{"tombstone cut", stone(1, 2, 3)[:9], "decode tombstones record"},
+		{"spans for 64 GiB", span(0x80, 0x80, 0x80, 0x80, 0x80, 0x01), "decode histogram_samples record: histogram 1: a length"},
 		{"a span of 4 billion buckets", span(1, 0, 0xff, 0xff, 0xff, 0xff, 0x0f, 0, 1, 1, 0), "spans do not fit"},
 		{"fewer buckets than spans have", span(1, 0, 2, 0, 1, 1, 0), "spans do not fit"},
-		{"float histogram cut", append([]byte{byte(record.FloatHistogramSamplesV2)}, 1, 1, 1, 1), "take float_histogram_samples_v2 record"},
+		{"float histogram cut", append([]byte{byte(record.FloatHistogramSamplesV2)}, 1, 1, 1, 1), "decode float_histogram_samples_v2 record"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h, err := NewHeadBuilder(HeadSpec{Parent: t.TempDir(), MaxTime: 10})
@@ -46,21 +46,40 @@ func TestHeadMalformed(t *testing.T) {
 					t.Error(err)
 				}
 			}()
-			// The shards take records while we go on, so the error may come later.
-			if err = h.Records(&wire.Records{Log: wire.WAL, Records: [][]byte{c.rec}}); err == nil {
-				_, err = h.Finish(context.Background())
+			good := seriesRecord(2)
+			if err := h.Records(&wire.Records{Log: wire.WAL, Records: [][]byte{c.rec, good}}); err != nil {
+				t.Fatal(err)
 			}
-			if err == nil || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("error %v, want one with %q", err, c.want)
+			if err := h.Records(&wire.Records{Log: wire.WAL, Records: [][]byte{floatsRecord(plain, record.RefSample{Ref: 2, T: 5, V: 1})}}); err != nil {
+				t.Fatal(err)
+			}
+			built, err := h.Finish(context.Background())
+			if err != nil || len(built) != 1 || built[0].Meta.Stats.NumSamples != 1 {
+				t.Fatalf("the records beside it: %v, %v", built, err)
+			}
+			ignored := h.Ignored()
+			if ignored.BadRecords != 1 || ignored.BadRecord == nil || !strings.Contains(ignored.BadRecord.Error(), c.want) {
+				t.Errorf("%d bad records, error %v, want one with %q", ignored.BadRecords, ignored.BadRecord, c.want)
 			}
 			if err := h.Records(&wire.Records{Log: wire.WAL}); err == nil {
-				t.Error("more records after an error")
+				t.Error("more records after the end")
 			}
 			if _, err := h.Finish(context.Background()); err == nil {
-				t.Error("finished after an error")
+				t.Error("finished twice")
 			}
 		})
 	}
+}
+
+// A server keeps the labels of a series in the order in which they came.
+func TestHeadSortsLabels(t *testing.T) {
+	sample := floatsRecord(plain, record.RefSample{Ref: 1, T: 5, V: 1})
+	built := buildHead(t, HeadSpec{Parent: t.TempDir(), MaxTime: 10}, [][]byte{plainSeries("b", "1", "a", "2"), sample}, nil)
+	eachChunk(t, built[0], func(series string, _ chunks.Meta, _ bool) {
+		if series != `{a="2", b="1"}` {
+			t.Errorf("series %s", series)
+		}
+	})
 }
 
 func plainSeries(pairs ...string) []byte {

@@ -18,6 +18,7 @@ import (
 // merger gives the chunks of one series after the other. Its slices are used again.
 type merger struct {
 	spool      *spool
+	mapped     *mappedChunks // nil: none
 	blockRange int64
 
 	cut   cutter
@@ -49,7 +50,11 @@ func (m *merger) window(s *headSeries, start, last int64) ([]chunks.Meta, error)
 	for i, ref := range refs {
 		data := rest[:ref.size:ref.size]
 		rest = rest[ref.size:]
-		if err := m.spool.read(ref, data); err != nil {
+		from := m.spool
+		if ref.mapped {
+			from = m.mapped.spool
+		}
+		if err := from.read(ref, data); err != nil {
 			return nil, err
 		}
 		m.raw[i] = rawChunk{enc: ref.enc, data: data}
@@ -175,15 +180,7 @@ func (m *merger) merge(metas []chunks.Meta, late []sample) ([]chunks.Meta, error
 			return nil, err
 		}
 		for typ := it.Next(); typ != chunkenc.ValNone; typ = it.Next() {
-			s := sample{st: it.AtST(), t: it.AtT()}
-			switch typ {
-			case chunkenc.ValFloat:
-				_, s.v = it.At()
-			case chunkenc.ValHistogram:
-				_, s.h = it.AtHistogram(nil)
-			case chunkenc.ValFloatHistogram:
-				_, s.fh = it.AtFloatHistogram(nil)
-			}
+			s := sampleAt(it, typ)
 			if err := lateUntil(s.t); err != nil {
 				return nil, err
 			}

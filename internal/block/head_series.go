@@ -42,6 +42,8 @@ func (s sample) staleAs(before chunkenc.ValueType) sample {
 // all of the work; so floats wait here, in what one miss brings, for company.
 type headSeries struct {
 	lastT    int64 // of the newest in-order sample, also of one outside the range
+	nextMin  int64 // times of the next m-mapped chunk; math.MaxInt64: none
+	nextMax  int64
 	lastType chunkenc.ValueType
 	deleted  bool
 	waiting  uint8
@@ -50,6 +52,7 @@ type headSeries struct {
 	lset     labels.Labels
 	open     openChunk
 	chunks   []spooledRef // finished, in the order of time
+	mapped   []spooledRef // m-mapped chunks that are to come, in the order of time
 	rare     *rareParts   // most series have none
 	sameHash uint32       // number of an older series whose labels have the same hash; 0 is none
 }

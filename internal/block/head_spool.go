@@ -22,6 +22,7 @@ type spooledRef struct {
 	mint, maxt int64 // of its samples
 	size       uint32
 	enc        chunkenc.Encoding // of a chunk
+	mapped     bool              // in the spool of the m-mapped chunks
 }
 
 func newSpool(parent string) (*spool, error) {

@@ -154,6 +154,7 @@ func (a *app) runDump(ctx context.Context, c dumpConfig) error {
 			return err
 		}
 		a.notes(plan.Notes)
+		a.notes(damageNotes(plan.Head.Damage, 0, plan.Head.Mode == wire.HeadRaw))
 		return printPlan(a.Out, plan, c)
 	}
 	temp := c.tempDir
@@ -207,6 +208,7 @@ func (a *app) runDump(ctx context.Context, c dumpConfig) error {
 		}
 	}
 	a.notes(report.Plan.Notes)
+	a.headNotes(report)
 	raw := ""
 	if report.RawHead {
 		raw = ", the head's files"

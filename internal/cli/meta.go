@@ -124,7 +124,7 @@ func (a *app) runMeta(ctx context.Context, c metaConfig) error {
 	}
 	v := newMetaView(from.Source.String(), inv)
 	if !inv.HeadUnknown {
-		v.Head = newHeadView(inv.Head)
+		v.addHead(inv.Head)
 	}
 	a.notes(v.Notes)
 	return c.print(a.Out, v)
@@ -169,7 +169,7 @@ func (a *app) dumpMeta(ctx context.Context, name, tempDir string) (v metaView, e
 		v = newMetaView(shown, inv)
 		v.Dump = newDumpView(r.Manifest())
 		if raw {
-			v.Head = newHeadView(inv.Head)
+			v.addHead(inv.Head)
 		}
 		return nil
 	})
@@ -191,10 +191,9 @@ func sketch(r *archive.Reader, dir string) (sizes map[string]int64, raw bool, er
 		top, rest, _ := strings.Cut(e.Name, "/")
 		path := filepath.Join(dir, filepath.FromSlash(e.Name))
 		switch top {
-		case "wal", "wbl":
+		case "wal", "wbl", "chunks_head":
 			raw = true
 			err = unpack(r, path)
-		case "chunks_head": // the logs say the same
 		default:
 			sizes[top] += e.Size
 			switch rest {

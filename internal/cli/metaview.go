@@ -112,6 +112,15 @@ func known(bytes int64) *int64 {
 	return &bytes
 }
 
+// addHead adds the head, and notes for what of it cannot be read.
+func (v *metaView) addHead(h wire.HeadInventory) {
+	v.Head = newHeadView(h)
+	v.Notes = append(v.Notes, damageNotes(h.Damage, h.MoreDamage, false)...)
+	if n := unknownSeriesNote(h.UnknownSamples, h.UnknownChunkSamples); n != "" {
+		v.Notes = append(v.Notes, n)
+	}
+}
+
 func newHeadView(h wire.HeadInventory) *headView {
 	v := &headView{Series: h.Series, Bytes: known(h.Bytes)}
 	if h.MinTime <= h.MaxTime && h.Series > 0 {

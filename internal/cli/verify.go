@@ -16,6 +16,7 @@ import (
 	"github.com/promdump/promdump/internal/block"
 	"github.com/promdump/promdump/internal/datadir"
 	"github.com/promdump/promdump/internal/term"
+	"github.com/promdump/promdump/internal/wire"
 )
 
 // verifyFlags are the verify command's flags as typed.
@@ -192,8 +193,8 @@ func (v *verification) dir(ctx context.Context, dir string) error {
 	return v.rawHead(ctx, dir)
 }
 
-// rawHead reads the logs to their end. On a live data dir a log may end within a
-// record; in a dump it was cut at one, so anything behind it is a finding.
+// rawHead reads the head to its end. What keeps a server from starting is a
+// finding; what it repairs is a note.
 func (v *verification) rawHead(ctx context.Context, dir string) (err error) {
 	d, err := datadir.Open(ctx, dir, datadir.Options{
 		Head: datadir.RawHead, Wanted: func(datadir.Meta) bool { return false }, Logger: v.logger(),
@@ -206,14 +207,22 @@ func (v *verification) rawHead(ctx context.Context, dir string) (err error) {
 		return nil
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
-	for _, records := range []iter.Seq2[[]byte, error]{d.Head.Records(ctx), d.Head.OutOfOrderRecords(ctx)} {
+	var repairs []wire.HeadDamage
+	for _, damage := range d.Head.Damage() {
+		if damage.Fatal {
+			v.found(damage.File, damage.Err.Error()+"; Prometheus does not start on it")
+			continue
+		}
+		repairs = append(repairs, wire.HeadDamage{
+			File: damage.File, Offset: damage.Offset, Bytes: damage.Bytes, Reason: damage.Err.Error(),
+		})
+	}
+	v.notes(damageNotes(repairs, 0, true))
+	ignore := func(datadir.Damage) {} // it was reported above
+	for _, records := range []iter.Seq2[[]byte, error]{d.Head.Records(ctx, ignore), d.Head.OutOfOrderRecords(ctx, ignore)} {
 		for _, err := range records {
 			if ctx.Err() != nil {
 				return ctx.Err()
-			}
-			if torn, ok := errors.AsType[*datadir.TornError](err); ok {
-				v.found(torn.File, fmt.Sprintf("cannot be read from byte %d on: %v", torn.Offset, torn.Err))
-				break
 			}
 			if err != nil {
 				return fmt.Errorf("verify the head's logs: %w", err)
@@ -228,7 +237,8 @@ func (v *verification) rawHead(ctx context.Context, dir string) (err error) {
 				return fmt.Errorf("verify the head's files: %w", err)
 			}
 			if fi.Size() > f.Size {
-				v.found(f.Name, fmt.Sprintf("%d bytes behind its last record, at byte %d", fi.Size()-f.Size, f.Size))
+				v.notes([]string{fmt.Sprintf("%s: %d bytes behind its last record, at byte %d; Prometheus will drop them when it starts",
+					f.Name, fi.Size()-f.Size, f.Size)})
 			}
 		}
 	}

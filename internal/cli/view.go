@@ -245,6 +245,7 @@ func (a *app) openData(ctx context.Context, cache *view.Cache, from Opened, c vi
 			}, w)
 			if err == nil {
 				a.notes(report.Plan.Notes)
+				a.headNotes(report)
 			} else if empty, ok := errors.AsType[*dump.EmptyError](err); ok {
 				err = explainEmpty(empty, from.kind())
 			}

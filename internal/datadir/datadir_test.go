@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math"
@@ -81,16 +82,25 @@ func mustOpen(t *testing.T, dir string, o Options) *Dir {
 	return d
 }
 
+// read reads the WAL. Damage is an error.
 func read(t *testing.T, h *Head) ([][]byte, error) {
 	t.Helper()
-	var recs [][]byte
-	for rec, err := range h.Records(t.Context()) {
+	recs, damage, err := readDamaged(t, h)
+	if err == nil && len(damage) > 0 {
+		err = fmt.Errorf("damage: %v", damage)
+	}
+	return recs, err
+}
+
+func readDamaged(t *testing.T, h *Head) (recs [][]byte, damage []Damage, err error) {
+	t.Helper()
+	for rec, err := range h.Records(t.Context(), func(d Damage) { damage = append(damage, d) }) {
 		if err != nil {
-			return recs, err
+			return recs, damage, err
 		}
 		recs = append(recs, bytes.Clone(rec))
 	}
-	return recs, nil
+	return recs, damage, nil
 }
 
 func TestNotADataDir(t *testing.T) {
@@ -190,7 +200,7 @@ func TestRecordsGoOnFromTheCheckpoint(t *testing.T) {
 	if err != nil || len(names) < 6 {
 		t.Fatalf("%d segments, %v: too few to tell anything", len(names), err)
 	}
-	if got, err := read(t, &mustOpen(t, dir, Options{Head: LogOnly}).Head); err != nil || !slices.EqualFunc(got, recs, bytes.Equal) {
+	if got, err := read(t, &mustOpen(t, dir, Options{Head: ReadHead}).Head); err != nil || !slices.EqualFunc(got, recs, bytes.Equal) {
 		t.Fatalf("%d records of %d, %v", len(got), len(recs), err)
 	}
 	// A checkpoint covers 0 to 2; older segments may still be there, an older
@@ -201,7 +211,8 @@ func TestRecordsGoOnFromTheCheckpoint(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for rec, err := range records(context.Background(), []*File{f}, nil) {
+		damaged := func(d Damage) { t.Fatal(d) }
+		for rec, err := range records(t.Context(), []*File{f}, nil, anySegment, damaged) {
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -213,16 +224,35 @@ func TestRecordsGoOnFromTheCheckpoint(t *testing.T) {
 	checkpoint := writeLog(t, filepath.Join(wal, "checkpoint.00000002"), 7, 100)
 	writeLog(t, filepath.Join(wal, "checkpoint.00000004.tmp"), 3, 1000)
 	_ = old
-	got, err := read(t, &mustOpen(t, dir, Options{Head: LogOnly}).Head)
+	got, err := read(t, &mustOpen(t, dir, Options{Head: ReadHead}).Head)
 	if want := append(checkpoint, after...); err != nil || !slices.EqualFunc(got, want, bytes.Equal) {
 		t.Fatalf("%d records, want %d, %v", len(got), len(want), err)
 	}
-	// Without the segment that follows the checkpoint there is a hole.
+	// Without the segment that follows the checkpoint there is a gap.
 	for _, name := range names[:4] {
 		os.Remove(filepath.Join(dir, name))
 	}
-	if _, err := Open(t.Context(), dir, Options{Head: LogOnly, Logger: quiet}); !errors.Is(err, errChanged) {
-		t.Fatalf("a hole after the checkpoint: got %v", err)
+	d := mustOpen(t, dir, Options{Head: ReadHead})
+	gap := Damage{File: names[3], Err: ErrMissing, Fatal: true}
+	if !slices.Equal(d.Head.Damage(), []Damage{gap}) {
+		t.Errorf("a gap after the checkpoint: %v", d.Head.Damage())
+	}
+	got, damage, err := readDamaged(t, &d.Head)
+	if err != nil || len(got) <= len(checkpoint) || !slices.Equal(damage, []Damage{gap}) {
+		t.Errorf("read over a gap: %d records, damage %v, %v", len(got), damage, err)
+	}
+}
+
+// A checkpoint of another log covers none of the segments that are there.
+func TestForeignCheckpoint(t *testing.T) {
+	dir := t.TempDir()
+	recs := writeLog(t, filepath.Join(dir, "wal"), 20, 9000)
+	if err := os.Mkdir(filepath.Join(dir, "wal", "checkpoint.00000099"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	d := mustOpen(t, dir, Options{Head: ReadHead})
+	if got, err := read(t, &d.Head); err != nil || !slices.EqualFunc(got, recs, bytes.Equal) {
+		t.Errorf("%d records of %d, %v", len(got), len(recs), err)
 	}
 }
 
@@ -245,7 +275,7 @@ func TestTornTail(t *testing.T) {
 		if err := os.WriteFile(last, whole[:size], 0o666); err != nil {
 			t.Fatal(err)
 		}
-		d := mustOpen(t, dir, Options{Head: LogOnly})
+		d := mustOpen(t, dir, Options{Head: ReadHead})
 		got, err := read(t, &d.Head)
 		if err != nil {
 			t.Fatalf("cut at %d: %v", size, err)
@@ -280,27 +310,99 @@ func TestTornTail(t *testing.T) {
 	}
 }
 
-func TestTornRecordInTheMiddleIsAnError(t *testing.T) {
+// Damage costs the records that it touches and no others, wherever it is, and is
+// reported unless nothing but the torn end of the log is lost.
+func TestDamageInTheMiddle(t *testing.T) {
 	dir := t.TempDir()
-	recs := writeLog(t, filepath.Join(dir, "wal"), 100, 9000)
+	recs := writeLog(t, filepath.Join(dir, "wal"), 110, 9000)
 	names, _ := segments(dir, "wal")
+	for _, segment := range []int{0, 1, len(names) - 1} {
+		file := filepath.Join(dir, names[segment])
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := openFile(dir, names[segment])
+		if err != nil {
+			t.Fatal(err)
+		}
+		end := newSegmentReader(f, true, func(d Damage) { t.Fatal(d) }).end() // zeros follow
+		f.f.Close()
+		for what, c := range map[string]struct {
+			damage func([]byte) []byte
+			lost   int // records
+		}{
+			"checksum of a record": {func(b []byte) []byte { b[100] ^= 1; return b }, 1},
+			"length of a record":   {func(b []byte) []byte { b[1] ^= 0x40; return b }, 4},
+			"type of a record":     {func(b []byte) []byte { b[0] = 5; return b }, 4},
+			"zeros":                {func(b []byte) []byte { clear(b[9000:12000]); return b }, 4},
+			"a page of another file": {func(b []byte) []byte {
+				copy(b[pageSize:2*pageSize], bytes.Repeat([]byte("else"), pageSize/4))
+				return b
+			}, 5},
+		} {
+			if err := os.WriteFile(file, c.damage(bytes.Clone(b[:end])), 0o666); err != nil {
+				t.Fatal(err)
+			}
+			got, damage, err := readDamaged(t, &mustOpen(t, dir, Options{Head: ReadHead}).Head)
+			if err != nil || len(got) < len(recs)-c.lost || len(got) >= len(recs) {
+				t.Errorf("%s in %s: %d of %d records, %v", what, names[segment], len(got), len(recs), err)
+			}
+			if len(damage) != 1 || damage[0].File != names[segment] || damage[0].Bytes <= 0 || damage[0].Fatal {
+				t.Errorf("%s in %s: reported is %v", what, names[segment], damage)
+			}
+			// The library ends at the place that we name.
+			r := wlog.NewReader(bytes.NewReader(c.damage(bytes.Clone(b[:end]))))
+			before := int64(0)
+			for r.Next() {
+				before = r.Offset()
+			}
+			if r.Err() == nil || len(damage) == 1 && damage[0].Offset < before || len(damage) == 1 && damage[0].Offset > before+pageSize {
+				t.Errorf("%s in %s: damage at %v, the library ends at %d: %v", what, names[segment], damage, before, r.Err())
+			}
+			for i, rec := range got { // in order, and none that was not written
+				if j := slices.IndexFunc(recs, func(r []byte) bool { return bytes.Equal(r, rec) }); j < i {
+					t.Fatalf("%s in %s: record %d was not written, or not here", what, names[segment], i)
+				}
+			}
+		}
+		if err := os.WriteFile(file, b, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A segment that is cut lost its end, unless it is the last.
 	middle := filepath.Join(dir, names[1])
-	b, err := os.ReadFile(middle)
+	st, err := os.Stat(middle)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for what, damaged := range map[string][]byte{
-		"flip":                         func() []byte { c := bytes.Clone(b); c[len(c)/2] ^= 1; return c }(),
-		"cut":                          b[:len(b)-40000],
-		"cut behind a record's header": func() []byte { return b[:7] }(),
-	} {
-		if err := os.WriteFile(middle, damaged, 0o666); err != nil {
+	if err := os.Truncate(middle, st.Size()-40000); err != nil {
+		t.Fatal(err)
+	}
+	got, damage, err := readDamaged(t, &mustOpen(t, dir, Options{Head: ReadHead}).Head)
+	if err != nil || len(damage) != 1 || len(got) >= len(recs) || len(got) < len(recs)-6 {
+		t.Errorf("cut: %d of %d records, damage %v, %v", len(got), len(recs), damage, err)
+	}
+}
+
+func TestOldLog(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "wal"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	old := append([]byte{0x43, 0xAF, 0x00, 0xEF, 1}, make([]byte, 100)...)
+	for _, name := range []string{"000001", "000002"} {
+		if err := os.WriteFile(filepath.Join(dir, "wal", name), old, 0o666); err != nil {
 			t.Fatal(err)
 		}
-		got, err := read(t, &mustOpen(t, dir, Options{Head: LogOnly}).Head)
-		if torn, ok := errors.AsType[*TornError](err); !ok || torn.File != names[1] {
-			t.Errorf("%s: %d of %d records, error %v", what, len(got), len(recs), err)
-		}
+	}
+	d := mustOpen(t, dir, Options{Head: ReadHead})
+	recs, damage, err := readDamaged(t, &d.Head)
+	if err != nil || len(recs) > 0 {
+		t.Errorf("%d records, %v", len(recs), err)
+	}
+	if !slices.ContainsFunc(damage, func(d Damage) bool { return errors.Is(d.Err, ErrOldLog) }) {
+		t.Errorf("reported is %v", damage)
 	}
 }
 
@@ -316,17 +418,14 @@ func TestTornTailBeforeAnEmptySegment(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.f.Close()
-	whole, err := wholeRecords(f) // zeros follow
-	if err != nil {
-		t.Fatal(err)
-	}
+	whole := newSegmentReader(f, true, func(d Damage) { t.Fatal(d) }).end() // zeros follow
 	if err := os.Truncate(last, whole-10); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(wlog.SegmentName(filepath.Join(dir, "wal"), len(names)), nil, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []HeadFiles{LogOnly, RawHead} {
+	for _, want := range []HeadFiles{ReadHead, RawHead} {
 		d := mustOpen(t, dir, Options{Head: want})
 		got, err := read(t, &d.Head)
 		if err != nil || !slices.EqualFunc(got, recs[:len(recs)-1], bytes.Equal) {
@@ -335,17 +434,35 @@ func TestTornTailBeforeAnEmptySegment(t *testing.T) {
 	}
 }
 
-// A log that is just being repaired lacks a segment. It is looked at again.
+// A segment that is being repaired has more records than the one that is written in
+// its place.
 func TestRepairUnderWay(t *testing.T) {
-	dir := t.TempDir()
-	writeLog(t, filepath.Join(dir, "wal"), 20, 9000)
-	if err := os.WriteFile(filepath.Join(dir, "wal", "00000009.repair"), []byte("x"), 0o666); err != nil {
-		t.Fatal(err)
+	for _, begun := range []bool{false, true} {
+		dir := t.TempDir()
+		recs := writeLog(t, filepath.Join(dir, "wal"), 40, 9000)
+		names, _ := segments(dir, "wal")
+		second := filepath.Join(dir, names[1])
+		if err := os.Rename(second, second+repairSuffix); err != nil {
+			t.Fatal(err)
+		}
+		if begun {
+			if err := os.WriteFile(second, nil, 0o666); err != nil {
+				t.Fatal(err)
+			}
+		}
+		o := Options{Head: RawHead, Logger: quiet}
+		if _, err := open(t.Context(), dir, o, false); !errors.Is(err, errChanged) {
+			t.Errorf("a raw head is taken while its log is repaired: %v", err)
+		}
+		d := mustOpen(t, dir, Options{Head: ReadHead}) // of a server that died in its repair
+		got, damage, err := readDamaged(t, &d.Head)
+		if err != nil || !slices.EqualFunc(got, recs, bytes.Equal) {
+			t.Errorf("%d of %d records, %v", len(got), len(recs), err)
+		}
+		if want := []Damage{{File: names[1] + repairSuffix, Err: ErrRepair, Fatal: !begun}}; !slices.Equal(damage, want) {
+			t.Errorf("reported is %v, not %v", damage, want)
+		}
 	}
-	if _, err := open(dir, Options{Head: LogOnly, Logger: quiet}, false); !errors.Is(err, errChanged) {
-		t.Errorf("got %v", err)
-	}
-	mustOpen(t, dir, Options{Head: LogOnly}).Close() // of a server that died in its repair
 }
 
 // A block that we cannot get at is an error; only one that is none is left out.
@@ -374,7 +491,7 @@ func TestGrowingFile(t *testing.T) {
 	dir := t.TempDir()
 	writeBlock(t, dir, 0, 10)
 	writeLog(t, filepath.Join(dir, "wal"), 3, 1000)
-	d := mustOpen(t, dir, Options{Head: LogOnly})
+	d := mustOpen(t, dir, Options{Head: ReadHead})
 	f := d.Head.WAL[0]
 	g, err := os.OpenFile(filepath.Join(dir, f.Name), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
@@ -394,7 +511,7 @@ func TestCancelledWhileItChanges(t *testing.T) {
 	os.Remove(filepath.Join(dir, names[1])) // a gap that never closes
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := Open(ctx, dir, Options{Head: LogOnly, Logger: quiet}); !errors.Is(err, context.Canceled) {
+	if _, err := Open(ctx, dir, Options{Head: ReadHead, Logger: quiet}); !errors.Is(err, context.Canceled) {
 		t.Fatalf("got %v", err)
 	}
 }
@@ -435,10 +552,21 @@ func FuzzSegment(f *testing.F) {
 			t.Fatal(err)
 		}
 		defer file.f.Close()
-		for _, err := range records(context.Background(), []*File{file}, nil) {
+		// What the library reads before it ends we read, too.
+		var want [][]byte
+		lib := wlog.NewReader(bytes.NewReader(b))
+		for lib.Next() {
+			want = append(want, bytes.Clone(lib.Record()))
+		}
+		var got [][]byte
+		for rec, err := range records(t.Context(), []*File{file}, nil, anySegment, func(Damage) {}) {
 			if err != nil {
-				return
+				t.Fatal(err)
 			}
+			got = append(got, bytes.Clone(rec))
+		}
+		if len(got) < len(want) || !slices.EqualFunc(got[:len(want)], want, bytes.Equal) {
+			t.Errorf("%d records, the library reads %d", len(got), len(want))
 		}
 	})
 }

@@ -35,9 +35,16 @@ var errChanged = errors.New("the data dir changed while its files were opened")
 type HeadFiles int
 
 const (
-	NoHead  HeadFiles = iota
-	LogOnly           // checkpoint, WAL and out-of-order WAL
-	RawHead           // these and the head chunks, all cut so that a server starts on them without a repair
+	NoHead HeadFiles = iota
+
+	// ReadHead opens the head's logs and head chunks to be read, whatever state they
+	// are in.
+	ReadHead
+
+	// RawHead opens them to be copied: each log and the head chunks end where a
+	// server that starts on the copy needs no repair. Damage before that is reported
+	// and left as it is.
+	RawHead
 )
 
 // Options of [Open].
@@ -72,7 +79,7 @@ func Open(ctx context.Context, path string, o Options) (*Dir, error) {
 		return nil, err
 	}
 	for try := 1; ; try++ {
-		d, err := open(path, o, try == tries)
+		d, err := open(ctx, path, o, try == tries)
 		if err == nil || !errors.Is(err, errChanged) {
 			return d, err
 		}
@@ -103,14 +110,14 @@ func Check(path string) error {
 	return fmt.Errorf("%s: %w", path, ErrNotDataDir)
 }
 
-func open(path string, o Options, last bool) (_ *Dir, err error) {
+func open(ctx context.Context, path string, o Options, last bool) (_ *Dir, err error) {
 	d := &Dir{Path: path}
 	defer func() {
 		if err != nil {
 			d.Close()
 		}
 	}()
-	if err := d.Head.open(path, o.Head, last); err != nil {
+	if err := d.Head.open(ctx, path, o.Head, last); err != nil {
 		return nil, err
 	}
 	before, err := blockNames(path)
@@ -198,7 +205,8 @@ type File struct {
 	Size int64  // bytes
 	f    *os.File
 
-	blanks []blank // what is read otherwise than it is on the disk, in order
+	blanks     []blank // what is read otherwise than it is on the disk, in order
+	unrepaired bool    // a server that was repairing this segment has not made the new one
 }
 
 func openFile(dir, name string) (*File, error) {

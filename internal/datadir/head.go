@@ -1,13 +1,11 @@
 package datadir
 
 import (
-	"bufio"
-	"encoding/binary"
+	"context"
 	"errors"
 	"fmt"
-	"hash/crc32"
-	"io"
 	"io/fs"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -16,19 +14,25 @@ import (
 	"strings"
 )
 
-// Head is what the data dir has outside of blocks.
+// Head is what the data directory has outside of blocks.
 type Head struct {
 	WAL    []*File // the checkpoint's segments, then those after it
 	WBL    []*File // the out-of-order log
-	Chunks []*File // of chunks_head, for [RawHead] only
+	Chunks []*File // of chunks_head: the m-mapped chunks
 
 	// MinValidTime is the first time, in Unix milliseconds, from which in-order
 	// samples of the WAL count; a block has those before. math.MinInt64: all count.
 	MinValidTime int64
 
-	lastWAL *File // the segment that may be written to, if any
-	lastWBL *File
+	startWAL int   // the number that the first segment after the checkpoint must have
+	lastWAL  *File // the segment that may be written to, if any
+	lastWBL  *File
+	damage   []Damage
 }
+
+// Damage is what [Open] found wrong with the head's files. For [RawHead] that is
+// all; otherwise it is what shows without reading them.
+func (h *Head) Damage() []Damage { return h.damage }
 
 // Bytes is the size of the head's files, in bytes.
 func (h *Head) Bytes() int64 { return sizes(h.WAL) + sizes(h.WBL) + sizes(h.Chunks) }
@@ -39,43 +43,38 @@ func (h *Head) close() error {
 
 // open opens the head chunks before the logs: a log that is younger than the
 // chunks has all of their samples that still count, an older one may not.
-func (h *Head) open(dir string, want HeadFiles, last bool) error {
+//
+// What may be a change under way gives errChanged. In the last try it is taken as
+// it is: a server that died may have left it so.
+func (h *Head) open(ctx context.Context, dir string, want HeadFiles, last bool) error {
 	h.MinValidTime = math.MinInt64
 	if want == NoHead {
 		return nil
 	}
 	var err error
-	if want == RawHead {
-		if h.Chunks, err = openSegments(dir, "chunks_head", 0); err != nil {
-			return err
-		}
+	if h.Chunks, err = openSegments(dir, "chunks_head"); err != nil {
+		return err
 	}
 	checkpoint, from, err := lastCheckpoint(dir)
 	if err != nil {
 		return err
 	}
 	if checkpoint != "" {
-		if h.WAL, err = openSegments(dir, checkpoint, 0); err != nil {
+		if h.WAL, err = openSegments(dir, checkpoint); err != nil {
 			return err
 		}
-		if len(h.WAL) == 0 {
-			return fmt.Errorf("%w: %s is empty", errChanged, checkpoint)
-		}
 	}
-	wal, err := openSegments(dir, "wal", from)
-	h.WAL = append(h.WAL, wal...)
+	all, err := openSegments(dir, "wal")
 	if err != nil {
 		return err
 	}
-	h.lastWAL = lastWritten(wal)
-	if len(wal) > 0 {
-		// The first segment after a checkpoint is the next one. If it isn't, segments
-		// were dropped between our looks at the directory.
-		if n, _ := strconv.Atoi(filepath.Base(wal[0].Name)); checkpoint != "" && n != from {
-			return fmt.Errorf("%w: %s is followed by segment %d", errChanged, checkpoint, n)
-		}
+	wal, covered := splitSegments(all, from)
+	h.WAL = append(h.WAL, wal...)
+	if err := closeAll(covered); err != nil {
+		return err
 	}
-	if h.WBL, err = openSegments(dir, "wbl", 0); err != nil {
+	h.startWAL, h.lastWAL = from, lastWritten(wal)
+	if h.WBL, err = openSegments(dir, "wbl"); err != nil {
 		return err
 	}
 	h.lastWBL = lastWritten(h.WBL)
@@ -85,17 +84,43 @@ func (h *Head) open(dir string, want HeadFiles, last bool) error {
 	} else if now != checkpoint {
 		return fmt.Errorf("%w: %s came", errChanged, now)
 	}
-	// While a server repairs its log, a segment has this name and is no segment.
-	for _, name := range []string{"wal", "wbl"} {
-		found, err := filepath.Glob(filepath.Join(dir, name, "*.repair"))
-		if err == nil && len(found) > 0 && !last {
-			return fmt.Errorf("%w: %s is repaired", errChanged, name)
-		}
+	if h.damage = h.gaps(); len(h.damage) > 0 && !last {
+		return fmt.Errorf("%w: %v", errChanged, h.damage[0])
 	}
 	if want == RawHead {
-		return h.cut()
+		return h.openRaw(ctx, dir, last)
 	}
 	return nil
+}
+
+// splitSegments divides the segments of the WAL into those that are read after the
+// checkpoint, which ends before segment from, and those that it covers.
+//
+// If it covers all of them, it is from another log: a server that starts skips
+// them, and then writes to them. They are read.
+func splitSegments(all []*File, from int) (read, covered []*File) {
+	i := slices.IndexFunc(all, func(f *File) bool {
+		n, err := segmentNumber(filepath.Base(f.Name))
+		return err == nil && n >= from
+	})
+	if i < 0 {
+		return all, nil
+	}
+	return all[i:], all[:i]
+}
+
+// gaps are the files that are missing between others.
+func (h *Head) gaps() (found []Damage) {
+	for _, log := range []struct {
+		files []*File
+		start int
+	}{{h.WAL, h.startWAL}, {h.WBL, anySegment}, {h.Chunks, anySegment}} {
+		seq := sequence{next: log.start}
+		for _, f := range log.files {
+			found = append(found, seq.take(f)...)
+		}
+	}
+	return found
 }
 
 // lastWritten is the segment that may end within a record. A server that starts
@@ -107,92 +132,6 @@ func lastWritten(files []*File) *File {
 		}
 	}
 	return nil
-}
-
-// cut ends the files that may be written to at the last whole record or chunk.
-// A torn record makes Prometheus repair its log at start, and a torn chunk
-// makes it drop all head chunks. And no marker in the out-of-order log may stand
-// for a chunk that is not there.
-func (h *Head) cut() error {
-	for _, f := range []*File{h.lastWAL, h.lastWBL} {
-		if f == nil {
-			continue
-		}
-		size, err := wholeRecords(f)
-		if err != nil {
-			return fmt.Errorf("find the end of %s: %w", f.Name, err)
-		}
-		f.Size = size
-	}
-	for _, f := range h.WBL {
-		if err := blankMarkers(f); err != nil {
-			return err
-		}
-	}
-	if n := len(h.Chunks); n > 0 {
-		last := h.Chunks[n-1]
-		size, err := wholeChunks(last)
-		if err != nil {
-			return err
-		}
-		if last.Size = size; size == 0 {
-			h.Chunks = h.Chunks[:n-1]
-			return last.f.Close()
-		}
-	}
-	return nil
-}
-
-// Head chunk files, see tsdb/docs/format/head_chunks.md: a header, then chunks
-// of series ref, first and last time, encoding, length, data and CRC. A file may
-// be longer than what was written to it, filled with zeros.
-const (
-	chunksHeaderSize = 8
-	chunkHeaderSize  = 8 + 8 + 8 + 1
-)
-
-// wholeChunks is the size of f up to the end of its last whole chunk, in bytes;
-// 0 when not even its header is whole.
-func wholeChunks(f *File) (int64, error) {
-	r := bufio.NewReaderSize(f.Body(), 1<<16)
-	if _, err := r.Discard(chunksHeaderSize); err != nil {
-		return 0, ignoreEOF(err)
-	}
-	whole := int64(chunksHeaderSize)
-	sum := crc32.New(castagnoli)
-	for {
-		head, err := r.Peek(chunkHeaderSize + binary.MaxVarintLen32)
-		if err != nil && len(head) <= chunkHeaderSize {
-			return whole, ignoreEOF(err)
-		}
-		length, n := binary.Uvarint(head[chunkHeaderSize:])
-		if n <= 0 || length > math.MaxUint32 || head[0]|head[1]|head[2]|head[3]|head[4]|head[5]|head[6]|head[7] == 0 {
-			return whole, nil
-		}
-		size := int64(chunkHeaderSize) + int64(n) + int64(length)
-		if whole+size+crc32.Size > f.Size {
-			return whole, nil
-		}
-		sum.Reset()
-		if _, err := io.CopyN(sum, r, size); err != nil {
-			return whole, ignoreEOF(err)
-		}
-		var crc [crc32.Size]byte
-		if _, err := io.ReadFull(r, crc[:]); err != nil {
-			return whole, ignoreEOF(err)
-		}
-		if binary.BigEndian.Uint32(crc[:]) != sum.Sum32() {
-			return whole, nil
-		}
-		whole += size + crc32.Size
-	}
-}
-
-func ignoreEOF(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return nil
-	}
-	return err
 }
 
 // lastCheckpoint is the newest finished checkpoint and the number of the first
@@ -215,48 +154,62 @@ func lastCheckpoint(dir string) (name string, from int, err error) {
 	return name, from, nil
 }
 
-// segments are the names of the numbered files in a directory, in order. A
-// directory that is not there has none.
-func segments(dir, name string) ([]string, error) {
+// repairSuffix ends the name of a segment while a server repairs it: it copies the
+// records before the damage to a new segment with the old name.
+const repairSuffix = ".repair"
+
+// numbered are the names of the numbered files in a directory, in order. A
+// directory that does not exist has none.
+//
+// A segment that was being repaired stands for the new one with its number, which
+// has a part of its records.
+func numbered(dir, name string) ([]string, error) {
 	entries, err := os.ReadDir(filepath.Join(dir, filepath.FromSlash(name)))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("list %s: %w", name, err)
 	}
-	type numbered struct {
-		name string
-		n    int
-	}
-	var found []numbered
+	found := map[int]string{}
 	for _, e := range entries {
-		if n, err := strconv.Atoi(e.Name()); err == nil && n >= 0 {
-			found = append(found, numbered{name + "/" + e.Name(), n})
+		n, err := segmentNumber(e.Name())
+		if err != nil || n < 0 || strings.HasSuffix(found[n], repairSuffix) {
+			continue
 		}
+		found[n] = name + "/" + e.Name()
 	}
-	slices.SortFunc(found, func(a, b numbered) int { return a.n - b.n })
-	names := make([]string, len(found))
-	for i, s := range found {
-		if i > 0 && s.n != found[i-1].n+1 {
-			return nil, fmt.Errorf("%w: %s goes from %d to %d", errChanged, name, found[i-1].n, s.n)
-		}
-		names[i] = s.name
+	names := make([]string, 0, len(found))
+	for _, n := range slices.Sorted(maps.Keys(found)) {
+		names = append(names, found[n])
 	}
 	return names, nil
 }
 
-// openSegments opens the numbered files from number `from` on.
-func openSegments(dir, name string, from int) ([]*File, error) {
-	names, err := segments(dir, name)
+// segments are the numbered files of a directory. A gap between them gives
+// errChanged.
+func segments(dir, name string) ([]string, error) {
+	names, err := numbered(dir, name)
+	for i := 1; i < len(names) && err == nil; i++ {
+		before, _ := segmentNumber(filepath.Base(names[i-1]))
+		if n, _ := segmentNumber(filepath.Base(names[i])); n != before+1 {
+			return nil, fmt.Errorf("%w: %s goes from %d to %d", errChanged, name, before, n)
+		}
+	}
+	return names, err
+}
+
+// openSegments opens the numbered files of a directory.
+func openSegments(dir, name string) ([]*File, error) {
+	names, err := numbered(dir, name)
 	if err != nil {
 		return nil, err
 	}
 	var files []*File
 	for _, n := range names {
-		if num, _ := strconv.Atoi(filepath.Base(n)); num < from {
-			continue
-		}
 		f, err := openFile(dir, n)
 		if err != nil {
 			return nil, errors.Join(err, closeAll(files))
+		}
+		if whole, repair := strings.CutSuffix(n, repairSuffix); repair {
+			f.unrepaired = !exists(filepath.Join(dir, filepath.FromSlash(whole)))
 		}
 		files = append(files, f)
 	}

@@ -2,9 +2,7 @@ package datadir
 
 import (
 	"encoding/binary"
-	"errors"
 	"hash/crc32"
-	"io/fs"
 	"log/slog"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -26,9 +24,10 @@ func blankMarkers(f *File) error {
 	dec := record.NewDecoder(labels.NewSymbolTable(), slog.New(slog.DiscardHandler))
 	var markers []record.RefMmapMarker
 	var blanks []blank // f's own must not be seen by the reader
-	r := newSegmentReader(f, true)
-	for from := r.whole; r.next(); from = r.whole {
-		rec := r.Record()
+	// Damage is the server's to repair.
+	r := newSegmentReader(f, true, func(Damage) {})
+	for r.next() {
+		rec := r.record
 		if dec.Type(rec) != record.MmapMarkers {
 			continue
 		}
@@ -40,19 +39,14 @@ func blankMarkers(f *File) error {
 			if m.MmapRef != 0 {
 				continue
 			}
-			if blanks, err = appendBlanks(blanks, f, from, r.whole); err != nil {
+			if blanks, err = appendBlanks(blanks, f, r.start, r.whole); err != nil {
 				return err
 			}
 			break
 		}
 	}
-	// A log that is broken in the middle is the server's to repair, a disk that
-	// cannot be read is not.
-	if _, broken := errors.AsType[*fs.PathError](r.err); broken {
-		return r.err
-	}
 	f.blanks = blanks
-	return nil
+	return r.err
 }
 
 // blank is the place of a fragment that reads as one of a record without

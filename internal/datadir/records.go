@@ -1,61 +1,56 @@
 package datadir
 
 import (
-	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"io"
-	"io/fs"
 	"iter"
+	"path"
+	"strconv"
+	"strings"
 
-	"github.com/prometheus/prometheus/tsdb/wlog"
+	"github.com/prometheus/prometheus/util/compression"
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// Wider than a page, so that a page costs one read at most.
-const readAhead = 256 << 10
+// readAhead is how much of a log is read at once, in bytes: some pages.
+const readAhead = 8 * pageSize
 
-// TornError says that a log has bytes that are no record where whole records
-// should be.
-type TornError struct {
-	File   string // relative to the data dir
-	Offset int64  // bytes
-	Err    error
+// Records yields the records of the WAL, uncompressed, oldest first. A record is
+// valid until the next one.
+//
+// What cannot be read is passed to damaged and left out: reading goes on at the
+// next whole record, in the same segment or in a later one. The last segment may
+// end within a record, as it does while Prometheus writes or after it was killed;
+// that is no damage. An error of the sequence is one of the disk, and ends it.
+func (h *Head) Records(ctx context.Context, damaged func(Damage)) iter.Seq2[[]byte, error] {
+	return records(ctx, h.WAL, h.lastWAL, h.startWAL, damaged)
 }
 
-func (e *TornError) Error() string {
-	return fmt.Sprintf("read %s at byte %d: %v", e.File, e.Offset, e.Err)
+// OutOfOrderRecords yields the records of the out-of-order log in the same way as
+// [Head.Records].
+func (h *Head) OutOfOrderRecords(ctx context.Context, damaged func(Damage)) iter.Seq2[[]byte, error] {
+	return records(ctx, h.WBL, h.lastWBL, anySegment, damaged)
 }
 
-func (e *TornError) Unwrap() error { return e.Err }
-
-// Records are the records of the WAL, uncompressed, oldest first. A record is
-// valid until the next one. The last segment may end within a record, as it
-// does while Prometheus writes or after it died; elsewhere that is a *TornError.
-func (h *Head) Records(ctx context.Context) iter.Seq2[[]byte, error] {
-	return records(ctx, h.WAL, h.lastWAL)
-}
-
-// OutOfOrderRecords are the records of the out-of-order log, as [Head.Records]
-// has them.
-func (h *Head) OutOfOrderRecords(ctx context.Context) iter.Seq2[[]byte, error] {
-	return records(ctx, h.WBL, h.lastWBL)
-}
-
-func records(ctx context.Context, files []*File, last *File) iter.Seq2[[]byte, error] {
+func records(ctx context.Context, files []*File, last *File, start int, damaged func(Damage)) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
+		seq := sequence{next: start}
 		for _, f := range files {
-			r := newSegmentReader(f, f == last)
+			for _, d := range seq.take(f) {
+				damaged(d)
+			}
+			r := newSegmentReader(f, f == last, damaged)
 			for r.next() {
 				if err := ctx.Err(); err != nil {
 					yield(nil, err)
 					return
 				}
-				if !yield(r.Record(), nil) {
+				if !yield(r.record, nil) {
 					return
 				}
 			}
@@ -67,48 +62,51 @@ func records(ctx context.Context, files []*File, last *File) iter.Seq2[[]byte, e
 	}
 }
 
-// segmentReader reads one segment; a record never spans two.
-type segmentReader struct {
-	*wlog.Reader
-	f     *File
-	last  bool
-	whole int64 // bytes up to the end of the last whole record
-	err   error
-}
+// anySegment begins a sequence at whatever number comes first.
+const anySegment = -1
 
-func newSegmentReader(f *File, last bool) *segmentReader {
-	return &segmentReader{Reader: wlog.NewReader(bufio.NewReaderSize(f.Body(), readAhead)), f: f, last: last}
-}
+// sequence finds what is missing in the files of a log.
+type sequence struct{ next int }
 
-func (r *segmentReader) next() bool {
-	if r.Next() {
-		r.whole = r.Offset()
-		return true
+// take takes the next file. It reports the files that are missing before it, and a
+// segment whose repair did not end. The segments of a checkpoint are not in the
+// sequence.
+func (s *sequence) take(f *File) (found []Damage) {
+	dir, base := path.Split(f.Name)
+	n, err := segmentNumber(base)
+	if err != nil || strings.Contains(dir, "checkpoint.") {
+		return nil
 	}
-	err := r.Err()
-	if err == nil && r.whole < r.f.Size {
-		// The library takes a record without any of its data for the end. What may
-		// follow the last record are the zeros that fill its page.
-		var next [1]byte
-		if _, err = r.f.ReadAt(next[:], r.whole); err == nil && next[0] != 0 {
-			err = io.ErrUnexpectedEOF
+	from := s.next
+	s.next = n + 1
+	if from != anySegment && n > from {
+		d := Damage{File: fmt.Sprintf("%s%0*d", dir, len(strings.TrimSuffix(base, repairSuffix)), from), Err: ErrMissing, Fatal: true}
+		if n-from > 1 {
+			d.Err = fmt.Errorf("%w, and so are those up to %d", ErrMissing, n-1)
 		}
+		found = append(found, d)
 	}
-	// A disk that cannot be read is no end either.
-	_, broken := errors.AsType[*fs.PathError](err)
-	if err != nil && (!r.last || broken) {
-		r.err = &TornError{File: r.f.Name, Offset: r.whole, Err: err}
+	if strings.HasSuffix(base, repairSuffix) {
+		found = append(found, Damage{File: f.Name, Err: ErrRepair, Fatal: f.unrepaired})
 	}
-	return false
+	return found
+}
+
+// segmentNumber is the number in the name of a segment, also of one that a server
+// was repairing.
+func segmentNumber(base string) (int, error) {
+	return strconv.Atoi(strings.TrimSuffix(base, repairSuffix))
 }
 
 // A segment is a row of pages, a page a row of fragments, each behind a header
 // of type, length and checksum (tsdb/docs/format/wal.md). A record is one full
-// fragment, or a first, some middle and a last one.
+// fragment, or a first, some middle and a last one. The rest of a page is zeros.
 const (
 	pageSize     = 32 << 10
 	fragmentHead = 1 + 2 + 4
 	fragmentType = 1<<3 - 1 // the bits above say how the record is compressed
+	snappyRecord = 1 << 3
+	zstdRecord   = 1 << 4
 
 	fullFragment   = 1
 	firstFragment  = 2
@@ -116,37 +114,175 @@ const (
 	lastFragment   = 4
 )
 
-// wholeRecords is the size of f up to the end of the last record before anything
-// that is none, in bytes. It looks at checksums and not into records.
-func wholeRecords(f *File) (int64, error) {
-	pages := make([]byte, 16*pageSize)
-	var whole int64
-	inside := false // a record that has begun and not ended
-	for at := int64(0); at < f.Size; at += int64(len(pages)) {
-		n, err := f.ReadAt(pages[:min(int64(len(pages)), f.Size-at)], at)
-		if err != nil && !errors.Is(err, io.EOF) {
-			return 0, err
-		}
-		for off := 0; off < n; off += pageSize {
-			page := pages[off:min(off+pageSize, n)]
-			for pos := 0; pos < len(page) && page[pos] != 0; {
-				if len(page)-pos < fragmentHead {
-					return whole, nil
-				}
-				kind, size := page[pos]&fragmentType, int(binary.BigEndian.Uint16(page[pos+1:]))
-				sum := binary.BigEndian.Uint32(page[pos+3:])
-				if pos += fragmentHead; len(page)-pos < size || crc32.Checksum(page[pos:pos+size], castagnoli) != sum {
-					return whole, nil
-				}
-				if kind < fullFragment || kind > lastFragment || inside != (kind == middleFragment || kind == lastFragment) {
-					return whole, nil
-				}
-				inside = kind == firstFragment || kind == middleFragment
-				if pos += size; !inside {
-					whole = at + int64(off+pos)
-				}
-			}
-		}
+var (
+	errTorn     = errors.New("a record has no end")
+	errOrphan   = errors.New("a record has no beginning")
+	errPadding  = errors.New("the padding of a page is not zero")
+	errFragment = errors.New("the header of a record is damaged")
+	errChecksum = errors.New("the checksum of a record differs")
+)
+
+// oldMagic begins each segment of the log of Prometheus 2.0 to 2.2.
+var oldMagic = []byte{0x43, 0xAF, 0x00, 0xEF}
+
+// ErrOldLog reports a log of Prometheus 2.0 to 2.2, which later servers cannot
+// read.
+var ErrOldLog = errors.New("it has the format of Prometheus 2.0 to 2.2, which later servers cannot read")
+
+// segmentReader reads one segment; a record never spans two. It accepts what
+// wlog.Reader accepts. Where that one ends at the first damage, this one goes on
+// with the next record that is whole.
+type segmentReader struct {
+	f       *File
+	last    bool
+	damaged func(Damage)
+
+	ahead readBuffer
+	off   int64
+
+	record []byte // uncompressed
+	start  int64  // where the record begins
+	whole  int64  // where the last whole record ends
+
+	raw      []byte // the fragments of the record
+	inside   bool   // a record has begun and not ended
+	skipping bool   // until the next record begins
+	dec      compression.DecodeBuffer
+	found    *Damage // not reported yet: it may be the torn end of the log
+	err      error   // of the disk
+}
+
+func newSegmentReader(f *File, last bool, damaged func(Damage)) *segmentReader {
+	return &segmentReader{
+		f: f, last: last, damaged: damaged, ahead: readBuffer{f: f}, dec: compression.NewSyncDecodeBuffer(),
 	}
-	return whole, nil
+}
+
+// next reads the next whole record.
+func (r *segmentReader) next() bool {
+	for r.err == nil {
+		page := r.page()
+		if len(page) == 0 {
+			break
+		}
+		if ok := r.fragment(page); !ok {
+			continue
+		}
+		r.report()
+		return true
+	}
+	if r.err == nil && r.inside {
+		r.damage(r.start, errTorn)
+	}
+	if !r.last {
+		r.whole, r.start = r.f.Size, r.f.Size
+		r.report()
+	}
+	return false
+}
+
+// page is the rest of the current page; empty at the end of the segment, and
+// after an error.
+func (r *segmentReader) page() (page []byte) {
+	page, r.err = r.ahead.at(r.off, int(pageSize-r.off%pageSize))
+	return page
+}
+
+// fragment reads what comes next in the page. It reports whether that completes a
+// record.
+func (r *segmentReader) fragment(page []byte) bool {
+	at := r.off
+	kind := page[0] & fragmentType
+	if kind == 0 {
+		if len(bytes.TrimLeft(page[1:], "\x00")) > 0 {
+			r.damage(at, errPadding)
+		}
+		r.off += int64(len(page))
+		return false
+	}
+	size := 0
+	if len(page) >= fragmentHead {
+		size = int(binary.BigEndian.Uint16(page[1:]))
+	}
+	if len(page) < fragmentHead+size || kind > lastFragment {
+		err := errFragment
+		if at == 0 && bytes.HasPrefix(page, oldMagic) {
+			err = ErrOldLog
+		}
+		r.damage(at, err)
+		r.off += int64(len(page)) // the next place that is known is the next page
+		return false
+	}
+	r.off += int64(fragmentHead + size)
+	data := page[fragmentHead : fragmentHead+size]
+	begins := kind == fullFragment || kind == firstFragment
+	switch {
+	case crc32.Checksum(data, castagnoli) != binary.BigEndian.Uint32(page[3:]):
+		r.damage(at, errChecksum)
+		return false
+	case begins && r.inside:
+		r.damage(r.start, errTorn)
+	case !begins && r.skipping:
+		return false
+	case !begins && !r.inside:
+		r.damage(at, errOrphan)
+		return false
+	}
+	if begins {
+		r.start, r.raw, r.inside, r.skipping = at, r.raw[:0], true, false
+	}
+	r.raw = append(r.raw, data...)
+	if kind != fullFragment && kind != lastFragment {
+		return false
+	}
+	r.inside = false
+	c := compression.None
+	switch {
+	case page[0]&snappyRecord != 0:
+		c = compression.Snappy
+	case page[0]&zstdRecord != 0:
+		c = compression.Zstd
+	}
+	rec, err := compression.Decode(c, r.raw, r.dec)
+	if err != nil {
+		r.damage(r.start, fmt.Errorf("decompress a record: %w", err))
+		return false
+	}
+	r.record, r.whole = rec, r.off
+	return true
+}
+
+// damage notes that there is no whole record at a place. A record that has begun
+// is lost.
+func (r *segmentReader) damage(at int64, err error) {
+	if r.inside {
+		at = r.start
+	}
+	r.inside, r.skipping = false, true
+	if r.found == nil {
+		r.found = &Damage{File: r.f.Name, Offset: at, Err: err, Fatal: strings.Contains(r.f.Name, "checkpoint.")}
+	}
+}
+
+// report reports damage that has a whole record, or another segment, behind it.
+func (r *segmentReader) report() {
+	if r.found != nil {
+		r.found.Bytes = r.start - r.found.Offset
+		r.damaged(*r.found)
+		r.found = nil
+	}
+}
+
+// end is the size of the segment without the torn record at its end, in bytes. If
+// there is damage before whole records, it is the size of the segment.
+func (r *segmentReader) end() int64 {
+	damaged := false
+	report := r.damaged
+	r.damaged = func(d Damage) { damaged = true; report(d) }
+	for r.next() {
+	}
+	if damaged {
+		return r.f.Size
+	}
+	return r.whole
 }

@@ -64,6 +64,7 @@ type Report struct {
 	Series       uint64 // summed over the blocks
 	Samples      uint64 // of the blocks; a raw head's are not counted
 	RawHead      bool
+	Head         HeadReport
 	BytesRead    int64
 	BytesWritten int64
 	Elapsed      time.Duration
@@ -75,6 +76,7 @@ type Report struct {
 type EmptyError struct {
 	Plan             *wire.Plan
 	HeadMin, HeadMax int64 // Unix milliseconds, both included
+	Head             HeadReport
 }
 
 func (e *EmptyError) Error() string { return "nothing is selected" }
@@ -107,7 +109,7 @@ func Write(ctx context.Context, src source.Source, spec Spec, w io.Writer) (repo
 	if err != nil {
 		return report, fmt.Errorf("make staging directory: %w", err)
 	}
-	a := &assembler{ctx: ctx, src: src, spec: spec, staging: staging, count: &counter{w: w}, headMin: math.MaxInt64, headMax: math.MinInt64}
+	a := &assembler{ctx: ctx, src: src, spec: spec, staging: staging, count: &counter{w: w}, headEnd: wire.HeadEnd{MinTime: math.MaxInt64, MaxTime: math.MinInt64}}
 	defer func() {
 		err = errors.Join(err, a.close())
 		report = a.report
@@ -143,9 +145,9 @@ type assembler struct {
 	cut     *block.Builder
 	head    *block.HeadBuilder
 
-	headMin, headMax int64
-	base, read       int64 // bytes of the plan: when the current part began, and now
-	parts            int   // of the plan that are done
+	headEnd    wire.HeadEnd
+	base, read int64 // bytes of the plan: when the current part began, and now
+	parts      int   // of the plan that are done
 }
 
 // take takes one message of the story.
@@ -166,7 +168,7 @@ func (a *assembler) take(msg wire.Message) error {
 		if err := a.block(m); err != nil {
 			return fmt.Errorf("cut block %s: %w", a.cutting, err)
 		}
-	case *wire.HeadStart, *wire.Records, *wire.HeadEnd:
+	case *wire.HeadStart, *wire.HeadChunks, *wire.Records, *wire.HeadEnd:
 		if err := a.headPart(m); err != nil {
 			return fmt.Errorf("make blocks of the head: %w", err)
 		}
@@ -253,6 +255,13 @@ func (a *assembler) headPart(msg wire.Message) (err error) {
 		return fmt.Errorf("%T is told outside of the head", msg)
 	}
 	switch m := msg.(type) {
+	case *wire.HeadChunks:
+		var n int64
+		for _, c := range m.Chunks {
+			n += int64(len(c.Data))
+		}
+		a.advance(n, a.report.Plan.Head.Bytes)
+		return a.head.Chunks(m)
 	case *wire.Records:
 		var n int64
 		for _, r := range m.Records {
@@ -261,14 +270,12 @@ func (a *assembler) headPart(msg wire.Message) (err error) {
 		a.advance(n, a.report.Plan.Head.Bytes)
 		return a.head.Records(m)
 	case *wire.HeadEnd:
-		a.headMin, a.headMax = m.MinTime, m.MaxTime
 		built, err := a.head.Finish(a.ctx)
 		if err != nil {
 			return err
 		}
-		if n := a.head.Ignored().UnknownSeries; n > 0 {
-			a.report.Plan.Notes = append(a.report.Plan.Notes, fmt.Sprintf("%d samples in the head's logs are of series that these do not name: left out, as a server leaves them out when it starts", n))
-		}
+		a.headEnd = *m
+		a.report.Head = newHeadReport(m, a.head.Ignored())
 		a.head = nil
 		a.finishPart(a.report.Plan.Head.Bytes)
 		for _, b := range built {
@@ -349,7 +356,7 @@ func (a *assembler) finish() error {
 			return err
 		}
 	case a.out == nil:
-		return &EmptyError{Plan: a.report.Plan, HeadMin: a.headMin, HeadMax: a.headMax}
+		return &EmptyError{Plan: a.report.Plan, HeadMin: a.headEnd.MinTime, HeadMax: a.headEnd.MaxTime, Head: a.report.Head}
 	}
 	err := a.out.Close()
 	a.out = nil

@@ -66,6 +66,10 @@ func BuildHead(ctx context.Context, src source.Source, dir string) (built []*blo
 			if head, err = block.NewHeadBuilder(block.HeadSpec{Parent: dir, MinTime: m.MinTime, MaxTime: m.MaxTime}); err != nil {
 				return nil, err
 			}
+		case *wire.HeadChunks:
+			if err := head.Chunks(m); err != nil {
+				return nil, err
+			}
 		case *wire.Records:
 			if err := head.Records(m); err != nil {
 				return nil, err

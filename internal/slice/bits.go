@@ -3,6 +3,7 @@ package slice
 import (
 	"iter"
 	"math/bits"
+	"slices"
 )
 
 // bitset has one bit for each number below its size.
@@ -89,4 +90,38 @@ func (s refSet) clear(ref uint64) {
 	if p := s[ref/refPage]; p != nil {
 		p[ref%refPage/64] &^= 1 << (ref % 64)
 	}
+}
+
+// refHashes has a hash of the labels for each ref.
+type refHashes map[uint64]*[hashPage]uint64
+
+const hashPage = 1 << 12
+
+func (h refHashes) set(ref, hash uint64) {
+	p := h[ref/hashPage]
+	if p == nil {
+		p = new([hashPage]uint64)
+		h[ref/hashPage] = p
+	}
+	p[ref%hashPage] = max(hash, 1) // 0: none
+}
+
+// distinct counts the hashes of the refs in a set. It holds a sixteenth of them at
+// a time.
+func (h refHashes) distinct(refs refSet) (n uint64) {
+	const parts = 16
+	var some []uint64
+	for part := range uint64(parts) {
+		some = some[:0]
+		for key, page := range h {
+			for i, hash := range page {
+				if hash != 0 && hash%parts == part && refs.has(key*hashPage+uint64(i)) {
+					some = append(some, hash)
+				}
+			}
+		}
+		slices.Sort(some)
+		n += uint64(len(slices.Compact(some)))
+	}
+	return n
 }

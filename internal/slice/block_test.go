@@ -151,7 +151,7 @@ func reference(t *testing.T, dir string, meta datadir.Meta, sel wire.Selection) 
 
 func opened(t *testing.T, dir string) *datadir.Dir {
 	t.Helper()
-	d, err := datadir.Open(t.Context(), dir, datadir.Options{Head: datadir.LogOnly, Logger: slog.New(slog.DiscardHandler)})
+	d, err := datadir.Open(t.Context(), dir, datadir.Options{Head: datadir.ReadHead, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

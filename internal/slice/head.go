@@ -2,6 +2,7 @@ package slice
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"log/slog"
@@ -14,65 +15,98 @@ import (
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// Head tells the selected records of the head: HeadStart, Records, HeadEnd. It
-// stops early without an error when tell gives false.
+// Head reads the selected part of the head: HeadStart, HeadChunks, Records,
+// HeadEnd. It stops early without an error when send returns false.
 //
-// A record of which everything is selected goes out as it is; another one is
-// written anew with what is selected of it. All series records of selected
-// series are told, whatever the times: only the log's reader at home can know
-// which are in use.
-func Head(ctx context.Context, h *datadir.Head, s *Selection, tell func(wire.Message) bool) error {
+// A chunk goes out as it is stored if it overlaps the selection. A record of which
+// everything is selected goes out as it is; another one is written anew with what
+// is selected of it. All series records of selected series go out, whatever the
+// times: which of them are in use shows only at the end.
+//
+// What of the files cannot be read is left out and reported in HeadEnd. An error is
+// one of the disk, or of the context.
+func Head(ctx context.Context, h *datadir.Head, s *Selection, send func(wire.Message) bool) error {
 	f := newFilter(s)
-	if !tell(&wire.HeadStart{MinTime: s.MinTime, MaxTime: s.MaxTime}) {
+	if err := f.read(ctx, h, send); err != nil && !errors.Is(err, errStop) {
+		return fmt.Errorf("read head: %w", err)
+	}
+	return nil
+}
+
+func (f *filter) read(ctx context.Context, h *datadir.Head, send func(wire.Message) bool) error {
+	say := func(m wire.Message) error {
+		if !send(m) {
+			return errStop
+		}
 		return nil
 	}
-	logs := []struct {
-		log   wire.Log
-		from  int64
-		batch iter.Seq2[[]byte, error]
-	}{
-		{wire.WAL, h.MinValidTime, h.Records(ctx)},
-		// An out-of-order sample may be older than every block.
-		{wire.WBL, math.MinInt64, h.OutOfOrderRecords(ctx)},
+	if err := say(&wire.HeadStart{MinTime: f.sel.MinTime, MaxTime: f.sel.MaxTime}); err != nil {
+		return err
 	}
-	for _, l := range logs {
-		msg := wire.Records{Log: l.log}
-		f.from = l.from
-		for rec, err := range l.batch {
-			if err != nil {
-				return fmt.Errorf("read head: %w", err)
-			}
-			if err := f.filter(rec); err != nil {
-				return fmt.Errorf("read head: %w", err)
-			}
-			if f.size() < messageSize {
-				continue
-			}
-			if msg.Records = f.take(); !tell(&msg) {
-				return nil
-			}
-		}
-		if msg.Records = f.take(); len(msg.Records) > 0 && !tell(&msg) {
-			return nil
+	f.from = h.MinValidTime
+	if f.matching() {
+		// Which series a chunk belongs to is in the log alone.
+		if err := f.findSeries(ctx, h); err != nil {
+			return err
 		}
 	}
-	end := f.end()
-	tell(&end)
+	if err := f.chunks(ctx, h, say); err != nil {
+		return err
+	}
+	if err := f.records(h.Records(ctx, f.damaged), wire.WAL, say); err != nil {
+		return err
+	}
+	f.from = math.MinInt64 // an out-of-order sample may be older than every block
+	if err := f.records(h.OutOfOrderRecords(ctx, f.damaged), wire.WBL, say); err != nil {
+		return err
+	}
+	end := f.headEnd()
+	return say(&end)
+}
+
+func (f *filter) records(log iter.Seq2[[]byte, error], name wire.Log, say func(wire.Message) error) error {
+	f.newest, f.oldest, f.unclosed = math.MinInt64, math.MaxInt64, -1
+	msg := wire.Records{Log: name}
+	for rec, err := range log {
+		if err != nil {
+			return err
+		}
+		if err := f.filter(rec); err != nil {
+			f.end.BadRecords++
+			if f.end.BadRecord == "" {
+				f.end.BadRecord = err.Error()
+			}
+			continue
+		}
+		f.closeDamage()
+		if f.size() < messageSize {
+			continue
+		}
+		msg.Records = f.take()
+		if err := say(&msg); err != nil {
+			return err
+		}
+	}
+	if msg.Records = f.take(); len(msg.Records) > 0 {
+		return say(&msg)
+	}
 	return nil
 }
 
 // HeadInventory reads what the head holds beyond the blocks.
 func HeadInventory(ctx context.Context, h *datadir.Head) (wire.HeadInventory, error) {
+	// Nothing is selected, but everything is read.
+	f := newFilter(&Selection{MinTime: math.MaxInt64, MaxTime: math.MinInt64})
+	f.hashes = refHashes{}
 	inv := wire.HeadInventory{Bytes: h.Bytes()}
-	// Nothing is told, but everything is seen.
-	s := &Selection{MinTime: math.MaxInt64, MaxTime: math.MinInt64}
-	err := Head(ctx, h, s, func(m wire.Message) bool {
-		if end, ok := m.(*wire.HeadEnd); ok {
-			inv.MinTime, inv.MaxTime, inv.Series = end.MinTime, end.MaxTime, end.Series
-		}
-		return true
-	})
-	return inv, err
+	if err := f.read(ctx, h, func(wire.Message) bool { return true }); err != nil {
+		return inv, fmt.Errorf("read head: %w", err)
+	}
+	end := f.headEnd()
+	inv.MinTime, inv.MaxTime, inv.Series = end.MinTime, end.MaxTime, f.hashes.distinct(f.sampled)
+	inv.UnknownSamples, inv.UnknownChunkSamples = end.UnknownSamples, end.UnknownChunkSamples
+	inv.Damage, inv.MoreDamage = end.Damage, end.MoreDamage
+	return inv, nil
 }
 
 // filter keeps what is selected of records, in out.
@@ -80,14 +114,16 @@ type filter struct {
 	sel  *Selection
 	from int64 // samples before this time are in a block
 
-	selected refSet // series that the matchers take; unused without matchers
-	sampled  refSet // series with a sample
+	known    refSet    // series that have a record; unused without matchers
+	selected refSet    // those that the matchers take
+	sampled  refSet    // series with a sample
+	hashes   refHashes // of the labels of each series; nil: not wanted
 	kinds    kinds
-	min, max int64 // of all samples that count
-	told     uint64
+	end      wire.HeadEnd
 
-	// countOnly tells nothing, so what it does not know it does not lose.
-	countOnly bool
+	newest   int64 // sample of the current log; math.MinInt64: none yet
+	oldest   int64 // since the last damage; math.MaxInt64: none yet
+	unclosed int   // the first of end.Damage without the time after it; -1: none
 
 	out  []byte
 	ends []int // where each record in out ends
@@ -101,10 +137,10 @@ type filter struct {
 
 func newFilter(s *Selection) *filter {
 	return &filter{
-		sel: s, selected: refSet{}, sampled: refSet{}, kinds: kinds{hists: refSet{}, floats: refSet{}},
-		min: math.MaxInt64, max: math.MinInt64,
-		countOnly: s.MinTime > s.MaxTime,
-		dec:       record.NewDecoder(labels.NewSymbolTable(), slog.New(slog.DiscardHandler)),
+		sel: s, known: refSet{}, selected: refSet{}, sampled: refSet{}, kinds: kinds{hists: refSet{}, floats: refSet{}},
+		end:    wire.HeadEnd{MinTime: math.MaxInt64, MaxTime: math.MinInt64},
+		newest: math.MinInt64, unclosed: -1,
+		dec: record.NewDecoder(labels.NewSymbolTable(), slog.New(slog.DiscardHandler)),
 	}
 }
 
@@ -121,15 +157,19 @@ func (f *filter) take() [][]byte {
 	return recs
 }
 
-func (f *filter) end() wire.HeadEnd {
-	var series uint64
+func (f *filter) headEnd() wire.HeadEnd {
+	end := f.end
 	for _, page := range f.sampled {
-		series += uint64(bitset(page[:]).count())
+		end.Series += uint64(bitset(page[:]).count())
 	}
-	return wire.HeadEnd{MinTime: f.min, MaxTime: f.max, Series: series, Samples: f.told}
+	return end
 }
 
 func (f *filter) matching() bool { return len(f.sel.lists) > 0 }
+
+// names reports whether series records are decoded, so that it is known which refs
+// have one.
+func (f *filter) names() bool { return f.matching() || f.hashes != nil }
 
 // keep takes what an encoder appended to f.out as one record.
 func (f *filter) keep(out []byte) {
@@ -156,8 +196,8 @@ func (f *filter) filter(rec []byte) (err error) {
 	case record.Tombstones:
 		return f.tombstones(rec)
 	case record.Unknown:
-		if len(rec) > 0 && !f.countOnly {
-			return fmt.Errorf("a record has the kind %d, which this promdump does not know (--head=raw takes the log as it is)", rec[0])
+		if len(rec) > 0 {
+			f.end.UnknownRecords++
 		}
 		return nil
 	default:
@@ -167,7 +207,7 @@ func (f *filter) filter(rec []byte) (err error) {
 }
 
 func (f *filter) series(rec []byte) error {
-	if !f.matching() {
+	if !f.names() {
 		f.keep(append(f.out, rec...))
 		return nil
 	}
@@ -177,6 +217,10 @@ func (f *filter) series(rec []byte) error {
 	}
 	kept := all[:0]
 	for _, s := range all {
+		f.known.set(uint64(s.Ref))
+		if f.hashes != nil {
+			f.hashes.set(uint64(s.Ref), s.Labels.Hash())
+		}
 		if f.sel.matches(s.Labels) {
 			f.selected.set(uint64(s.Ref))
 			kept = append(kept, s)
@@ -191,18 +235,30 @@ func (f *filter) series(rec []byte) error {
 	return nil
 }
 
-// wants counts a sample and tells whether it is selected.
+// wants counts a sample and reports whether it is selected.
 func (f *filter) wants(ref uint64, t int64) bool {
 	if t < f.from {
 		return false
 	}
-	f.min, f.max = min(f.min, t), max(f.max, t)
-	f.sampled.set(ref)
+	f.newest, f.oldest = max(f.newest, t), min(f.oldest, t)
+	f.count(ref, t, t)
+	if f.names() && !f.known.has(ref) {
+		if t >= f.sel.MinTime && t <= f.sel.MaxTime || f.hashes != nil {
+			f.end.UnknownSamples++
+		}
+		return false
+	}
 	if t < f.sel.MinTime || t > f.sel.MaxTime || f.matching() && !f.selected.has(ref) {
 		return false
 	}
-	f.told++
+	f.end.Samples++
 	return true
+}
+
+// count counts samples of a series between two times.
+func (f *filter) count(ref uint64, from, to int64) {
+	f.end.MinTime, f.end.MaxTime = min(f.end.MinTime, from), max(f.end.MaxTime, to)
+	f.sampled.set(ref)
 }
 
 func (f *filter) floatSamples(rec []byte, v2 bool) (err error) {

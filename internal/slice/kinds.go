@@ -3,6 +3,7 @@ package slice
 import (
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/value"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/record"
 )
 
@@ -39,6 +40,19 @@ func (k *kinds) float(ref uint64, v float64) kind {
 		return floatKind
 	}
 	return last
+}
+
+// chunk remembers the encoding of a series' newest m-mapped chunk. Replay looks at
+// it where the log does not have the histograms before a stale marker any more.
+func (k *kinds) chunk(ref uint64, enc chunkenc.Encoding) {
+	k.hists.clear(ref)
+	k.floats.clear(ref)
+	switch enc {
+	case chunkenc.EncHistogram, chunkenc.EncHistogramST:
+		k.hists.set(ref)
+	case chunkenc.EncFloatHistogram, chunkenc.EncFloatHistogramST:
+		k.floats.set(ref)
+	}
 }
 
 // staleHistogram keeps a stale marker as the histogram that it is stored as.

@@ -13,6 +13,7 @@ import (
 //	Symbols  ( ref, string )*
 //	Series   flags (1: more), labels n, ref*n, deleted n, ( min, max )*n,
 //	         chunks n, ( min, max, encoding, bytes )*n
+//	HeadChunks  ( ref, flags (1: out of order), min, max, encoding, bytes )*
 //	Records  log, ( bytes )*
 //
 // Times are signed.
@@ -44,6 +45,15 @@ func (w *Writer) encode(m Message) (k kind, text any, err error) {
 		}
 	case *Series:
 		k, b = kindSeries, appendSeries(b, m)
+	case *HeadChunks:
+		k = kindHeadChunks
+		for _, c := range m.Chunks {
+			flags := byte(0)
+			if c.OutOfOrder {
+				flags = 1
+			}
+			b = appendChunk(append(binary.AppendUvarint(b, c.Ref), flags), c.Chunk)
+		}
 	case *Records:
 		k, b = kindRecords, append(b, byte(m.Log))
 		for _, r := range m.Records {
@@ -75,10 +85,14 @@ func appendSeries(b []byte, s *Series) []byte {
 	}
 	b = binary.AppendUvarint(b, uint64(len(s.Chunks)))
 	for _, c := range s.Chunks {
-		b = append(binary.AppendVarint(binary.AppendVarint(b, c.MinTime), c.MaxTime), c.Encoding)
-		b = append(binary.AppendUvarint(b, uint64(len(c.Data))), c.Data...)
+		b = appendChunk(b, c)
 	}
 	return b
+}
+
+func appendChunk(b []byte, c Chunk) []byte {
+	b = append(binary.AppendVarint(binary.AppendVarint(b, c.MinTime), c.MaxTime), c.Encoding)
+	return append(binary.AppendUvarint(b, uint64(len(c.Data))), c.Data...)
 }
 
 func decode(k kind, b []byte) (Message, error) {
@@ -124,6 +138,14 @@ func decode(k kind, b []byte) (Message, error) {
 		m = s
 	case kindSeries:
 		m = d.series()
+	case kindHeadChunks:
+		c := &HeadChunks{}
+		for len(d.b) > 0 && !d.bad {
+			ref, flags := d.uvarint(), d.byte()
+			d.bad = d.bad || flags > 1
+			c.Chunks = append(c.Chunks, HeadChunk{Ref: ref, OutOfOrder: flags == 1, Chunk: d.chunk()})
+		}
+		m = c
 	case kindRecords:
 		r := &Records{Log: Log(d.byte())}
 		d.bad = d.bad || r.Log != WAL && r.Log != WBL
@@ -160,9 +182,13 @@ func (d *payload) series() *Series {
 	n := d.count(4)
 	s.Chunks = make([]Chunk, 0, min(n, 64))
 	for ; n > 0 && !d.bad; n-- {
-		s.Chunks = append(s.Chunks, Chunk{MinTime: d.varint(), MaxTime: d.varint(), Encoding: d.byte(), Data: d.bytes()})
+		s.Chunks = append(s.Chunks, d.chunk())
 	}
 	return s
+}
+
+func (d *payload) chunk() Chunk {
+	return Chunk{MinTime: d.varint(), MaxTime: d.varint(), Encoding: d.byte(), Data: d.bytes()}
 }
 
 // count reads how many things follow that take at least size bytes each.

@@ -39,6 +39,7 @@ const (
 	kindKeepAlive
 	kindAnswer
 	kindForget
+	kindHeadChunks
 )
 
 // VersionError says that the other side speaks another version.

@@ -12,11 +12,19 @@ type Inventory struct {
 	HeadUnknown   bool `json:"headUnknown,omitempty"`
 }
 
-// HeadInventory is what the head holds beyond the blocks, read from its logs in
+// HeadInventory is what the head holds beyond the blocks, read from its files in
 // bounded memory.
 type HeadInventory struct {
 	MinTime int64  `json:"minTime"` // first sample, Unix milliseconds; MinTime > MaxTime: no samples
 	MaxTime int64  `json:"maxTime"` // last sample, Unix milliseconds, included
 	Series  uint64 `json:"series"`  // with at least one sample
-	Bytes   int64  `json:"bytes"`   // of WAL and out-of-order WAL
+	Bytes   int64  `json:"bytes"`   // of WAL, out-of-order WAL and head chunks
+
+	// Samples, in the logs and in m-mapped chunks, whose series no series record
+	// names.
+	UnknownSamples      uint64 `json:"unknownSamples,omitempty"`
+	UnknownChunkSamples uint64 `json:"unknownChunkSamples,omitempty"`
+
+	Damage     []HeadDamage `json:"damage,omitempty"` // the first MaxDamage
+	MoreDamage uint64       `json:"moreDamage,omitempty"`
 }

@@ -6,7 +6,7 @@ import "io"
 //
 //	Plan
 //	( File | BlockStart (Symbols | Series)* BlockEnd )*
-//	[ HeadStart Records* HeadEnd ]
+//	[ HeadStart HeadChunks* Records* HeadEnd ]
 //	End
 //
 // A source whose stream breaks may go on after a second Plan, and tell what had
@@ -59,11 +59,32 @@ type PlannedBlock struct {
 // PlannedHead is what the data dir has outside of blocks.
 type PlannedHead struct {
 	Mode  HeadMode `json:"mode"`
-	Bytes int64    `json:"bytes"` // WAL and out-of-order WAL (and head chunks when raw)
+	Bytes int64    `json:"bytes"` // of WAL, out-of-order WAL and head chunks
 
 	// MinValidTime is the first time that in-order records count from: before it a
 	// block has them. math.MinInt64 when there is no such block.
 	MinValidTime int64 `json:"minValidTime"`
+
+	// Damage is what is wrong with the head's files. With HeadRaw that is all of it.
+	// With HeadBlock it is what shows without reading them; HeadEnd has all.
+	Damage []HeadDamage `json:"damage,omitempty"`
+}
+
+// HeadDamage is a part of the head's files that cannot be read.
+type HeadDamage struct {
+	File   string `json:"file"`             // relative to the data directory
+	Offset int64  `json:"offset,omitempty"` // bytes
+	Bytes  int64  `json:"bytes,omitempty"`  // that are lost; 0: all of the file, or it is missing
+	Reason string `json:"reason"`
+
+	// Fatal damage keeps a server from starting. Other damage it repairs when it
+	// starts: it drops what comes after it.
+	Fatal bool `json:"fatal,omitempty"`
+
+	// In a log, the samples between these times may be lost, both excluded. Zero
+	// means not known: nothing was read before, or after.
+	After  int64 `json:"after,omitempty"`
+	Before int64 `json:"before,omitempty"`
 }
 
 // File is a file as it stands in the data dir. Body gives exactly the bytes from
@@ -121,11 +142,24 @@ type BlockEnd struct {
 	Chunks uint64 `json:"chunks"`
 }
 
-// HeadStart begins the head's records. All in-order records come first, then
-// the out-of-order ones.
+// HeadStart begins the head: first its m-mapped chunks, then its in-order records,
+// then the out-of-order ones.
 type HeadStart struct {
 	MinTime int64 `json:"minTime"` // of the selection, included
 	MaxTime int64 `json:"maxTime"` // of the selection, included
+}
+
+// HeadChunks are m-mapped chunks of the head, in the order in which the server
+// wrote them: chunks of selected series that overlap the selection, whole. The
+// records name their series. They have samples that the log has as well, and
+// samples that it has not: a server that repaired its log serves both.
+type HeadChunks struct{ Chunks []HeadChunk }
+
+// HeadChunk is one m-mapped chunk.
+type HeadChunk struct {
+	Ref        uint64 // of its series
+	OutOfOrder bool
+	Chunk
 }
 
 // Log says which of the head's logs a record is from.
@@ -144,14 +178,33 @@ type Records struct {
 	Records [][]byte
 }
 
-// HeadEnd ends the head's records. Its times are of all samples of the head,
-// also of those outside the selection; without samples MinTime > MaxTime.
+// HeadEnd ends the head. Its times are of all samples of the head, also of those
+// outside the selection; without samples MinTime > MaxTime.
 type HeadEnd struct {
 	MinTime int64  `json:"minTime"`
 	MaxTime int64  `json:"maxTime"`
-	Series  uint64 `json:"series"`  // with at least one sample in the head
-	Samples uint64 `json:"samples"` // told
+	Series  uint64 `json:"series"`           // refs with at least one sample in the head
+	Samples uint64 `json:"samples"`          // sent as records
+	Chunks  uint64 `json:"chunks,omitempty"` // sent
+
+	// Samples of the selected times, in records and in chunks, that were left out:
+	// no series record names their series. They are counted where the selection has
+	// matchers; otherwise they are sent.
+	UnknownSamples      uint64 `json:"unknownSamples,omitempty"`
+	UnknownChunkSamples uint64 `json:"unknownChunkSamples,omitempty"`
+
+	// Records that were left out: of kinds that this version does not know (a server
+	// that does not know them ignores them, too), and such as do not decode.
+	UnknownRecords uint64 `json:"unknownRecords,omitempty"`
+	BadRecords     uint64 `json:"badRecords,omitempty"`
+	BadRecord      string `json:"badRecord,omitempty"` // the first one's error
+
+	Damage     []HeadDamage `json:"damage,omitempty"` // the first MaxDamage
+	MoreDamage uint64       `json:"moreDamage,omitempty"`
 }
+
+// MaxDamage is how many places of damage one message names.
+const MaxDamage = 50
 
 // Forget says that what was told of a block, or of the head, does not count: it
 // is told again, or what replaced it is.
@@ -174,6 +227,7 @@ func (*Symbols) message()    {}
 func (*Series) message()     {}
 func (*BlockEnd) message()   {}
 func (*HeadStart) message()  {}
+func (*HeadChunks) message() {}
 func (*Records) message()    {}
 func (*HeadEnd) message()    {}
 func (*Forget) message()     {}

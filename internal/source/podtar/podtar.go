@@ -162,7 +162,7 @@ func (s *Source) pullOnce(ctx context.Context, dir string, req wire.Request) err
 		}
 	}
 	heads := map[wire.HeadMode][]string{
-		wire.HeadBlock: {"wal", "wbl"},
+		wire.HeadBlock: {"chunks_head", "wal", "wbl"},
 		wire.HeadRaw:   {"chunks_head", "wal", "wbl"},
 	}[req.Head]
 	for _, h := range heads {

@@ -175,7 +175,8 @@ func (k Kind) story(t *testing.T) {
 				"symbols":    {"symbols", "series", "blockEnd"},
 				"series":     {"symbols", "series", "blockEnd"},
 				"blockEnd":   {"file", "blockStart", "headStart", "end"},
-				"headStart":  {"records", "headEnd"},
+				"headStart":  {"headChunks", "records", "headEnd"},
+				"headChunks": {"headChunks", "records", "headEnd"},
 				"records":    {"records", "headEnd"},
 				"headEnd":    {"end"},
 			}
@@ -229,6 +230,8 @@ func nameOf(m wire.Message) string {
 		return "blockEnd"
 	case *wire.HeadStart:
 		return "headStart"
+	case *wire.HeadChunks:
+		return "headChunks"
 	case *wire.Records:
 		return "records"
 	case *wire.HeadEnd:

@@ -1,0 +1,97 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/promdump/promdump/internal/dump"
+	"github.com/promdump/promdump/internal/term"
+	"github.com/promdump/promdump/internal/wire"
+)
+
+// headNotes prints what of the head is not in a dump, or what is wrong with it.
+func (a *app) headNotes(r dump.Report) {
+	if r.RawHead {
+		a.notes(damageNotes(r.Plan.Head.Damage, 0, true))
+		return
+	}
+	a.notes(headNotes(r.Head))
+}
+
+// headNotes say what of the head is not in a dump that has it as blocks.
+func headNotes(r dump.HeadReport) []string {
+	notes := damageNotes(r.Damage, r.MoreDamage, false)
+	if n := unknownSeriesNote(r.UnknownSamples, r.UnknownChunkSamples); n != "" {
+		notes = append(notes, n)
+	}
+	if r.BadRecords > 0 {
+		notes = append(notes, fmt.Sprintf("%s of the head's log left out, they do not decode: %s",
+			term.Counted(r.BadRecords, "record", "records"), r.BadRecord))
+	}
+	if r.BadChunks > 0 {
+		notes = append(notes, fmt.Sprintf("%s left out, they do not decode", term.Counted(r.BadChunks, "m-mapped chunk", "m-mapped chunks")))
+	}
+	if r.UnknownRecords > 0 {
+		notes = append(notes, fmt.Sprintf("%s of the head's log left out: this version does not know their kind",
+			term.Counted(r.UnknownRecords, "record", "records")))
+	}
+	return notes
+}
+
+// unknownSeriesNote is empty if all series are known.
+func unknownSeriesNote(samples, inChunks uint64) string {
+	var what []string
+	if samples > 0 {
+		what = append(what, term.Counted(samples, "sample", "samples")+" in the log")
+	}
+	if inChunks > 0 {
+		what = append(what, term.Counted(inChunks, "sample", "samples")+" in m-mapped chunks")
+	}
+	if len(what) == 0 {
+		return ""
+	}
+	return "the head has " + strings.Join(what, " and ") +
+		" without a series: the series records are not in the log any more, so nothing can tell which series they belong to; left out"
+}
+
+// damageNotes name the damaged parts of a head. Raw is for a copy of the files, which
+// a server starts on.
+func damageNotes(all []wire.HeadDamage, more uint64, raw bool) (notes []string) {
+	for _, d := range all {
+		text := fmt.Sprintf("the head is damaged: %s: %s", damagePlace(d), d.Reason)
+		switch {
+		case d.Fatal && raw:
+			text += "; Prometheus will not start on this copy"
+		case d.Fatal:
+			text += "; Prometheus does not start on it"
+		case raw:
+			text += "; Prometheus will repair it when it starts, and drop what comes after"
+		}
+		notes = append(notes, text+lostTimes(d))
+	}
+	if more > 0 {
+		notes = append(notes, fmt.Sprintf("the head is damaged in %s more", term.Counted(more, "place", "places")))
+	}
+	return notes
+}
+
+func damagePlace(d wire.HeadDamage) string {
+	if d.Bytes == 0 {
+		return d.File
+	}
+	return fmt.Sprintf("%s, %s at byte %d", d.File, term.Counted(d.Bytes, "byte", "bytes"), d.Offset)
+}
+
+// lostTimes says which samples may be lost.
+func lostTimes(d wire.HeadDamage) string {
+	const rest = ", unless an m-mapped chunk has them"
+	switch {
+	case d.After != 0 && d.Before != 0:
+		return fmt.Sprintf("; samples from %s to %s are lost%s", term.Time(d.After), term.Time(d.Before), rest)
+	case d.After != 0:
+		return fmt.Sprintf("; samples from %s on are lost%s", term.Time(d.After), rest)
+	case d.Before != 0:
+		return fmt.Sprintf("; samples before %s are lost%s", term.Time(d.Before), rest)
+	}
+	return ""
+}

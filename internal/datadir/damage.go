@@ -1,0 +1,35 @@
+package datadir
+
+import (
+	"errors"
+	"fmt"
+)
+
+var (
+	// ErrMissing reports that a file is missing between others that are there.
+	ErrMissing = errors.New("it is missing")
+
+	// ErrRepair reports a segment that a server was repairing when it died. It is
+	// read under this name.
+	ErrRepair = errors.New("a server died while it repaired this segment")
+)
+
+// Damage is a part of the head's files that cannot be read.
+type Damage struct {
+	File   string // relative to the data directory, with slashes
+	Offset int64  // bytes
+	Bytes  int64  // of the file that are lost; 0 if it is missing
+	Err    error
+
+	// Fatal damage keeps a server from starting. Otherwise it repairs its head when
+	// it starts: it drops what comes after the damage in the same log, or the file of
+	// head chunks and the later ones.
+	Fatal bool
+}
+
+func (d Damage) String() string {
+	if d.Bytes == 0 {
+		return fmt.Sprintf("%s: %v", d.File, d.Err)
+	}
+	return fmt.Sprintf("%s, %d bytes at byte %d: %v", d.File, d.Bytes, d.Offset, d.Err)
+}

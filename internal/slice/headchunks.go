@@ -1,0 +1,129 @@
+package slice
+
+import (
+	"context"
+	"math"
+	"slices"
+
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+	"github.com/prometheus/prometheus/tsdb/record"
+
+	"github.com/promdump/promdump/internal/datadir"
+	"github.com/promdump/promdump/internal/wire"
+)
+
+// findSeries reads from the log which series are selected.
+func (f *filter) findSeries(ctx context.Context, h *datadir.Head) error {
+	for rec, err := range h.Records(ctx, func(datadir.Damage) {}) {
+		if err != nil {
+			return err
+		}
+		if f.dec.Type(rec) == record.Series {
+			_ = f.filter(rec) // what does not decode is reported when the samples are read
+			f.take()
+		}
+	}
+	return nil
+}
+
+// chunks sends the m-mapped chunks of the selected series that overlap the
+// selection.
+func (f *filter) chunks(ctx context.Context, h *datadir.Head, say func(wire.Message) error) error {
+	var msg wire.HeadChunks
+	var data []byte
+	flush := func() error {
+		if len(msg.Chunks) == 0 {
+			return nil
+		}
+		err := say(&msg)
+		msg.Chunks, data = msg.Chunks[:0], data[:0]
+		return err
+	}
+	for c, err := range h.HeadChunks(ctx, f.damaged) {
+		if err != nil {
+			return err
+		}
+		if !f.wantsChunk(&c) {
+			continue
+		}
+		if len(data) > 0 && len(data)+len(c.Data) > messageSize {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+		data = slices.Grow(data, len(c.Data))
+		from := len(data)
+		data = append(data, c.Data...)
+		msg.Chunks = append(msg.Chunks, wire.HeadChunk{Ref: c.Ref, OutOfOrder: c.OutOfOrder, Chunk: wire.Chunk{
+			MinTime: c.MinTime, MaxTime: c.MaxTime, Encoding: c.Encoding, Data: data[from:len(data):len(data)],
+		}})
+		f.end.Chunks++
+	}
+	return flush()
+}
+
+// wantsChunk counts a chunk and reports whether it is selected.
+func (f *filter) wantsChunk(c *datadir.HeadChunk) bool {
+	if !c.OutOfOrder {
+		if c.MaxTime < f.from {
+			return false // a block has it
+		}
+		f.kinds.chunk(c.Ref, chunkenc.Encoding(c.Encoding))
+	}
+	f.count(c.Ref, c.MinTime, c.MaxTime)
+	overlaps := c.MinTime <= f.sel.MaxTime && c.MaxTime >= f.sel.MinTime
+	// Without matchers its reader counts the chunks that no series record names.
+	if f.names() && !f.known.has(c.Ref) {
+		if overlaps || f.hashes != nil {
+			f.end.UnknownChunkSamples += uint64(chunkSamples(c))
+		}
+		return false
+	}
+	return overlaps && (!f.matching() || f.selected.has(c.Ref))
+}
+
+// chunkSamples is the number of samples in a chunk, which all encodings begin with.
+func chunkSamples(c *datadir.HeadChunk) int {
+	if len(c.Data) < 2 {
+		return 0
+	}
+	n := int(c.Data[0])<<8 | int(c.Data[1])
+	switch chunkenc.Encoding(c.Encoding) {
+	case chunkenc.EncHistogramST, chunkenc.EncFloatHistogramST:
+		n &= 1<<14 - 1 // they keep the counter reset header in the two highest bits
+	}
+	return n
+}
+
+// damaged notes damage. In a log, the newest sample before it says when it begins.
+func (f *filter) damaged(d datadir.Damage) {
+	if len(f.end.Damage) == wire.MaxDamage {
+		f.end.MoreDamage++
+		return
+	}
+	w := HeadDamage(d)
+	if f.newest != math.MinInt64 {
+		w.After = f.newest
+	}
+	if f.unclosed < 0 {
+		f.unclosed = len(f.end.Damage)
+	}
+	f.end.Damage = append(f.end.Damage, w)
+	f.oldest = math.MaxInt64
+}
+
+// closeDamage takes the oldest sample of the first record after damage.
+func (f *filter) closeDamage() {
+	if f.unclosed < 0 || f.oldest == math.MaxInt64 {
+		return
+	}
+	for i := range f.end.Damage[f.unclosed:] {
+		f.end.Damage[f.unclosed+i].Before = f.oldest
+	}
+	f.unclosed = -1
+}
+
+// HeadDamage converts damage for the wire.
+func HeadDamage(d datadir.Damage) wire.HeadDamage {
+	return wire.HeadDamage{File: d.File, Offset: d.Offset, Bytes: d.Bytes, Reason: d.Err.Error(), Fatal: d.Fatal}
+}
