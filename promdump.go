@@ -15,6 +15,7 @@ import (
 	"github.com/promdump/promdump/internal/source"
 	"github.com/promdump/promdump/internal/source/local"
 	"github.com/promdump/promdump/internal/source/remoteread"
+	"github.com/promdump/promdump/internal/term"
 	"github.com/promdump/promdump/internal/wire"
 )
 
@@ -85,7 +86,7 @@ func (s Selection) compile(now time.Time) (wire.Selection, error) {
 		sel.MaxTime = s.To.UnixMilli()
 	}
 	if sel.MinTime > sel.MaxTime {
-		return sel, fmt.Errorf("the selection ends, at %s, before it begins, at %s", time.UnixMilli(sel.MaxTime).UTC().Format(time.RFC3339Nano), time.UnixMilli(sel.MinTime).UTC().Format(time.RFC3339Nano))
+		return sel, fmt.Errorf("the selection ends, at %s, before it begins, at %s", term.Time(sel.MaxTime), term.Time(sel.MinTime))
 	}
 	for _, m := range s.Match {
 		list, err := dump.ParseSelector(m)
@@ -136,7 +137,8 @@ type Options struct {
 // Report is what was written.
 type Report struct {
 	Blocks          int
-	Series, Samples uint64   // summed over the blocks; a raw head's are not counted
+	Series          uint64   // distinct ones, a sum over the blocks where that cannot be found; without a raw head's
+	Samples         uint64   // without a raw head's
 	Bytes           int64    // of the dump
 	Notes           []string // what a person should know of it
 }

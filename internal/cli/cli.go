@@ -19,6 +19,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -138,9 +139,12 @@ func Run(ctx context.Context, program Program, args []string, streams term.Strea
 	}
 	if !a.running {
 		// Whatever cobra refuses before a command runs was typed wrong.
-		err = &usageError{err: err, hint: fmt.Sprintf("see %s --help", cmd.CommandPath())}
+		err = &usageError{err: err, hint: cmp.Or(a.correct(root, cmd, args, err), fmt.Sprintf("see %s --help", cmd.CommandPath()))}
 	}
 	code := codeOf(err)
+	if code == Failed && a.readerGone(err) {
+		code = Piped
+	}
 	if ctx.Err() != nil {
 		// Whatever it is called on its way up: with a reader or a pipe in between it
 		// need not be context.Canceled any more.
@@ -149,6 +153,9 @@ func Run(ctx context.Context, program Program, args []string, streams term.Strea
 	hint := hintOf(err)
 	if code == Usage && hint == "" {
 		hint = fmt.Sprintf("see %s --help", cmd.CommandPath())
+	}
+	if code == Piped {
+		return int(code) // as other programs end there, without a word
 	}
 	a.Fail(program.Name, err, hint)
 	return int(code)
@@ -159,7 +166,8 @@ type app struct {
 	Program
 	term.Streams
 	quiet, debug bool
-	running      bool // a command has begun: errors are its own, not cobra's
+	given        *os.File // that the shell has opened for -t /dev/fd/N
+	running      bool     // a command has begun: errors are its own, not cobra's
 }
 
 func (a *app) root() *cobra.Command {
@@ -247,7 +255,10 @@ func (a *app) summary(format string, args ...any) {
 func withTemp(parent string, f func(dir string) error) (err error) {
 	dir, err := os.MkdirTemp(parent, "promdump-")
 	if err != nil {
-		return hinted(fmt.Errorf("make temporary directory: %w", err), "--temp-dir names another place for it")
+		if parent == "" {
+			parent = os.TempDir()
+		}
+		return hinted(fmt.Errorf("make temporary directory in %s: %w", parent, unnamed(err)), "--temp-dir names another place for it")
 	}
 	defer func() {
 		err = errors.Join(err, os.RemoveAll(dir))

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,6 +26,7 @@ type dumpFlags struct {
 	tempDir     string
 	dryRun      bool
 	resume      bool
+	force       bool
 }
 
 // dumpConfig is what they mean.
@@ -38,12 +38,13 @@ type dumpConfig struct {
 	tempDir     string // empty: the system's
 	dryRun      bool
 	resume      bool
+	force       bool       // replaces a file
 	kept        *dump.Kept // with resume
 	now         time.Time
 }
 
 func (f dumpFlags) compile(now time.Time) (dumpConfig, error) {
-	c := dumpConfig{selectors: f.match, file: f.file, tempDir: f.tempDir, dryRun: f.dryRun, resume: f.resume, now: now}
+	c := dumpConfig{selectors: f.match, file: f.file, tempDir: f.tempDir, dryRun: f.dryRun, resume: f.resume, force: f.force, now: now}
 	if f.resume && (f.dryRun || f.file == "-" || f.file == "" || f.span != (spanFlags{}) || len(f.match) > 0) {
 		return c, usagef("kubectl promdump --resume -t FILE: what was asked for stands in FILE.partial", "--resume takes -t FILE, and neither times nor --match nor --dry-run")
 	}
@@ -102,7 +103,7 @@ last hour is taken; with --max-time alone, the hour that ends there; with
 		Example: `  promdump dump -d /prometheus --since 2h -t dump.tar.gz
   promdump dump -d /prometheus --around "2021-04-01 10:00:00" --window 30m --match '{namespace="shop"}' -t dump.tar.zst
   promdump dump -d /prometheus --min-time 2021-04-01 --max-time 2021-04-02 --dry-run`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: a.run(func(ctx context.Context, _ []string) error {
 			if err := a.Data.Missing(); err != nil {
 				return err
@@ -130,6 +131,7 @@ last hour is taken; with --max-time alone, the hour that ends there; with
 	fs.StringVarP(&f.file, "dump-file", "t", "-", "`file` to write, - for stdout; it appears when it is complete")
 	fs.StringVar(&f.tempDir, "temp-dir", "", "`dir` for temporary files: blocks that are cut, and the head's (default: the system's)")
 	fs.BoolVar(&f.dryRun, "dry-run", false, "print what would be taken and write nothing")
+	addForceFlag(fs, &f.force)
 	if a.Resumes {
 		fs.BoolVar(&f.resume, "resume", false, "go on with the unfinished FILE.partial, with what was asked for then; it must be of the same data")
 	}
@@ -138,7 +140,10 @@ last hour is taken; with --max-time alone, the hour that ends there; with
 
 func (a *app) runDump(ctx context.Context, c dumpConfig) error {
 	if !c.dryRun {
-		if err := a.checkOutput(c.file); err != nil {
+		if err := a.checkOutput(c.file, c.force); err != nil {
+			return err
+		}
+		if err := a.checkPartial(c); err != nil {
 			return err
 		}
 	}
@@ -164,10 +169,11 @@ func (a *app) runDump(ctx context.Context, c dumpConfig) error {
 	if err := outside(from.Dir, temp, "--temp-dir names a place outside of the data dir"); err != nil {
 		return err
 	}
-	out, err := a.openOutput(c.file, from.Dir)
+	out, err := a.openOutput(c.file, from.Dir, c.force)
 	if err != nil {
 		return err
 	}
+	out.overPartial = c.resume || c.force
 	var report dump.Report
 	err = withTemp(temp, func(staging string) error {
 		progress := a.progress("reading")
@@ -194,7 +200,7 @@ func (a *app) runDump(ctx context.Context, c dumpConfig) error {
 		if codeOf(err) == Incomplete && a.Resumes && !out.stream() && report.BytesWritten > 0 {
 			return errors.Join(unfinished(err, out), out.keep())
 		}
-		return errors.Join(a.dumpFailed(err, report, out, from.kind()), out.abort())
+		return errors.Join(a.dumpFailed(err, report, out, from.kind(), emptiness{c.request, c.selectors}), out.abort())
 	}
 	if err := out.commit(); err != nil {
 		if out.stream() {
@@ -214,9 +220,17 @@ func (a *app) runDump(ctx context.Context, c dumpConfig) error {
 		raw = ", the head's files"
 	}
 	a.summary("dumped %s, %s, %s%s, %s in %s → %s",
-		term.Counted(report.Blocks, "block", "blocks"), term.Counted(report.Series, "series", "series"),
+		term.Counted(report.Blocks, "block", "blocks"), seriesOf(report.Series, report.SeriesSummed, report.Blocks),
 		term.Counted(report.Samples, "sample", "samples"), raw, term.Bytes(report.BytesWritten), term.Duration(report.Elapsed), out.name)
 	return nil
+}
+
+// seriesOf is the number of distinct series, or says of a sum that it is one.
+func seriesOf(n uint64, summed bool, blocks int) string {
+	if summed && blocks > 1 {
+		return fmt.Sprintf("%s (summed over %s blocks)", term.Counted(n, "series", "series"), term.Count(blocks))
+	}
+	return term.Counted(n, "series", "series")
 }
 
 // patience is how long a write may hang after an interrupt before we end
@@ -251,60 +265,12 @@ func incompleteOutput(err error, name string) error {
 	return &codedError{Incomplete, hinted(fmt.Errorf("the dump on %s is incomplete: %w", name, err), "throw away what was written; promdump verify tells")}
 }
 
-func (a *app) dumpFailed(err error, report dump.Report, out *output, kind string) error {
+func (a *app) dumpFailed(err error, report dump.Report, out *output, kind string, asked emptiness) error {
 	if empty, ok := errors.AsType[*dump.EmptyError](err); ok {
-		return explainEmpty(empty, kind)
+		return a.explainEmpty(empty, kind, asked)
 	}
 	if out.stream() && report.BytesWritten > 0 {
 		return incompleteOutput(err, out.name)
 	}
 	return err
-}
-
-// explainEmpty says what there is, since what was asked for is not.
-func explainEmpty(e *dump.EmptyError, kind string) error {
-	where := "data dir"
-	if kind == remoteKind {
-		where = "server"
-	}
-	var holds []string
-	first, last, found := int64(0), int64(0), false
-	cover := func(minMs, maxMs int64) {
-		if !found || minMs < first {
-			first = minMs
-		}
-		if !found || maxMs > last {
-			last = maxMs
-		}
-		found = true
-	}
-	var b []wire.PlannedBlock
-	if e.Plan != nil {
-		if b = blocksOf(e.Plan); len(b) < len(e.Plan.Blocks) {
-			// A server was asked for windows in which it may have samples.
-			return hinted(fmt.Errorf("%w: the %s has no such samples", e, where), "are the times right, and does any series match --match? See promdump meta")
-		}
-	}
-	if len(b) > 0 {
-		minMs, maxMs := b[0].MinTime, b[0].MaxTime
-		for _, x := range b[1:] {
-			minMs, maxMs = min(minMs, x.MinTime), max(maxMs, x.MaxTime)
-		}
-		cover(minMs, maxMs)
-		holds = append(holds, fmt.Sprintf("%s from %s to %s", term.Counted(len(b), "block", "blocks"), term.Time(minMs), term.Time(maxMs)))
-	}
-	switch {
-	case e.HeadMin <= e.HeadMax:
-		cover(e.HeadMin, e.HeadMax)
-		holds = append(holds, fmt.Sprintf("a head from %s to %s", term.Time(e.HeadMin), term.Time(e.HeadMax)))
-	case e.Plan != nil && e.Plan.Head.Mode == wire.HeadNone:
-		holds = append(holds, "perhaps a head, which --head none leaves out")
-	default:
-		holds = append(holds, "no samples in the head")
-	}
-	err := fmt.Errorf("%w: the %s holds %s", e, where, strings.Join(holds, ", and "))
-	if !found {
-		return err
-	}
-	return hinted(err, "take all of it with --min-time %s --max-time %s, or see promdump meta; if the times are right, no series matches --match", term.Time(first), term.Time(last))
 }

@@ -26,6 +26,7 @@ const (
 	NotPermitted ExitCode = 11
 	NoAgent      ExitCode = 12
 	Interrupted  ExitCode = 130
+	Piped        ExitCode = 141
 )
 
 // Meaning is a line of the table of exit codes.
@@ -47,6 +48,7 @@ func ExitCodes() []Meaning {
 		{NotPermitted, "not permitted", "A file, a directory or a cluster's rules do not allow it."},
 		{NoAgent, "agent could not run", "The agent could not run in the container."},
 		{Interrupted, "interrupted", "Ctrl-C or SIGTERM. What was begun was removed."},
+		{Piped, "reader gone", "The reader of stdout, like head, went away before the end. Of a dump to stdout: 3."},
 	}
 }
 
@@ -65,11 +67,12 @@ func codeOf(err error) ExitCode {
 		return e.code
 	}
 	_, usage := errors.AsType[*usageError](err)
+	_, exists := errors.AsType[*existsError](err)
 	_, damaged := errors.AsType[*restore.VerifyError](err)
 	switch {
 	case err == nil:
 		return Done
-	case usage:
+	case usage, exists:
 		return Usage
 	case errors.Is(err, archive.ErrIncomplete):
 		return Incomplete
@@ -141,6 +144,12 @@ func hintOf(err error) string {
 	}
 	if errors.Is(err, archive.ErrNotDump) {
 		return "give a file that promdump wrote; what it holds is said by: promdump meta FILE"
+	}
+	if errors.Is(err, archive.ErrIncomplete) {
+		return "the file was cut on its way: get it again; what a lost connection left in FILE.partial goes on with: kubectl promdump --resume -t FILE"
+	}
+	if errors.Is(err, archive.ErrDamaged) {
+		return "get the file again from where it is from; what is wrong with it is listed by: promdump verify FILE"
 	}
 	if isNoSpace(err) {
 		return "--temp-dir names another place for temporary files"

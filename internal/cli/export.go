@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/prometheus/prometheus/promql/parser"
@@ -16,17 +17,22 @@ import (
 )
 
 // exportFlags are the flags of open that write samples, as typed.
-type exportFlags struct{ format, file string }
+type exportFlags struct {
+	format, file string
+	force        bool
+}
 
 // exportConfig is what they mean.
 type exportConfig struct {
 	format query.Format
 	file   string // "-": stdout
+	force  bool
 }
 
 func (f *exportFlags) add(fs *pflag.FlagSet) {
 	fs.StringVar(&f.format, "export", "", "write samples as `openmetrics|csv|parquet`, and serve nothing")
 	fs.StringVarP(&f.file, "to", "t", "", "`file` to export to, - for stdout; it appears when it is complete (default -)")
+	addForceFlag(fs, &f.force)
 }
 
 func (f exportFlags) compile() (*exportConfig, error) {
@@ -34,9 +40,12 @@ func (f exportFlags) compile() (*exportConfig, error) {
 		if f.file != "" {
 			return nil, usagef("--export openmetrics|csv|parquet", "-t is for --export")
 		}
+		if f.force {
+			return nil, usagef("--export openmetrics|csv|parquet", "--force is for --export")
+		}
 		return nil, nil
 	}
-	c := &exportConfig{format: query.Format(f.format), file: f.file}
+	c := &exportConfig{format: query.Format(f.format), file: f.file, force: f.force}
 	if c.file == "" {
 		c.file = "-"
 	}
@@ -52,14 +61,11 @@ func (a *app) runExport(ctx context.Context, c openConfig) (err error) {
 		if c.export.file == "-" && term.IsTerminal(a.Out) {
 			return usagef("name a file with -t samples.parquet, or send stdout to a file or a pipe", "Parquet is binary and stdout is a terminal")
 		}
-		if err := a.checkOutput(c.export.file); err != nil {
+		if err := a.checkOutput(c.export.file, c.export.force); err != nil {
 			return err
 		}
 	}
 	x := query.Export{Format: c.export.format, MinTime: math.MinInt64, MaxTime: math.MaxInt64}
-	if c.view.spanned {
-		x.MinTime, x.MaxTime = c.view.span.minMs, c.view.span.maxMs
-	}
 	for _, s := range c.view.selectors {
 		list, err := parser.NewParser(parser.Options{}).ParseMetricSelector(s)
 		if err != nil {
@@ -80,7 +86,7 @@ func (a *app) runExport(ctx context.Context, c openConfig) (err error) {
 		}
 		err = errors.Join(err, v.Close())
 	}()
-	out, err := a.openOutput(c.export.file, "")
+	out, err := a.openOutput(c.export.file, "", c.export.force)
 	if err != nil {
 		return err
 	}
@@ -94,7 +100,7 @@ func (a *app) runExport(ctx context.Context, c openConfig) (err error) {
 	})
 	hangs = done.hangs
 	if err == nil && done.Samples == 0 {
-		err = nothingExported(v)
+		err = nothingExported(v, c.view)
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("export: %w", err), out.abort())
@@ -108,12 +114,15 @@ func (a *app) runExport(ctx context.Context, c openConfig) (err error) {
 	return nil
 }
 
-func nothingExported(v *view.View) error {
+func nothingExported(v *view.View, c viewConfig) error {
 	if v.Empty() {
 		return errors.New("nothing is selected: there is no sample in it")
 	}
-	return hinted(fmt.Errorf("nothing is selected: the dump has samples from %s to %s", term.Time(v.MinTime), term.Time(v.MaxTime)),
-		"if the times are right, no series matches --match")
+	if len(c.selectors) > 0 {
+		return hinted(fmt.Errorf("nothing is selected: the dump has samples from %s to %s, and no series of them matches %s", term.Time(v.MinTime), term.Time(v.MaxTime), strings.Join(c.selectors, " or ")),
+			"without --match all series are exported")
+	}
+	return fmt.Errorf("nothing is selected: the dump has no sample from %s to %s", term.Time(v.MinTime), term.Time(v.MaxTime))
 }
 
 // leftOut says what is not in the file, and why.

@@ -12,7 +12,7 @@ func (a *app) listCommand(l Lister) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "Show what there is to dump",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: a.run(func(ctx context.Context, _ []string) error {
 			columns, rows, err := l.List(ctx, a.asked(""))
 			if err != nil {

@@ -56,6 +56,9 @@ func checkDataDir(dir string) error {
 			"-d takes the directory that Prometheus got as --storage.tsdb.path")}
 	case errors.Is(err, fs.ErrPermission):
 		return hinted(fmt.Errorf("read data dir: %w", err), "run as the user that Prometheus runs as, or as root")
+	case isFile(dir):
+		return &codedError{NoTarget, hinted(fmt.Errorf("%s is a file, not a directory", dir),
+			"a dump file is named without -d: promdump meta %s", shellWord(dir))}
 	case err != nil:
 		return &codedError{NoTarget, fmt.Errorf("read data dir: %w", err)}
 	}
@@ -78,6 +81,11 @@ func checkDataDir(dir string) error {
 		return hinted(err, "%s looks like one: -d %s", near, near)
 	}
 	return hinted(err, "-d takes the directory that Prometheus got as --storage.tsdb.path")
+}
+
+func isFile(name string) bool {
+	fi, err := os.Stat(name)
+	return err == nil && fi.Mode().IsRegular()
 }
 
 // nearDataDir looks for a data dir just below dir, and just above: people name the

@@ -5,13 +5,23 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
+
+	"github.com/spf13/pflag"
 
 	"github.com/promdump/promdump/internal/archive"
 	"github.com/promdump/promdump/internal/term"
 )
+
+// addForceFlag adds the flag that lets a file be replaced.
+func addForceFlag(fs *pflag.FlagSet, force *bool) {
+	fs.BoolVarP(force, "force", "f", false, "replace the file that -t names if it exists")
+}
 
 // target of a dump's bytes: a file that appears when it is complete, or a stream
 // that cannot be taken back.
@@ -22,6 +32,9 @@ type output struct {
 	file  *os.File // nil: a stream of somebody else
 	temp  string   // name of file until it is complete; empty: written in place
 	final string
+
+	force       bool // may replace what final names
+	overPartial bool // may replace what an earlier command kept
 }
 
 // compressionOf is what the name of a file asks for, gzip if nothing.
@@ -36,32 +49,136 @@ func compressionOf(name string) archive.Compression {
 	return archive.Gzip
 }
 
-// checkOutput refuses what can be known to be wrong before anything is opened.
-func (a *app) checkOutput(name string) error {
-	if name == "-" {
-		if term.IsTerminal(a.Out) {
-			return usagef("name a file with -t dump.tar.gz, or send stdout to a file or a pipe", "a dump is binary and stdout is a terminal")
-		}
-		return nil
+// existsError refuses to write over a file.
+type existsError struct {
+	name string // as typed
+	kept string // where the complete output is instead; empty: nothing was read or written
+}
+
+func (e *existsError) Error() string {
+	if e.kept != "" {
+		return fmt.Sprintf("%s appeared meanwhile and is not overwritten; the complete output is in %s", e.name, e.kept)
 	}
-	if fi, err := os.Stat(name); err == nil && fi.IsDir() {
-		return usagef(fmt.Sprintf("name a file in it: -t %s", filepath.Join(name, "dump.tar.gz")), "%s is a directory", name)
+	return fmt.Sprintf("%s exists already and is not overwritten", e.name)
+}
+
+func (e *existsError) Hint() string {
+	if e.kept != "" {
+		return fmt.Sprintf("mv %s %s, if that one can go", shellWord(e.kept), shellWord(e.name))
+	}
+	return "name another file with -t, or --force replaces this one"
+}
+
+func (e *existsError) Unwrap() error { return fs.ErrExist }
+
+// checkOutput refuses what can be known to be wrong before anything is opened. A file
+// that exists is refused unless force is set.
+func (a *app) checkOutput(name string, force bool) error {
+	stream := a.Out
+	if name != "-" {
+		inherited, err := a.inherited(name)
+		if err != nil {
+			return err
+		}
+		if inherited == nil {
+			return checkFile(name, force)
+		}
+		stream = inherited
+	}
+	if term.IsTerminal(stream) {
+		return usagef("name a file with -t dump.tar.gz, or send stdout to a file or a pipe", "a dump is binary and stdout is a terminal")
 	}
 	return nil
 }
 
+func checkFile(name string, force bool) error {
+	final := destination(name)
+	fi, err := os.Stat(final)
+	switch {
+	case err == nil && fi.IsDir():
+		return usagef(fmt.Sprintf("name a file in it: -t %s", filepath.Join(name, "dump.tar.gz")), "%s is a directory", name)
+	case err == nil && fi.Mode().IsRegular() && !force:
+		return &existsError{name: name}
+	case err == nil:
+		return nil
+	}
+	dir, err := os.Stat(filepath.Dir(final))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return hinted(fmt.Errorf("create %s: its directory does not exist: %w", name, fs.ErrNotExist), "mkdir -p %s", shellWord(filepath.Dir(final)))
+	case err == nil && !dir.IsDir():
+		return fmt.Errorf("create %s: %s is not a directory", name, filepath.Dir(final))
+	}
+	return nil
+}
+
+// destination follows links to where a file is or will be: a link stays a link, and
+// what it names is written.
+func destination(name string) string {
+	const links = 40 // as Linux follows
+	for range links {
+		if resolved, err := filepath.EvalSymlinks(name); err == nil {
+			return resolved
+		}
+		to, err := os.Readlink(name)
+		if err != nil {
+			return name
+		}
+		if !filepath.IsAbs(to) {
+			dir := filepath.Dir(name)
+			if resolved, err := filepath.EvalSymlinks(dir); err == nil {
+				dir = resolved
+			}
+			to = filepath.Join(dir, to)
+		}
+		name = to
+	}
+	return name
+}
+
+// inherited gives the stream that a name like /dev/stdout or /dev/fd/3 is for. Opening
+// such a name again would begin at the start of a file that the shell has opened.
+func (a *app) inherited(name string) (io.Writer, error) {
+	clean := filepath.ToSlash(filepath.Clean(name))
+	fd := map[string]string{"/dev/stdout": "1", "/dev/stderr": "2"}[clean]
+	for _, dir := range []string{"/dev/fd/", "/proc/self/fd/"} {
+		if n, ok := strings.CutPrefix(clean, dir); ok {
+			fd = n
+		}
+	}
+	n, err := strconv.ParseUint(fd, 10, 16)
+	if err != nil || runtime.GOOS == "windows" {
+		return nil, nil
+	}
+	switch n {
+	case 1:
+		return a.Out, nil
+	case 2:
+		return a.Err, nil
+	}
+	if a.given == nil {
+		// Kept: a file that the garbage collector finds is closed.
+		a.given = os.NewFile(uintptr(n), name)
+	}
+	if _, err := a.given.Stat(); err != nil {
+		return nil, fmt.Errorf("open %s: %w", name, fs.ErrNotExist)
+	}
+	return a.given, nil
+}
+
 // openOutput makes the file under a temporary name beside its own, so that it can
-// be renamed. What is no regular file (a device, a named pipe) is written as it is.
-// dataDir is where nothing may be written.
-func (a *app) openOutput(name, dataDir string) (*output, error) {
+// be given its name when it is complete. What is no regular file (a device, a named
+// pipe) is written as it is. dataDir is where nothing may be written.
+func (a *app) openOutput(name, dataDir string, force bool) (*output, error) {
 	if name == "-" {
 		widen(a.Out)
 		return &output{to: a.Out, name: "stdout"}, nil
 	}
-	final := name
-	if resolved, err := filepath.EvalSymlinks(name); err == nil {
-		final = resolved // a link stays a link
+	if to, err := a.inherited(name); to != nil || err != nil {
+		widen(to)
+		return &output{to: to, name: name}, err
 	}
+	final := destination(name)
 	if fi, err := os.Stat(final); err == nil && !fi.Mode().IsRegular() {
 		f, err := os.OpenFile(final, os.O_WRONLY, 0)
 		if err != nil {
@@ -75,12 +192,31 @@ func (a *app) openOutput(name, dataDir string) (*output, error) {
 	if err := outside(dataDir, filepath.Dir(final), "-t names a file outside of the data dir"); err != nil {
 		return nil, err
 	}
-	temp := filepath.Join(filepath.Dir(final), "."+filepath.Base(final)+"."+rand.Text()[:8]+".tmp")
+	base := filepath.Base(final)
+	if len(base) > longestBase {
+		base = strings.ToValidUTF8(base[:longestBase], "")
+	}
+	temp := filepath.Join(filepath.Dir(final), "."+base+"."+rand.Text()[:8]+".tmp")
 	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
-		return nil, fmt.Errorf("make output file: %w", err)
+		return nil, fmt.Errorf("create %s: %w", name, unnamed(err))
 	}
-	return &output{to: f, name: name, file: f, temp: temp, final: final}, nil
+	return &output{to: f, name: name, file: f, temp: temp, final: final, force: force}, nil
+}
+
+// longestBase leaves room for what a temporary name has more, within the 255 bytes
+// that filesystems take.
+const longestBase = 200
+
+// unnamed takes the name of a temporary file off an error: nobody typed it.
+func unnamed(err error) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return e.Err
+	}
+	if e, ok := errors.AsType[*os.LinkError](err); ok {
+		return e.Err
+	}
+	return err
 }
 
 // outside refuses to write into a data dir that is to be read.
@@ -128,7 +264,8 @@ func (o *output) full(err error) error {
 // stream tells whether what was written cannot be taken back.
 func (o *output) stream() bool { return o.temp == "" }
 
-// commit makes the file durable and gives it its name.
+// commit makes the file durable and gives it its name, which nothing else may have
+// got meanwhile: then it gets another one, and an [existsError] says which.
 func (o *output) commit() error {
 	if o.file == nil {
 		return nil
@@ -139,8 +276,14 @@ func (o *output) commit() error {
 	if err := errors.Join(o.file.Sync(), o.file.Close()); err != nil {
 		return errors.Join(fmt.Errorf("write %s: %w", o.name, o.full(err)), os.Remove(o.temp))
 	}
-	if err := os.Rename(o.temp, o.final); err != nil {
-		return errors.Join(fmt.Errorf("rename the complete dump: %w", err), os.Remove(o.temp))
+	var taken error
+	if err := o.publish(); errors.Is(err, fs.ErrExist) && !o.force {
+		taken, err = o.publishAside()
+		if err != nil {
+			return fmt.Errorf("name the complete output %s: %w; it is in %s", o.name, unnamed(err), o.temp)
+		}
+	} else if err != nil {
+		return errors.Join(fmt.Errorf("name the complete output %s: %w", o.name, unnamed(err)), os.Remove(o.temp))
 	}
 	dir, err := os.Open(filepath.Dir(o.final))
 	if err != nil {
@@ -148,7 +291,48 @@ func (o *output) commit() error {
 	}
 	// Some filesystems cannot sync a directory; the dump is whole all the same.
 	_ = dir.Sync()
-	return dir.Close()
+	return errors.Join(taken, dir.Close())
+}
+
+func (o *output) publish() error {
+	if o.force {
+		return os.Rename(o.temp, o.final)
+	}
+	return renameNew(o.temp, o.final)
+}
+
+// publishAside gives a complete output the first name that is free, since an hour of
+// reading is not thrown away for a name.
+func (o *output) publishAside() (taken, err error) {
+	for i := 1; ; i++ {
+		aside := fmt.Sprintf("%s.%d", o.final, i)
+		switch err := renameNew(o.temp, aside); {
+		case err == nil:
+			return &codedError{Failed, &existsError{name: o.name, kept: aside}}, nil
+		case !errors.Is(err, fs.ErrExist):
+			return nil, err
+		}
+	}
+}
+
+// renameNew is a rename that never replaces a file, whoever makes it at the same time.
+func renameNew(from, to string) error {
+	err := os.Link(from, to)
+	if err == nil {
+		return os.Remove(from)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	// A filesystem without hard links: the empty file that is replaced is our own.
+	placeholder, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(placeholder.Close(), os.Rename(from, to)); err != nil {
+		return errors.Join(err, os.Remove(to))
+	}
+	return nil
 }
 
 // partial is the name of a dump that could not be finished.
@@ -159,7 +343,14 @@ func (o *output) keep() error {
 	if err := o.file.Close(); err != nil {
 		return errors.Join(err, os.Remove(o.temp))
 	}
-	return os.Rename(o.temp, partial(o.final))
+	rename := renameNew
+	if o.overPartial {
+		rename = os.Rename
+	}
+	if err := rename(o.temp, partial(o.final)); err != nil {
+		return fmt.Errorf("name it %s: %w; it is in %s", partial(o.name), unnamed(err), o.temp)
+	}
+	return nil
 }
 
 // abort removes what was written, where that can be done.

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/promdump/promdump/internal/query"
 	"github.com/promdump/promdump/internal/term"
+	"github.com/promdump/promdump/internal/view"
 )
 
 // queryFlags are the query command's flags as typed.
@@ -24,9 +27,10 @@ type queryConfig struct {
 	view       viewConfig
 	expr       string
 	ranged     bool
-	at         time.Time // zero: the end of the dump
-	start, end time.Time // zero: the dump's own
+	at         *time.Time // nil: the end of the dump
+	start, end *time.Time // nil: the dump's own
 	step       time.Duration
+	times      func(*queryConfig, time.Time) error // sets at, start and end by what is now
 	print      func(*app, asked) error
 }
 
@@ -40,6 +44,7 @@ func (f queryFlags) compile(args []string, data Data, everything bool, now time.
 	if len(args) == 0 {
 		return c, usagef(`promdump query dump.tar.gz 'sum by (job) (up)'`, "no query is given")
 	}
+	args = queryLast(args)
 	c.expr = args[len(args)-1]
 	if c.view, err = f.view.compile(args[:len(args)-1], data, everything, now); err != nil {
 		return c, err
@@ -60,24 +65,53 @@ func (f queryFlags) compile(args []string, data Data, everything bool, now time.
 	if c.ranged && f.at != "" {
 		return c, usagef("--time asks for one moment, the others for a range", "--time cannot be combined with --start, --end, --step or -o graph")
 	}
-	for _, t := range []struct {
-		flag, value string
-		to          *time.Time
-	}{{"--time", f.at, &c.at}, {"--start", f.start, &c.start}, {"--end", f.end, &c.end}} {
-		if t.value == "" {
-			continue
-		}
-		if *t.to, err = typedTime(typed{t.flag, t.value}, now); err != nil {
-			return c, err
-		}
-	}
-	if !c.start.IsZero() && !c.end.IsZero() && c.start.After(c.end) {
-		return c, usagef("the first time must not be after the last", "the range is empty: it begins at %s and ends at %s", term.Time(c.start.UnixMilli()), term.Time(c.end.UnixMilli()))
+	c.times = f.times
+	if err := c.times(&c, now); err != nil && !(len(c.view.files) > 0 && isEmptySpan(err)) {
+		return c, err
 	}
 	if f.step != "" {
 		c.step, err = typedDuration("--step", f.step)
 	}
 	return c, err
+}
+
+// times reads the moments that are asked for.
+func (f queryFlags) times(c *queryConfig, now time.Time) (err error) {
+	for _, t := range []struct {
+		flag, value string
+		to          **time.Time
+	}{{"--time", f.at, &c.at}, {"--start", f.start, &c.start}, {"--end", f.end, &c.end}} {
+		if t.value == "" {
+			continue
+		}
+		got, err := typedTime(typed{t.flag, t.value}, now)
+		if err != nil {
+			return err
+		}
+		*t.to = &got
+	}
+	if c.start != nil && c.end != nil && c.start.After(*c.end) {
+		return usagef("the first time must not be after the last", "%w", emptySpanError{floorMs(*c.start), floorMs(*c.end)})
+	}
+	return nil
+}
+
+// queryLast puts a query that stands before its dump file behind it. As they are typed
+// the command cannot be meant: its file does not exist, and its query is a file.
+func queryLast(args []string) []string {
+	last := len(args) - 1
+	if last < 1 || !isFile(args[last]) {
+		return args
+	}
+	for i, arg := range args[:last] {
+		if _, err := os.Stat(arg); err == nil || arg == "-" {
+			continue
+		}
+		if _, err := query.NewParser().ParseExpr(arg); err == nil {
+			return append(slices.Delete(slices.Clone(args), i, i+1), arg)
+		}
+	}
+	return args
 }
 
 func (a *app) queryCommand() *cobra.Command {
@@ -89,7 +123,12 @@ func (a *app) queryCommand() *cobra.Command {
 dir, as a Prometheus would that has this data and nothing else.
 
 Without times it is asked for the dump's last moment; with --start, --end or --step
-for a range, which is all of the dump where they say nothing.`,
+for a range, which is all of the dump where they say nothing.
+
+--since, --min-time, --max-time and --around select the samples that the query sees,
+and --match the series, as they do for a dump: the last moment is then the end of
+these times. "now" is the time of the last sample of a dump file, so that --since 1h
+is its last hour; of a data dir or a server it is the time of this machine.`,
 		Example: `  promdump query dump.tar.gz 'sum by (job) (up)'
   promdump query dump.tar.gz 'rate(http_requests_total[5m])' -o graph
   promdump query dump.tar.gz up --start "2021-04-01 10:00" --end "2021-04-01 10:30" --step 1m -o csv`,
@@ -111,8 +150,44 @@ for a range, which is all of the dump where they say nothing.`,
 	fs.StringVarP(&f.output, "output", "o", "table", "`table|json|csv|graph`; json is what Prometheus' API answers")
 	f.view.add(fs)
 	f.view.span.add(fs)
-	fs.StringArrayVar(&f.view.match, "match", nil, "with -d: PromQL `selector` of the series to take; may be repeated")
+	fs.StringArrayVar(&f.view.match, "match", nil, "PromQL `selector` of the series that the query sees; may be repeated")
 	return cmd
+}
+
+// question is what the engine is asked of a view, whose end is the default moment and
+// the now of a dump file.
+func (c queryConfig) question(v *view.View) (q query.Question, err error) {
+	first, last := time.UnixMilli(v.MinTime), time.UnixMilli(v.MaxTime)
+	if len(c.view.files) > 0 {
+		if err := c.times(&c, last); err != nil {
+			return q, err
+		}
+	}
+	q = query.Question{Expr: c.expr, Start: first, End: last}
+	if !c.ranged {
+		if c.at != nil {
+			q.End = *c.at
+		}
+		q.Start = q.End
+		return q, nil
+	}
+	if c.start != nil {
+		q.Start = *c.start
+	}
+	if c.end != nil {
+		q.End = *c.end
+	}
+	if q.Start.After(q.End) {
+		return q, usagef(takeAll(v.MinTime, v.MaxTime), "the dump has nothing there: it has samples from %s to %s", term.Time(v.MinTime), term.Time(v.MaxTime))
+	}
+	if q.Step = c.step; q.Step == 0 {
+		q.Step = term.Step(q.End.Sub(q.Start))
+	}
+	// In milliseconds of 64 bits without a sign: a Duration has just 292 years.
+	if n := uint64(q.End.UnixMilli()-q.Start.UnixMilli()) / uint64(max(q.Step.Milliseconds(), 1)); n > maxPoints {
+		return q, usagef("a longer --step, or a shorter range", "%d points for each series are more than %d", n, maxPoints)
+	}
+	return q, nil
 }
 
 // maxPoints of a range is Prometheus' own limit.
@@ -131,29 +206,9 @@ func (a *app) runQuery(ctx context.Context, c queryConfig) (err error) {
 	if v.Empty() {
 		return fmt.Errorf("there is no sample in it")
 	}
-	q := query.Question{Expr: c.expr, Start: c.start, End: c.end}
-	switch {
-	case !c.ranged:
-		if q.End = c.at; q.End.IsZero() {
-			q.End = time.UnixMilli(v.MaxTime)
-		}
-		q.Start = q.End
-	default:
-		if q.Start.IsZero() {
-			q.Start = time.UnixMilli(v.MinTime)
-		}
-		if q.End.IsZero() {
-			q.End = time.UnixMilli(v.MaxTime)
-		}
-		if q.Start.After(q.End) {
-			return usagef("promdump meta FILE tells", "the dump has nothing there: it has samples from %s to %s", term.Time(v.MinTime), term.Time(v.MaxTime))
-		}
-		if q.Step = c.step; q.Step == 0 {
-			q.Step = term.Step(q.End.Sub(q.Start))
-		}
-		if n := q.End.Sub(q.Start) / q.Step; n > maxPoints {
-			return usagef("a longer --step, or a shorter range", "%d points for each series are more than %d", n, maxPoints)
-		}
+	q, err := c.question(v)
+	if err != nil {
+		return err
 	}
 	engine := query.NewEngine(c.view.limits, a.logger())
 	defer func() { err = errors.Join(err, engine.Close()) }()

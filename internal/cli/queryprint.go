@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"time"
 
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
@@ -133,7 +132,7 @@ func (a *app) printAnswerCSV(q asked) error {
 	}
 	record := make([]string, 2+len(columns))
 	err := q.each(func(r row) error {
-		record[0], record[1] = time.UnixMilli(r.ms).UTC().Format("2006-01-02T15:04:05.000Z"), r.value
+		record[0], record[1] = term.TimeMillis(r.ms), r.value
 		for i, name := range columns {
 			record[2+i] = r.labels.Get(name)
 		}

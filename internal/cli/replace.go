@@ -115,7 +115,7 @@ func (a *app) replaceThere(ctx context.Context, r replacement) error {
 		if err := to.Discard(ctx); err != nil {
 			return r.inPlace(done, fmt.Errorf("remove what was there: %w", err), true)
 		}
-		a.restored(r.report, r.shown, r.there.Name, a.Now().Sub(r.begin))
+		a.restored(r.report, r.image, r.shown, r.there.Name, a.Now().Sub(r.begin))
 		still := "the server still has the old files open and opens no others"
 		if done.Held == 0 {
 			still = "the server still has the old files open, and may write among the new ones"
@@ -139,7 +139,7 @@ func (a *app) replaceThere(ctx context.Context, r replacement) error {
 	if err := to.Discard(ctx); err != nil {
 		return r.inPlace(done, fmt.Errorf("remove what was there: %w", err), false)
 	}
-	a.restored(r.report, r.shown, r.there.Name, a.Now().Sub(r.begin))
+	a.restored(r.report, r.image, r.shown, r.there.Name, a.Now().Sub(r.begin))
 	return nil
 }
 

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/promdump/promdump/internal/block"
 	"github.com/promdump/promdump/internal/restore"
 	"github.com/promdump/promdump/internal/term"
 )
@@ -34,6 +36,18 @@ type restoreConfig struct {
 	yes    bool
 
 	restart, wait bool // of a place elsewhere
+}
+
+// take takes a dump file that is named without a flag, as other commands have it.
+func (f *restoreFlags) take(args []string) error {
+	switch {
+	case len(args) == 0:
+		return nil
+	case f.file != "" && f.file != args[0]:
+		return usagef("name one of them", "two dump files are given, %s and %s", f.file, args[0])
+	}
+	f.file = args[0]
+	return nil
 }
 
 func (f restoreFlags) compile() (restoreConfig, error) {
@@ -90,7 +104,7 @@ func (f restoreFlags) compile() (restoreConfig, error) {
 func (a *app) restoreCommand() *cobra.Command {
 	var f restoreFlags
 	cmd := &cobra.Command{
-		Use:   "restore",
+		Use:   "restore [FILE]",
 		Short: "Put a dump's blocks into a data dir, beside what is there",
 		Long: `Put a dump's blocks into a data dir, beside what is there. They are unpacked and
 verified before the first of them appears. A running Prometheus serves them
@@ -100,8 +114,11 @@ a restore can be repeated.
 --replace empties the data dir first, for which its server must be stopped.`,
 		Example: `  promdump restore -d /prometheus -t dump.tar.gz --dry-run
   promdump restore -d /prometheus -t dump.tar.gz --wait http://localhost:9090`,
-		Args: cobra.NoArgs,
-		RunE: a.run(func(ctx context.Context, _ []string) error {
+		Args: cobra.MaximumNArgs(1),
+		RunE: a.run(func(ctx context.Context, args []string) error {
+			if err := f.take(args); err != nil {
+				return err
+			}
 			c, err := f.compile()
 			if err != nil {
 				return err
@@ -112,7 +129,7 @@ a restore can be repeated.
 	fs := cmd.Flags()
 	fs.SortFlags = false
 	fs.StringVarP(&f.dir, "data-dir", "d", "", "data `dir` to restore into; made if only its parent exists")
-	fs.StringVarP(&f.file, "dump-file", "t", "", "dump `file`, - for stdin")
+	fs.StringVarP(&f.file, "dump-file", "t", "", "dump `file`, - for stdin; it may be named without a flag, too")
 	fs.BoolVar(&f.dryRun, "dry-run", false, "unpack, verify and print what would be done; the data dir keeps what it has")
 	fs.BoolVar(&f.replace, "replace", false, "remove what the data dir holds")
 	fs.BoolVar(&f.yes, "yes", false, "do not ask before --replace removes anything")
@@ -185,15 +202,20 @@ func (a *app) runRestore(ctx context.Context, c restoreConfig) (err error) {
 		}
 		return err
 	}
-	a.restored(report, shown, plan.Target.Dir, a.Now().Sub(begin))
+	a.restored(report, plan.Target.Dir, shown, plan.Target.Dir, a.Now().Sub(begin))
 	return nil
 }
 
-func (a *app) restored(r *restore.Report, from, to string, took time.Duration) {
+// restored is the summary. The blocks are in dir.
+func (a *app) restored(r *restore.Report, dir, from, to string, took time.Duration) {
 	var series, samples uint64
+	distinct := block.NewSeriesCounter()
 	for _, b := range r.Added {
 		series += b.Series
 		samples += b.Samples
+		if err := distinct.Block(filepath.Join(dir, b.ULID), b.Series); err != nil {
+			a.logger().Debug("series cannot be counted", "block", b.ULID, "error", err)
+		}
 	}
 	more := ""
 	if r.Head == restore.HeadRaw {
@@ -206,7 +228,7 @@ func (a *app) restored(r *restore.Report, from, to string, took time.Duration) {
 		more += ", the server serves them"
 	}
 	a.summary("restored %s, %s, %s%s, %s in %s: %s → %s",
-		term.Counted(len(r.Added), "block", "blocks"), term.Counted(series, "series", "series"), term.Counted(samples, "sample", "samples"),
+		term.Counted(len(r.Added), "block", "blocks"), distinctOf(distinct, series, len(r.Added)), term.Counted(samples, "sample", "samples"),
 		more, term.Bytes(r.Bytes), term.Duration(took), from, to)
 }
 

@@ -17,10 +17,24 @@ func unfinished(err error, out *output) error {
 		"the same command with --resume -t %s, and without times and --match, goes on from there", out.name)}
 }
 
+// checkPartial refuses to begin anew where an earlier command left something that it
+// may go on with: if this one is cut too, its rest would take that one's place.
+func (a *app) checkPartial(c dumpConfig) error {
+	if !a.Resumes || c.resume || c.force || c.file == "-" {
+		return nil
+	}
+	name := partial(c.file)
+	if fi, err := os.Stat(partial(destination(c.file))); err != nil || !fi.Mode().IsRegular() {
+		return nil
+	}
+	return usagef(fmt.Sprintf("%s --resume -t %s goes on with it; --force begins anew", a.Name, shellWord(c.file)),
+		"%s is there, what an unfinished dump has received", name)
+}
+
 // readKept reads what an earlier command could not finish, and takes what was
 // asked for from there.
 func (c *dumpConfig) readKept() (*dump.Kept, error) {
-	name := partial(c.file)
+	name := partial(destination(c.file))
 	k, err := dump.ReadKept(func() (io.ReadCloser, error) { return os.Open(name) })
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, usagef("without --resume it begins at the beginning", "there is no %s to go on with", name)

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -37,6 +38,20 @@ func (s span) String() string {
 	return fmt.Sprintf("from %s to %s", term.Time(s.minMs), term.Time(s.maxMs))
 }
 
+// emptySpanError is a range that ends before it begins.
+type emptySpanError span
+
+func (e emptySpanError) Error() string {
+	return fmt.Sprintf("the range is empty: it begins at %s and ends at %s", term.Time(e.minMs), term.Time(e.maxMs))
+}
+
+func isEmptySpan(err error) bool {
+	_, empty := errors.AsType[emptySpanError](err)
+	return empty
+}
+
+// compile reads the flags. What "now" is, and --since counts from, is the clock of what
+// is read: the machine's for data, the last sample's time for a dump file.
 func (f spanFlags) compile(now time.Time) (span, error) {
 	first, err := oneOf("--min-time", f.min, "--start-time", f.start)
 	if err != nil {
@@ -78,7 +93,7 @@ func (f spanFlags) compile(now time.Time) (span, error) {
 	}
 	s := span{ceilMs(start), floorMs(end)}
 	if s.minMs > s.maxMs {
-		return span{}, usagef("the first time must not be after the last", "the range is empty: it begins at %s and ends at %s", term.Time(s.minMs), term.Time(s.maxMs))
+		return span{}, usagef("the first time must not be after the last", "%w", emptySpanError(s))
 	}
 	return s, nil
 }

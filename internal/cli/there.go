@@ -48,7 +48,7 @@ type There struct {
 func (a *app) restoreThereCommand() *cobra.Command {
 	var f restoreFlags
 	cmd := &cobra.Command{
-		Use:   "restore",
+		Use:   "restore [FILE]",
 		Short: "Put a dump's blocks into a running Prometheus, beside what it has",
 		Long: `Put a dump's blocks into the data dir of a running Prometheus, beside what is
 there. They are unpacked and verified on this machine and sent; all of them are
@@ -62,8 +62,11 @@ restarted then: --restart deletes its pod, waits until the next one serves what
 was restored, and only then removes what was there. Without --restart what was
 there is removed at once, and the server opens no file any more until you restart
 it.`,
-		Args: cobra.NoArgs,
-		RunE: a.run(func(ctx context.Context, _ []string) error {
+		Args: cobra.MaximumNArgs(1),
+		RunE: a.run(func(ctx context.Context, args []string) error {
+			if err := f.take(args); err != nil {
+				return err
+			}
 			f.dir = "-" // another machine's
 			c, err := f.compile()
 			if err != nil {
@@ -76,7 +79,7 @@ it.`,
 	fs := cmd.Flags()
 	fs.SortFlags = false
 	a.Place.AddFlags(fs)
-	fs.StringVarP(&f.file, "dump-file", "t", "", "dump `file`, - for stdin")
+	fs.StringVarP(&f.file, "dump-file", "t", "", "dump `file`, - for stdin; it may be named without a flag, too")
 	fs.BoolVar(&f.dryRun, "dry-run", false, "unpack, verify and print what would be done; nothing is sent")
 	fs.BoolVar(&f.replace, "replace", false, "remove what the data dir holds; the server must be restarted then")
 	fs.BoolVar(&f.yes, "yes", false, "do not ask before --replace removes anything")
@@ -190,7 +193,7 @@ func (a *app) sendThere(ctx context.Context, there There, image string, report *
 			}
 		}
 	}
-	a.restored(report, shown, there.Name, a.Now().Sub(begin))
+	a.restored(report, image, shown, there.Name, a.Now().Sub(begin))
 	return nil
 }
 

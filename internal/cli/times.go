@@ -9,27 +9,32 @@ import (
 	"time"
 
 	"github.com/prometheus/common/model"
+
+	"github.com/promdump/promdump/internal/term"
 )
 
-const timeForms = `times are "2021-04-01 10:00:00" (UTC), 2021-04-01, 2021-04-01T10:00, RFC 3339 (2021-04-01T10:00:00.5+02:00), Unix seconds, Unix milliseconds, or now`
+const timeForms = `times are "2021-04-01 10:00:00" (UTC), 2021-04-01, 2021-04-01T10:00, RFC 3339 (2021-04-01T10:00:00.5+02:00), ` +
+	`Unix seconds, Unix milliseconds (with the unit for any number: 1617271200000ms), or now`
 
 // msFrom is the number from which on a bare number is milliseconds. As seconds it
 // would be the year 5138; as milliseconds it is March 1973, before all metrics.
 const msFrom = 100_000_000_000
 
 // parseTime reads a time as people and programs write them, exactly: nothing is
-// rounded. A time without a zone is UTC.
+// rounded. A time without a zone is UTC. It reads all that term.Time prints.
 func parseTime(s string, now time.Time) (time.Time, error) {
 	s = strings.TrimSpace(s)
-	if strings.EqualFold(s, "now") {
+	switch {
+	case strings.EqualFold(s, "now"):
 		return now, nil
+	case strings.EqualFold(s, term.Beginning):
+		return time.UnixMilli(math.MinInt64).UTC(), nil
+	case strings.EqualFold(s, term.End):
+		return time.UnixMilli(math.MaxInt64).UTC(), nil
 	}
 	t, err := parseUnix(s)
 	if errors.Is(err, errNotNumber) {
 		t, err = parseDate(s)
-	}
-	if err == nil && (t.Year() < 0 || t.Year() > 9999) {
-		err = errors.New("the year must be one of 0 to 9999")
 	}
 	if err != nil {
 		return time.Time{}, hinted(fmt.Errorf("%q is no time that can be understood: %w", s, err), "%s", timeForms)
@@ -42,16 +47,21 @@ var errNotNumber = errors.New("not a number")
 // parseUnix does without floats: 53 bits are too few for fractions of today's
 // milliseconds.
 func parseUnix(s string) (time.Time, error) {
-	whole, fraction, point := strings.Cut(strings.TrimPrefix(s, "-"), ".")
+	number, unit := s, false
+	if cut, ok := strings.CutSuffix(s, "ms"); ok {
+		number, unit = strings.TrimSpace(cut), true
+	}
+	whole, fraction, point := strings.Cut(number, ".")
 	digits := func(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
-	if !digits(whole) || point && !digits(fraction) {
+	unsigned := strings.TrimPrefix(whole, "-")
+	if !digits(unsigned) || point && !digits(fraction) {
 		return time.Time{}, errNotNumber
 	}
-	if !point && looksLikeDate(s) {
+	if !point && !unit && looksLikeDate(s) {
 		return time.Time{}, errors.New("a date needs dashes, like 2021-04-01")
 	}
 	n, err := strconv.ParseInt(whole, 10, 64)
-	if err != nil || n > math.MaxInt64/int64(time.Millisecond)*100 {
+	if err != nil {
 		return time.Time{}, errors.New("the number is too large")
 	}
 	const nanos = 9
@@ -59,14 +69,13 @@ func parseUnix(s string) (time.Time, error) {
 		return time.Time{}, errors.New("more than nine digits behind the point")
 	}
 	part, _ := strconv.ParseInt((fraction + "000000000")[:nanos], 10, 64)
-	sign := int64(1)
-	if strings.HasPrefix(s, "-") {
-		sign = -1
+	if unsigned != whole {
+		part = -part
 	}
-	if n >= msFrom {
-		return time.UnixMilli(sign * n).Add(time.Duration(sign * part / 1000)).UTC(), nil
+	if unit || n >= msFrom || n <= -msFrom {
+		return time.UnixMilli(n).Add(time.Duration(part / 1000)).UTC(), nil
 	}
-	return time.Unix(sign*n, sign*part).UTC(), nil
+	return time.Unix(n, part).UTC(), nil
 }
 
 // looksLikeDate is for "2021" and "20210401", which would be a time in 1970.
@@ -100,16 +109,30 @@ func parseDate(s string) (time.Time, error) {
 }
 
 // ceilMs and floorMs keep a closed range exact where a time is finer than
-// Prometheus' milliseconds.
+// Prometheus' milliseconds. Times beyond int64, like a window around its end, are its
+// ends.
 func ceilMs(t time.Time) int64 {
-	ms := t.UnixMilli()
-	if time.UnixMilli(ms).Before(t) {
+	ms := floorMs(t)
+	if ms < math.MaxInt64 && time.UnixMilli(ms).Before(t) {
 		ms++
 	}
 	return ms
 }
 
-func floorMs(t time.Time) int64 { return t.UnixMilli() }
+func floorMs(t time.Time) int64 {
+	switch {
+	case t.Before(time.UnixMilli(math.MinInt64)):
+		return math.MinInt64
+	case t.After(time.UnixMilli(math.MaxInt64)):
+		return math.MaxInt64
+	}
+	return t.UnixMilli()
+}
+
+// shownTime is a time in a command line that can be pasted into a shell.
+func shownTime(ms int64) string {
+	return shellWord(term.Time(ms))
+}
 
 // parseDuration reads a length of time that is more than nothing: "2h", "1h30m",
 // "1d" as Prometheus writes them, or "1.5h" as Go does.

@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"math"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -34,6 +36,13 @@ func TestParseTime(t *testing.T) {
 		"99999999999":                          time.Unix(99999999999, 0).UTC(),
 		"100000000000":                         time.UnixMilli(100000000000).UTC(),
 		strconv.FormatInt(253402300799999, 10): time.UnixMilli(253402300799999).UTC(),
+		"253402300800000":                      time.UnixMilli(253402300800000).UTC(),
+		"-1":                                   time.Unix(-1, 0).UTC(),
+		"-1ms":                                 time.UnixMilli(-1).UTC(),
+		"2021ms":                               time.UnixMilli(2021).UTC(),
+		"1795478400000000000 ms":               time.UnixMilli(1795478400000000000).UTC(),
+		"-9223372036854775808":                 time.UnixMilli(math.MinInt64).UTC(),
+		"The End":                              time.UnixMilli(math.MaxInt64).UTC(),
 	} {
 		got, err := parseTime(s, noon)
 		if err != nil || !got.Equal(want) {
@@ -41,7 +50,7 @@ func TestParseTime(t *testing.T) {
 		}
 	}
 	for _, s := range []string{"", "yesterday", "2021", "20210401", "2021-4-1", "2021-13-01", "2021-02-30", "2021-04-01 25:00", "10:20",
-		"1e9", "0x10", "1617272430.", ".5", "--1", "1.2.3", "253402300800000", "99999999999999999999", "2021-04-01Z+02:00", "0.1234567891"} {
+		"1e9", "0x10", "1617272430.", ".5", "--1", "1.2.3", "ms", "1.5sms", "9223372036854775808", "99999999999999999999", "2021-04-01Z+02:00", "0.1234567891"} {
 		if got, err := parseTime(s, noon); err == nil {
 			t.Errorf("%q is %v, want an error", s, got)
 		} else if hintOf(err) == "" {
@@ -75,6 +84,25 @@ func TestParseTimeReadsWhatIsPrinted(t *testing.T) {
 	}
 }
 
+// Each int64 is a time that a data dir may hold, and that we then print.
+func TestEachTimeThatIsPrintedIsRead(t *testing.T) {
+	check := func(ms int64) {
+		for _, s := range []string{term.Time(ms), term.TimeMillis(ms), strings.Trim(shownTime(ms), "'")} {
+			if got, err := parseTime(s, noon); err != nil || got.UnixMilli() != ms || floorMs(got) != ms || ceilMs(got) != ms {
+				t.Fatalf("%d is printed as %s, and read as %v, %v", ms, s, got, err)
+			}
+		}
+	}
+	for _, ms := range []int64{math.MinInt64, math.MinInt64 + 1, math.MaxInt64, math.MaxInt64 - 1, 0, -1, 1, msFrom, -msFrom, msFrom - 1, 1 - msFrom,
+		-62167219200000, -62167219200001, 253402300799999, 253402300800000} {
+		check(ms)
+	}
+	r := rand.New(rand.NewPCG(3, 4))
+	for range 20_000 {
+		check(int64(r.Uint64()) >> r.IntN(64))
+	}
+}
+
 func FuzzParseTime(f *testing.F) {
 	for _, s := range []string{"2021-04-01 10:20:30", "2021-04-01T10:20:30.5+02:00", "1617272430.025", "-1", "now", "2021-04-01 10:20 UTC"} {
 		f.Add(s)
@@ -84,13 +112,16 @@ func FuzzParseTime(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if got.Year() < 0 || got.Year() > 9999 {
-			t.Fatalf("%q: year %d", s, got.Year())
-		}
 		if low, high := floorMs(got), ceilMs(got); high < low || high-low > 1 || time.UnixMilli(low).After(got) || time.UnixMilli(high).Before(got) {
 			t.Fatalf("%q: %v is between %d and %d ms", s, got, low, high)
 		}
-		again, err := parseTime(got.Format(time.RFC3339Nano), noon)
+		printed := got.Format(time.RFC3339Nano)
+		if got.Year() < 0 || got.Year() > 9999 { // it has no RFC 3339 form, and finer than ms it has none at all
+			if got, printed = got.Truncate(time.Millisecond), term.Time(floorMs(got)); got.UnixMilli() != floorMs(got) {
+				return
+			}
+		}
+		again, err := parseTime(printed, noon)
 		if err != nil || !again.Equal(got) {
 			t.Fatalf("%q: %v, read again: %v, %v", s, got, again, err)
 		}

@@ -66,7 +66,7 @@ func (a *app) runVerify(ctx context.Context, c verifyConfig) (err error) {
 	}
 	defer func() { err = errors.Join(err, in.Close()) }()
 	return withTemp(c.tempDir, func(dir string) error {
-		v := &verification{app: a, shown: shown}
+		v := &verification{app: a, shown: shown, series: block.NewSeriesCounter()}
 		if err := v.unpack(ctx, in, dir); err != nil {
 			return err
 		}
@@ -80,7 +80,7 @@ func (a *app) runVerify(ctx context.Context, c verifyConfig) (err error) {
 			return nil
 		}
 		_, err := fmt.Fprintf(a.Out, "%s is whole and right: %s, %s, %s%s\n", term.Printable(shown),
-			term.Counted(v.blocks, "block", "blocks"), term.Counted(v.stats.Series, "series", "series"),
+			term.Counted(v.blocks, "block", "blocks"), distinctOf(v.series, v.stats.Series, v.blocks),
 			term.Counted(v.stats.Samples, "sample", "samples"), v.rest())
 		return err
 	})
@@ -92,8 +92,18 @@ type verification struct {
 	findings int
 	blocks   int
 	stats    block.Stats
+	series   *block.SeriesCounter
 	records  uint64
 	raw      bool
+}
+
+// distinctOf is the number that a counter found, or the sum of the blocks' own.
+func distinctOf(c *block.SeriesCounter, sum uint64, blocks int) string {
+	n, exact := c.Count()
+	if !exact {
+		n = sum
+	}
+	return seriesOf(n, !exact, blocks)
 }
 
 func (v *verification) rest() string {
@@ -181,6 +191,9 @@ func (v *verification) dir(ctx context.Context, dir string) error {
 		stats, err := block.Verify(ctx, filepath.Join(dir, e.Name()), v.block)
 		if err != nil {
 			return err
+		}
+		if err := v.series.Block(filepath.Join(dir, e.Name()), stats.Series); err != nil {
+			v.logger().Debug("series cannot be counted", "block", e.Name(), "error", err)
 		}
 		v.stats.Series += stats.Series
 		v.stats.Samples += stats.Samples

@@ -11,11 +11,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/spf13/pflag"
 
 	"github.com/promdump/promdump/internal/archive"
 	"github.com/promdump/promdump/internal/dump"
 	"github.com/promdump/promdump/internal/query"
+	"github.com/promdump/promdump/internal/term"
 	"github.com/promdump/promdump/internal/view"
 	"github.com/promdump/promdump/internal/wire"
 )
@@ -33,9 +35,10 @@ type viewFlags struct {
 
 // viewConfig is what they mean.
 type viewConfig struct {
-	files     []string // none: the Data
-	span      span
-	spanned   bool // times were given
+	files     []string                          // none: the Data
+	span      span                              // that is taken of the Data
+	spanned   bool                              // times were given
+	spanOf    func(now time.Time) (span, error) // of dump files, whose end is their now
 	matchers  [][]wire.Matcher
 	selectors []string
 	cacheDir  string
@@ -76,11 +79,18 @@ func (f viewFlags) compile(files []string, data Data, everything bool, now time.
 	}
 	var err error
 	c.spanned = f.span != (spanFlags{})
-	if c.spanned || !everything {
+	switch {
+	case len(files) > 0:
+		c.spanOf = f.span.compile
+		// Which times are meant is known when the dump is open.
+		if _, err := c.spanOf(now); err != nil && !isEmptySpan(err) {
+			return c, err
+		}
+	case c.spanned || !everything:
 		if c.span, err = f.span.compile(now); err != nil {
 			return c, err
 		}
-	} else {
+	default:
 		c.span = span{minMs: 0, maxMs: floorMs(now)}
 	}
 	if c.matchers, err = compileMatch(f.match); err != nil {
@@ -108,6 +118,15 @@ func (f viewFlags) compile(files []string, data Data, everything bool, now time.
 		}
 	}
 	return c, nil
+}
+
+// request is what is taken of the Data.
+func (c viewConfig) request() wire.Request {
+	return wire.Request{
+		Version:   wire.Version,
+		Selection: wire.Selection{MinTime: c.span.minMs, MaxTime: c.span.maxMs, Matchers: c.matchers},
+		Head:      wire.HeadBlock,
+	}
 }
 
 func validLabel(s string) bool {
@@ -185,7 +204,45 @@ func (a *app) openView(ctx context.Context, c viewConfig) (_ *view.View, err err
 		}
 		dumps = append(dumps, d)
 	}
-	return view.New(ctx, c.label, dumps...)
+	v, err := view.New(ctx, c.label, dumps...)
+	if err != nil {
+		return nil, err
+	}
+	return v, c.restrict(v)
+}
+
+// restrict leaves of dump files what the times and --match select. Of the Data no more
+// was taken.
+func (c viewConfig) restrict(v *view.View) error {
+	if len(c.files) == 0 || !c.spanned && len(c.selectors) == 0 {
+		return nil
+	}
+	minMs, maxMs := v.MinTime, v.MaxTime
+	if c.spanned && !v.Empty() {
+		s, err := c.spanOf(time.UnixMilli(v.MaxTime))
+		if isEmptySpan(err) || err == nil && (s.maxMs < v.MinTime || s.minMs > v.MaxTime) {
+			return usagef(takeAll(v.MinTime, v.MaxTime), "the dump has nothing there: it has samples from %s to %s", term.Time(v.MinTime), term.Time(v.MaxTime))
+		}
+		if err != nil {
+			return err
+		}
+		minMs, maxMs = s.minMs, s.maxMs
+	}
+	var lists [][]*labels.Matcher
+	for _, s := range c.selectors {
+		list, err := query.NewParser().ParseMetricSelector(s)
+		if err != nil {
+			return usagef("", "--match %s: %w", s, err)
+		}
+		lists = append(lists, list)
+	}
+	v.Restrict(minMs, maxMs, lists)
+	return nil
+}
+
+// takeAll is the hint of a selection that is beside what there is.
+func takeAll(minMs, maxMs int64) string {
+	return fmt.Sprintf("all of it is --min-time %s --max-time %s", shownTime(minMs), shownTime(maxMs))
 }
 
 func (a *app) openOne(ctx context.Context, cache *view.Cache, file string) (_ *view.Dump, err error) {
@@ -234,12 +291,7 @@ func (a *app) openData(ctx context.Context, cache *view.Cache, from Opened, c vi
 		written := make(chan error, 1)
 		go func() {
 			report, err := dump.Write(ctx, from.Source, dump.Spec{
-				Request: wire.Request{
-					Version:   wire.Version,
-					Selection: wire.Selection{MinTime: c.span.minMs, MaxTime: c.span.maxMs, Matchers: c.matchers},
-					Head:      wire.HeadBlock,
-				},
-				Source: archive.Source{Kind: from.Kind, Name: from.Source.String()}, Selectors: c.selectors,
+				Request: c.request(), Source: archive.Source{Kind: from.Kind, Name: from.Source.String()}, Selectors: c.selectors,
 				Compression: archive.None, Staging: staging, Tool: "promdump " + version(), Now: c.now, Logger: a.logger(),
 				Progress: func(p dump.Progress) { progress.Set(p.Read, p.Total, "") },
 			}, w)
@@ -247,7 +299,7 @@ func (a *app) openData(ctx context.Context, cache *view.Cache, from Opened, c vi
 				a.notes(report.Plan.Notes)
 				a.headNotes(report)
 			} else if empty, ok := errors.AsType[*dump.EmptyError](err); ok {
-				err = explainEmpty(empty, from.kind())
+				err = a.explainEmpty(empty, from.kind(), emptiness{c.request(), c.selectors})
 			}
 			written <- err
 			_ = w.CloseWithError(err) // always nil

@@ -61,7 +61,8 @@ type Progress struct {
 type Report struct {
 	Plan         *wire.Plan
 	Blocks       int
-	Series       uint64 // summed over the blocks
+	Series       uint64 // distinct ones of all blocks
+	SeriesSummed bool   // they are summed over the blocks: an index could not be read
 	Samples      uint64 // of the blocks; a raw head's are not counted
 	RawHead      bool
 	Head         HeadReport
@@ -109,7 +110,7 @@ func Write(ctx context.Context, src source.Source, spec Spec, w io.Writer) (repo
 	if err != nil {
 		return report, fmt.Errorf("make staging directory: %w", err)
 	}
-	a := &assembler{ctx: ctx, src: src, spec: spec, staging: staging, count: &counter{w: w}, headEnd: wire.HeadEnd{MinTime: math.MaxInt64, MaxTime: math.MinInt64}}
+	a := &assembler{ctx: ctx, src: src, spec: spec, staging: staging, count: &counter{w: w}, series: block.NewSeriesCounter(), headEnd: wire.HeadEnd{MinTime: math.MaxInt64, MaxTime: math.MinInt64}}
 	defer func() {
 		err = errors.Join(err, a.close())
 		report = a.report
@@ -144,6 +145,7 @@ type assembler struct {
 	cutting string // ULID of the block that is cut
 	cut     *block.Builder
 	head    *block.HeadBuilder
+	series  *block.SeriesCounter
 
 	headEnd    wire.HeadEnd
 	base, read int64 // bytes of the plan: when the current part began, and now
@@ -185,7 +187,9 @@ func (a *assembler) file(m *wire.File) error {
 	if err != nil {
 		return err
 	}
-	if err := w.File(m.Name, m.Size, &reading{a, m.Body}); err != nil {
+	body, done := a.counted(m.Name, &reading{a, m.Body}, a.plannedSeries)
+	defer done()
+	if err := w.File(m.Name, m.Size, body); err != nil {
 		return fmt.Errorf("write %s to the dump: %w", m.Name, err)
 	}
 	a.base = a.read
@@ -195,6 +199,25 @@ func (a *assembler) file(m *wire.File) error {
 		a.report.RawHead = true
 	}
 	return nil
+}
+
+// counted lets the bytes of a block's index pass through the counter of series.
+func (a *assembler) counted(name string, body io.Reader, series func(ulid string) uint64) (_ io.Reader, done func()) {
+	ulid, ok := strings.CutSuffix(name, "/index")
+	if !ok {
+		return body, func() {}
+	}
+	i := a.series.Index(series(ulid))
+	return io.TeeReader(body, i), i.Done
+}
+
+func (a *assembler) plannedSeries(ulid string) uint64 {
+	for _, b := range a.report.Plan.Blocks {
+		if b.ULID == ulid {
+			return b.Series
+		}
+	}
+	return 0
 }
 
 func (a *assembler) countWhole(ulid string) {
@@ -312,7 +335,7 @@ func (a *assembler) add(b *block.Built, origin string) error {
 		return err
 	}
 	for _, f := range b.Files {
-		if err := a.addFile(w, ulid, b.Dir, f); err != nil {
+		if err := a.addFile(w, b, f); err != nil {
 			return fmt.Errorf("write block %s to the dump: %w", ulid, err)
 		}
 	}
@@ -322,13 +345,16 @@ func (a *assembler) add(b *block.Built, origin string) error {
 	return os.RemoveAll(b.Dir)
 }
 
-func (a *assembler) addFile(w *archive.Writer, ulid, dir string, f block.File) error {
-	in, err := os.Open(filepath.Join(dir, filepath.FromSlash(f.Name)))
+func (a *assembler) addFile(w *archive.Writer, b *block.Built, f block.File) error {
+	in, err := os.Open(filepath.Join(b.Dir, filepath.FromSlash(f.Name)))
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	return w.File(ulid+"/"+f.Name, f.Size, &cancelling{a.ctx, in})
+	name := b.Meta.ULID.String() + "/" + f.Name
+	body, done := a.counted(name, &cancelling{a.ctx, in}, func(string) uint64 { return b.Meta.Stats.NumSeries })
+	defer done()
+	return w.File(name, f.Size, body)
 }
 
 // writer begins the dump at the first thing to write.
@@ -360,6 +386,11 @@ func (a *assembler) finish() error {
 	}
 	err := a.out.Close()
 	a.out = nil
+	if n, exact := a.series.Count(); exact {
+		a.report.Series = n
+	} else {
+		a.report.SeriesSummed = true
+	}
 	a.tell()
 	return err
 }

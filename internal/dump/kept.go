@@ -115,7 +115,9 @@ func (a *assembler) copyKept() error {
 		if _, ok := kept[ulid]; !ok {
 			return nil
 		}
-		return a.out.File(e.Name, e.Size, &cancelling{a.ctx, r})
+		body, done := a.counted(e.Name, &cancelling{a.ctx, r}, func(ulid string) uint64 { return kept[ulid].Series })
+		defer done()
+		return a.out.File(e.Name, e.Size, body)
 	})
 	if err != nil {
 		return fmt.Errorf("go on with the unfinished dump: %w", err)

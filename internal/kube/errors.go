@@ -3,6 +3,8 @@ package kube
 import (
 	"fmt"
 	"strings"
+
+	"github.com/promdump/promdump/internal/suggest"
 )
 
 // Exit codes of the errors of this package, see docs/exit-codes.md.
@@ -40,7 +42,7 @@ func (e *ContextError) Hint() string {
 	if len(e.Known) == 0 {
 		return "the kubeconfig has no context at all: --kubeconfig FILE takes another one"
 	}
-	if near := nearest(e.Name, e.Known); len(near) > 0 {
+	if near := suggest.Nearest(e.Name, e.Known); len(near) > 0 {
 		return "did you mean " + strings.Join(near, " or ") + "? (--context)"
 	}
 	return "it has: " + strings.Join(e.Known, ", ")

@@ -211,22 +211,6 @@ func TestFindCanceled(t *testing.T) {
 	}
 }
 
-func TestNearest(t *testing.T) {
-	names := []string{"prometheus-k8s-0", "prometheus-k8s-1", "alertmanager-0", "web"}
-	for _, c := range []struct{ name, want string }{
-		{"prometheus-k8s-2", "prometheus-k8s-0 prometheus-k8s-1"},
-		{"prometeus-k8s-0", "prometheus-k8s-0 prometheus-k8s-1"},
-		{"alertmanager", "alertmanager-0"},
-		{"wep", "web"},
-		{"grafana", ""},
-		{"x", ""},
-	} {
-		if got := strings.Join(nearest(c.name, names), " "); got != c.want {
-			t.Errorf("%s: %s", c.name, got)
-		}
-	}
-}
-
 func TestNamesOf(t *testing.T) {
 	p := podOf(t, "p", plain, ownedBy("StatefulSet", "web-1"), labelled("pod-template-hash", "1"))
 	if got := namesOf(p, "deployment"); got != nil {

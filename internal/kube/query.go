@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/pager"
+
+	"github.com/promdump/promdump/internal/suggest"
 )
 
 // Query says which pod is meant. The zero Query means any Prometheus in the
@@ -201,7 +203,7 @@ func (c *Client) notFound(ctx context.Context, w want, seen []*corev1.Pod) error
 			names = append(names, namesOf(p, w.kind)...)
 		}
 		slices.Sort(names)
-		e.Near = nearest(w.name, slices.Compact(names))
+		e.Near = suggest.Nearest(w.name, slices.Compact(names))
 		if w.kind != "pod" {
 			for i, n := range e.Near {
 				e.Near[i] = w.kind + "/" + n
@@ -225,7 +227,7 @@ func (c *Client) noNamespace(ctx context.Context, name string) error {
 		for _, n := range l.Items {
 			names = append(names, n.Name)
 		}
-		e.Near = nearest(name, names)
+		e.Near = suggest.Nearest(name, names)
 	}
 	return e
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/rules"
 
+	"github.com/promdump/promdump/internal/term"
 	"github.com/promdump/promdump/internal/view"
 )
 
@@ -48,7 +49,7 @@ func ReadRules(file string) (*Rules, error) {
 	}
 	groups, errs := rulefmt.Parse(text, false, model.UTF8Validation, NewParser(), slog.New(slog.DiscardHandler))
 	if len(errs) > 0 {
-		return nil, &view.Error{Err: fmt.Errorf("rules file %s: %w", file, errors.Join(errs...)), Code: 1, Tip: "promtool check rules " + file + " says more"}
+		return nil, &view.Error{Err: fmt.Errorf("rules file %s: %w", file, errors.Join(distinct(errs)...)), Code: 1, Tip: "promtool check rules " + file + " says more"}
 	}
 	r := &Rules{file: file, groups: groups.Groups}
 	for _, g := range r.groups {
@@ -59,6 +60,18 @@ func ReadRules(file string) (*Rules, error) {
 		}
 	}
 	return nil, &view.Error{Err: fmt.Errorf("rules file %s has no alerting rule", file), Code: 1, Tip: "recording rules are not evaluated: a dump has what they recorded"}
+}
+
+// distinct leaves one of the errors that say the same: the parser reads the file twice.
+func distinct(errs []error) (some []error) {
+	said := map[string]bool{}
+	for _, err := range errs {
+		if !said[err.Error()] {
+			said[err.Error()] = true
+			some = append(some, err)
+		}
+	}
+	return some
 }
 
 // alertsView is the answer of /api/promdump/v1/alerts. Times are Unix
@@ -204,7 +217,7 @@ func (e *evaluation) run(ctx context.Context) (ruleView, error) {
 			}
 			// A server goes on with the next evaluation; the first reason is told.
 			if e.view.Error == "" {
-				e.view.Error = fmt.Sprintf("at %s: %v", time.UnixMilli(at).UTC().Format(time.RFC3339), err)
+				e.view.Error = fmt.Sprintf("at %s: %v", term.Time(at), err)
 			}
 		}
 		e.see(alert, at)

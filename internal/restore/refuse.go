@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/promdump/promdump/internal/datadir"
+	"github.com/promdump/promdump/internal/term"
 )
 
 // Retention is what a server deletes.
@@ -109,7 +110,7 @@ func (p *Plan) weighRetention() {
 		}
 		p.Refusals = append(p.Refusals, Refusal{
 			Reason: fmt.Sprintf("a retention of %s (%s), counted from the newest block's end at %s, would at once delete %s",
-				model.Duration(r.Time), r.From, newest.Format(time.RFC3339), what),
+				model.Duration(r.Time), r.From, term.Time(newest.UnixMilli()), what),
 			Flag: "--ignore-retention",
 			Hint: hint,
 		})

@@ -81,24 +81,39 @@ const (
 	lastPrintable  = 253402300799999 // 9999-12-31, in Unix milliseconds
 )
 
+// Beginning and End are what [Time] prints for the ends of int64.
+const (
+	Beginning = "the beginning"
+	End       = "the end"
+)
+
 // Time formats Unix milliseconds in UTC as RFC 3339 does, with milliseconds where
-// they are not zero: "2021-04-01T00:00:00Z", "2021-04-01T00:00:00.025Z". Times
-// that have no such form are "the beginning", "the end" (the ends of int64) or
-// the bare number.
+// they are not zero: "2021-04-01T00:00:00Z", "2021-04-01T00:00:00.025Z". A time that
+// RFC 3339 cannot write is its number with a unit, "253402300800000ms"; the ends of
+// int64 are [Beginning] and [End]. The command line reads each of these forms back.
 func Time(ms int64) string {
+	if ms%1000 == 0 && printable(ms) {
+		return time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05Z")
+	}
+	return TimeMillis(ms)
+}
+
+// TimeMillis is [Time] with three digits of milliseconds in each RFC 3339 form, so that
+// all of a column are of one layout.
+func TimeMillis(ms int64) string {
 	switch {
 	case ms == math.MinInt64:
-		return "the beginning"
+		return Beginning
 	case ms == math.MaxInt64:
-		return "the end"
-	case ms < firstPrintable || ms > lastPrintable:
-		return strconv.FormatInt(ms, 10) + " ms"
-	case ms%1000 == 0:
-		return time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05Z")
+		return End
+	case !printable(ms):
+		return strconv.FormatInt(ms, 10) + "ms"
 	default:
 		return time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05.000Z")
 	}
 }
+
+func printable(ms int64) bool { return ms >= firstPrintable && ms <= lastPrintable }
 
 // Printable replaces control characters by their escapes, except for newlines
 // and tabs.

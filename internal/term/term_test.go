@@ -51,8 +51,8 @@ func TestDuration(t *testing.T) {
 func TestTime(t *testing.T) {
 	for ms, want := range map[int64]string{
 		0: "1970-01-01T00:00:00Z", 1617235200000: "2021-04-01T00:00:00Z", 1617235200025: "2021-04-01T00:00:00.025Z", -1: "1969-12-31T23:59:59.999Z",
-		math.MinInt64: "the beginning", math.MaxInt64: "the end", lastPrintable: "9999-12-31T23:59:59.999Z", lastPrintable + 1: "253402300800000 ms",
-		firstPrintable: "0000-01-01T00:00:00Z", firstPrintable - 1: "-62167219200001 ms",
+		math.MinInt64: "the beginning", math.MaxInt64: "the end", lastPrintable: "9999-12-31T23:59:59.999Z", lastPrintable + 1: "253402300800000ms",
+		firstPrintable: "0000-01-01T00:00:00Z", firstPrintable - 1: "-62167219200001ms",
 	} {
 		if got := Time(ms); got != want {
 			t.Errorf("%d: %q, want %q", ms, got, want)

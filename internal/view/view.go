@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
 )
@@ -21,6 +22,9 @@ type View struct {
 
 	MinTime int64 // of the first and the last sample of all, Unix milliseconds
 	MaxTime int64 // without samples it is less than MinTime
+
+	restricted bool // to MinTime, MaxTime and the series of lists
+	lists      [][]*labels.Matcher
 }
 
 // New makes a view of opened dumps, which it closes. With a label each series
@@ -78,6 +82,12 @@ func (v *View) Empty() bool { return v.MinTime > v.MaxTime }
 
 // Querier implements storage.Queryable.
 func (v *View) Querier(mint, maxt int64) (storage.Querier, error) {
+	if v.restricted {
+		mint, maxt = max(mint, v.MinTime), min(maxt, v.MaxTime)
+		if mint > maxt {
+			return storage.NoopQuerier(), nil
+		}
+	}
 	all, err := queriers(v, mint, maxt, func(d *Dump, b *tsdb.Block) (storage.Querier, error) {
 		q, err := tsdb.NewBlockQuerier(b, mint, maxt)
 		if err == nil && v.Label != "" {
@@ -88,7 +98,11 @@ func (v *View) Querier(mint, maxt int64) (storage.Querier, error) {
 	if err != nil {
 		return nil, err
 	}
-	return storage.NewMergeQuerier(all, nil, storage.ChainedSeriesMerge), nil
+	q := storage.NewMergeQuerier(all, nil, storage.ChainedSeriesMerge)
+	if v.restricted {
+		q = &restrictQuerier{q, v.MinTime, v.MaxTime, v.lists}
+	}
+	return q, nil
 }
 
 // ChunkQuerier implements storage.ChunkQueryable, for remote read.

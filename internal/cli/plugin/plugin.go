@@ -64,7 +64,7 @@ type pods struct {
 	query kube.Query
 
 	agentURL  string
-	force     bool
+	download  bool
 	memory    string
 	bandwidth string
 	via       string
@@ -99,7 +99,7 @@ func (p *pods) addAgentFlags(fs *pflag.FlagSet, ways, image string) {
 	p.AddListFlags(fs)
 	fs.StringVar(&p.via, "via", string(viaAuto), ways)
 	fs.StringVar(&p.agentURL, "agent-url", p.agentURL, "`URL` of the agents that are not built in (default: $PROMDUMP_AGENT_URL, or our releases)")
-	fs.BoolVarP(&p.force, "force", "f", p.force, "download the agent, whatever is there already")
+	fs.BoolVar(&p.download, "download-agent", p.download, "download the agent, whatever is built in")
 	fs.StringVar(&p.memory, "memory-limit", p.memory, "`bytes` that the agent may take in the container, like 64MiB, which is the default")
 	fs.StringVar(&p.image, "image", kube.DefaultImage, image)
 	fs.StringVar(&p.runAs, "run-as-user", p.runAs, "`uid` of that container (default: that of the server)")
@@ -274,7 +274,7 @@ func (p *pods) agents(client *kube.Client, t kube.Target, asked cli.Asked) pod.A
 			}
 		}
 		a, err := agentbin.Get(ctx, arch, agentbin.Options{
-			Version: cli.Version(), URL: cmp.Or(p.agentURL, os.Getenv("PROMDUMP_AGENT_URL")), Force: p.force, Logger: asked.Logger,
+			Version: cli.Version(), URL: cmp.Or(p.agentURL, os.Getenv("PROMDUMP_AGENT_URL")), Force: p.download, Logger: asked.Logger,
 		})
 		if err != nil {
 			return nil, 0, err

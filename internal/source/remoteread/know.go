@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/common/model"
 	"sigs.k8s.io/yaml"
 
+	"github.com/promdump/promdump/internal/term"
 	"github.com/promdump/promdump/internal/wire"
 )
 
@@ -27,8 +28,7 @@ type span struct{ min, max int64 }
 func (s span) overlaps(minTime, maxTime int64) bool { return s.min <= maxTime && s.max >= minTime }
 
 func (s span) String() string {
-	text := func(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05.999Z07:00") }
-	return text(s.min) + " to " + text(s.max)
+	return term.Time(s.min) + " to " + term.Time(s.max)
 }
 
 // known is what a server tells of itself. Prometheus tells all of it; others, and

@@ -1,4 +1,9 @@
-package kube
+// Package suggest finds the names that a mistyped one may have meant: of commands,
+// flags, pods and contexts.
+//
+// What is not promised: that one of them was meant. They are shown, and never used in
+// the place of what was typed.
+package suggest
 
 import (
 	"cmp"
@@ -6,8 +11,8 @@ import (
 	"strings"
 )
 
-// nearest gives the names that one may have meant by a name, the likeliest first.
-func nearest(name string, names []string) []string {
+// Nearest gives at most three of names that are like name, the likeliest first.
+func Nearest(name string, names []string) []string {
 	type scored struct {
 		name string
 		far  int

@@ -1,0 +1,118 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/promdump/promdump/internal/dump"
+	"github.com/promdump/promdump/internal/term"
+	"github.com/promdump/promdump/internal/wire"
+)
+
+// emptiness is what was asked for when nothing came of it.
+type emptiness struct {
+	request   wire.Request
+	selectors []string
+}
+
+func (e emptiness) series() string { return strings.Join(e.selectors, " or ") }
+
+// explainEmpty says what there is, and which part of what was asked for is not.
+func (a *app) explainEmpty(e *dump.EmptyError, kind string, asked emptiness) error {
+	where := "data dir"
+	if kind == remoteKind {
+		where = "server"
+	}
+	if e.Plan == nil {
+		return e
+	}
+	a.notes(e.Plan.Notes) // what was left out may be what was meant
+	blocks := blocksOf(e.Plan)
+	if len(blocks) < len(e.Plan.Blocks) {
+		// A server was asked for windows in which it may have samples.
+		if len(asked.selectors) == 0 {
+			return hinted(fmt.Errorf("%w: the %s has no samples in that time", e, where), "which times it has is printed by promdump meta")
+		}
+		return hinted(fmt.Errorf("%w: the %s has no samples in that time of %s", e, where, asked.series()),
+			"without --match all series are taken; which times there are is printed by promdump meta")
+	}
+	holds, first, last, found := holdings(e, blocks)
+	err := fmt.Errorf("%w: the %s holds %s; %s", e, where, holds, asked.missing(e, blocks))
+	switch {
+	case !found:
+		return err
+	case asked.overlaps(e, blocks) && len(asked.selectors) > 0:
+		return hinted(err, "without --match all series of that time are taken; names are listed by promdump open")
+	case asked.request.Selection.MinTime <= first && last <= asked.request.Selection.MaxTime:
+		return err // a hint would repeat the range that was asked for
+	}
+	return hinted(err, "take all of it with --min-time %s --max-time %s, or see promdump meta", shownTime(first), shownTime(last))
+}
+
+// holdings are what there is, and from when to when.
+func holdings(e *dump.EmptyError, blocks []wire.PlannedBlock) (text string, first, last int64, found bool) {
+	var holds []string
+	cover := func(minMs, maxMs int64) {
+		if !found || minMs < first {
+			first = minMs
+		}
+		if !found || maxMs > last {
+			last = maxMs
+		}
+		found = true
+	}
+	for _, b := range blocks {
+		cover(b.MinTime, b.MaxTime)
+	}
+	if found {
+		holds = append(holds, fmt.Sprintf("%s from %s to %s", term.Counted(len(blocks), "block", "blocks"), term.Time(first), term.Time(last)))
+	}
+	switch {
+	case e.HeadMin <= e.HeadMax:
+		cover(e.HeadMin, e.HeadMax)
+		holds = append(holds, fmt.Sprintf("a head from %s to %s", term.Time(e.HeadMin), term.Time(e.HeadMax)))
+	case e.Plan.Head.Mode == wire.HeadNone:
+		holds = append(holds, "perhaps a head, which --head none leaves out")
+	default:
+		holds = append(holds, "no samples in the head")
+	}
+	return strings.Join(holds, ", and "), first, last, found
+}
+
+// inRange finds what of the holdings is in the range that was asked for.
+func (e emptiness) inRange(empty *dump.EmptyError, blocks []wire.PlannedBlock) (overlapping int, head bool) {
+	sel := e.request.Selection
+	for _, b := range blocks {
+		if b.MinTime <= sel.MaxTime && sel.MinTime < b.MaxTime {
+			overlapping++
+		}
+	}
+	return overlapping, empty.HeadMin <= sel.MaxTime && sel.MinTime <= empty.HeadMax && empty.HeadMin <= empty.HeadMax
+}
+
+func (e emptiness) overlaps(empty *dump.EmptyError, blocks []wire.PlannedBlock) bool {
+	n, head := e.inRange(empty, blocks)
+	return n > 0 || head
+}
+
+// missing says what was empty: the range, or the series in it.
+func (e emptiness) missing(empty *dump.EmptyError, blocks []wire.PlannedBlock) string {
+	sel := e.request.Selection
+	asked := span{sel.MinTime, sel.MaxTime}
+	n, head := e.inRange(empty, blocks)
+	var parts []string
+	if n > 0 {
+		parts = append(parts, term.Counted(n, "block", "blocks"))
+	}
+	if head {
+		parts = append(parts, "the head")
+	}
+	overlapping := strings.Join(parts, " and ")
+	switch {
+	case overlapping == "":
+		return "none of it is in the range that was asked for, " + asked.String()
+	case len(e.selectors) > 0:
+		return fmt.Sprintf("no series in the range that was asked for matches %s, and %s overlap it", e.series(), overlapping)
+	}
+	return fmt.Sprintf("%s overlap the range that was asked for, %s, without a sample in it", overlapping, asked)
+}

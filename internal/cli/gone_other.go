@@ -1,0 +1,5 @@
+//go:build !unix
+
+package cli
+
+func (a *app) readerGone(error) bool { return false }
