@@ -104,12 +104,13 @@ func (l Limits) checkSize(name string, size int64) error {
 }
 
 // entryName is every name that a dump may hold but for ManifestName and
-// SumsName. A number has one spelling only: chunks/000001 and chunks/0000001
-// would be the same segment twice. No two of these names differ just in case,
-// so that a dump unpacks on any file system.
+// SumsName. In a block a number has one spelling only: chunks/000001 and
+// chunks/0000001 would be the same segment twice. Segments of the log had six
+// digits until March 2020, and a server may have both. No two of these names differ
+// just in case, so that a dump unpacks on any file system.
 var entryName = regexp.MustCompile(`^(?:` +
 	`[0-7][0-9A-HJKMNP-TV-Z]{25}/(?:meta\.json|index|tombstones|chunks/` + six + `)` +
-	`|wal/(?:checkpoint\.` + eight + `/)?` + eight +
+	`|wal/(?:checkpoint\.` + sixOrEight + `/)?` + sixOrEight +
 	`|wbl/` + eight +
 	`|chunks_head/` + six +
 	`)$`)
@@ -117,6 +118,8 @@ var entryName = regexp.MustCompile(`^(?:` +
 const (
 	six   = `(?:[0-9]{6}|[1-9][0-9]{6,9})`
 	eight = `(?:[0-9]{8}|[1-9][0-9]{8,9})`
+
+	sixOrEight = `(?:[0-9]{6}|` + eight + `)`
 )
 
 // checkName says whether writer and reader take an entry of that name.

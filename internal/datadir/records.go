@@ -125,9 +125,9 @@ var (
 // oldMagic begins each segment of the log of Prometheus 2.0 to 2.2.
 var oldMagic = []byte{0x43, 0xAF, 0x00, 0xEF}
 
-// ErrOldLog reports a log of Prometheus 2.0 to 2.2, which later servers cannot
+// ErrOldLog reports a log of Prometheus 2.0 to 2.2, which recent servers cannot
 // read.
-var ErrOldLog = errors.New("it has the format of Prometheus 2.0 to 2.2, which later servers cannot read")
+var ErrOldLog = errors.New("it has the format of Prometheus 2.0 to 2.2, which recent servers cannot read")
 
 // segmentReader reads one segment; a record never spans two. It accepts what
 // wlog.Reader accepts. Where that one ends at the first damage, this one goes on

@@ -119,13 +119,13 @@ func TestDamagedHeads(t *testing.T) {
 		if opens && served.Count() < truth.Count() {
 			lessServed++
 		}
-		if diff := missing(served, got); diff != "" {
+		if diff := tsdbtest.Missing(served, got); diff != "" {
 			t.Errorf("seed %d (%s): a Prometheus serves what is not in the dump:\n%s", seed, how, diff)
 		}
-		if diff := missing(got, truth); diff != "" {
+		if diff := tsdbtest.Missing(got, truth); diff != "" {
 			t.Errorf("seed %d (%s): the dump has what never was there:\n%s", seed, how, diff)
 		}
-		if missing(truth, got) != "" && len(report.Head.Damage) == 0 && !looksTorn(crashed, how) {
+		if tsdbtest.Missing(truth, got) != "" && len(report.Head.Damage) == 0 && !looksTorn(crashed, how) {
 			t.Errorf("seed %d (%s): %d of %d samples, and nothing is reported", seed, how, got.Count(), truth.Count())
 		}
 	}
@@ -188,7 +188,7 @@ func TestRepairedHeads(t *testing.T) {
 		}
 		got, _ := dumped(t, again)
 		maps.DeleteFunc(served, func(series string, _ []tsdbtest.Sample) bool { return isDeleted(src, series) })
-		if diff := missing(served, got); diff != "" {
+		if diff := tsdbtest.Missing(served, got); diff != "" {
 			t.Errorf("seed %d (%s): a Prometheus serves what is not in the dump:\n%s", seed, how, diff)
 		}
 	}
@@ -258,18 +258,4 @@ func dumped(t *testing.T, dir string) (tsdbtest.Served, dump.Report) {
 		t.Fatal(err)
 	}
 	return tsdbtest.SamplesDir(t, out, tsdbtest.Everything()), report
-}
-
-// missing says which samples of want are not in got.
-func missing(want, got tsdbtest.Served) string {
-	common := tsdbtest.Served{}
-	for series, samples := range want {
-		have := got[series]
-		for _, s := range samples {
-			if i, ok := slices.BinarySearchFunc(have, s.T, func(h tsdbtest.Sample, t int64) int { return int(min(max(h.T-t, -1), 1)) }); ok {
-				common[series] = append(common[series], have[i])
-			}
-		}
-	}
-	return tsdbtest.Diff(want, common)
 }

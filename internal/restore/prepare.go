@@ -183,8 +183,8 @@ func (p *Plan) addBlock(dir string, findings []block.Finding, fromHead bool) err
 	return nil
 }
 
-// decideHead keeps a raw head as it is where it will be alone, and makes blocks
-// of it elsewhere.
+// decideHead keeps a raw head as it is where it will be alone and a server starts
+// on it, and makes blocks of it elsewhere.
 func (p *Plan) decideHead(ctx context.Context) error {
 	for _, name := range datadir.HeadNames() {
 		size, err := dirSize(filepath.Join(p.staging.dump(), name))
@@ -197,15 +197,41 @@ func (p *Plan) decideHead(ctx context.Context) error {
 		p.Head = HeadRaw
 		p.rawSize += size
 	}
-	if p.Head == NoHead || p.spec.Replace || (p.Target.Empty && !p.Target.Live) {
+	if p.Head == NoHead {
 		return nil
 	}
+	damage, err := p.headDamage(ctx)
+	if err != nil {
+		return err
+	}
+	reason := "the data dir is not empty"
+	if p.spec.Replace || p.Target.Empty && !p.Target.Live {
+		i := slices.IndexFunc(damage, func(d datadir.Damage) bool { return d.Fatal })
+		if i < 0 {
+			for _, d := range damage {
+				p.Notes = append(p.Notes, fmt.Sprintf("The dump's raw head is damaged (%s): the server repairs it when it starts, and drops what comes after.", d))
+			}
+			return nil
+		}
+		reason = fmt.Sprintf("no server starts on it (%s)", damage[i])
+	}
 	p.Head, p.rawSize = HeadBlocks, 0
-	p.Notes = append(p.Notes, "The dump's raw head becomes blocks, since the data dir is not empty.")
+	p.Notes = append(p.Notes, fmt.Sprintf("The dump's raw head becomes blocks, since %s.", reason))
 	if err := p.headToBlocks(ctx); err != nil {
 		return p.explain(fmt.Errorf("make blocks of the dump's head: %w", err))
 	}
 	return nil
+}
+
+// headDamage is what is wrong with the unpacked dump's head.
+func (p *Plan) headDamage(ctx context.Context) ([]datadir.Damage, error) {
+	d, err := datadir.Open(ctx, p.staging.dump(), datadir.Options{
+		Head: datadir.RawHead, Wanted: func(datadir.Meta) bool { return false }, Logger: p.log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the dump's head: %w", err)
+	}
+	return d.Head.Damage(), d.Close()
 }
 
 // decideBlocks says which blocks are added.

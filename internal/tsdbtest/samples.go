@@ -348,6 +348,21 @@ func Diff(want, got Served) string {
 	return strings.Join(lines, "\n")
 }
 
+// Missing says which samples of want are not in got, as [Diff] does. What got has
+// beside them does not count.
+func Missing(want, got Served) string {
+	common := Served{}
+	for series, samples := range want {
+		for _, s := range samples {
+			i, ok := slices.BinarySearchFunc(got[series], s.T, func(g Sample, t int64) int { return compareTimes(g.T, t) })
+			if ok {
+				common[series] = append(common[series], got[series][i])
+			}
+		}
+	}
+	return Diff(want, common)
+}
+
 func short(s string) string {
 	if len(s) > 300 {
 		return fmt.Sprintf("%s…(%d bytes)", s[:300], len(s))
