@@ -43,6 +43,7 @@ type Replacing interface {
 // Replaced is what a server should serve, and what not.
 type Replaced struct {
 	Blocks []string // ULIDs
+	Added  []restore.PlannedBlock
 	Gone   []string // ULIDs
 	Series uint64   // at least so many are in the head
 }
@@ -145,6 +146,7 @@ func (a *app) replaceThere(ctx context.Context, r replacement) error {
 
 // expected is what the server should serve afterwards.
 func (r replacement) expected(ctx context.Context, a *app) (is Replaced, err error) {
+	is.Added = r.report.Added
 	come := map[string]bool{}
 	for _, b := range r.report.Added {
 		is.Blocks = append(is.Blocks, b.ULID)

@@ -180,7 +180,7 @@ func (a *app) runRestore(ctx context.Context, c restoreConfig) (err error) {
 		}
 	}
 	plan, err := restore.NewPlan(ctx, c.spec)
-	if _, refused := errors.AsType[*restore.AskError](err); refused {
+	if _, refused := errors.AsType[*restore.RequestError](err); refused {
 		return hinted(err, "how it wants to be asked: by http:// or https://; --basic-auth-user with --basic-auth-password-file, --bearer-token-file or --header; --tls-ca-file with --tls-server-name")
 	}
 	if err != nil {

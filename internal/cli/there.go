@@ -37,7 +37,7 @@ type There struct {
 
 	// Wait waits until the server serves the blocks. It gives what a person should
 	// know when that cannot be seen.
-	Wait func(ctx context.Context, ulids []string) (note string, err error)
+	Wait func(ctx context.Context, blocks []restore.PlannedBlock) (note string, err error)
 
 	Replacing Replacing
 }
@@ -184,7 +184,7 @@ func (a *app) sendThere(ctx context.Context, there There, image string, report *
 			a.notes([]string{fmt.Sprintf("%s there when the stream broke and it was sent again", term.Counted(n, "block was", "blocks were"))})
 		}
 		if wait {
-			note, err := there.Wait(ctx, ids)
+			note, err := there.Wait(ctx, report.Added)
 			if err != nil {
 				return fmt.Errorf("%w (the blocks are in place, whole)", err)
 			}

@@ -46,7 +46,7 @@ func TestAskRefused(t *testing.T) {
 	} {
 		began := time.Now()
 		err := WaitServed(t.Context(), c.client, c.url, nil, 10*time.Second)
-		_, refused := errors.AsType[*AskError](err)
+		_, refused := errors.AsType[*RequestError](err)
 		switch {
 		case c.want == "" && err != nil, c.want != "" && (!refused || !strings.Contains(err.Error(), c.want)):
 			t.Errorf("%s: %v", c.name, err)

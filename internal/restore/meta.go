@@ -17,17 +17,20 @@ type meta struct {
 	MinTime int64  `json:"minTime"`
 	MaxTime int64  `json:"maxTime"` // excluded
 	Stats   struct {
-		Samples uint64 `json:"numSamples"`
-		Series  uint64 `json:"numSeries"`
+		Samples    uint64 `json:"numSamples"`
+		Series     uint64 `json:"numSeries"`
+		Tombstones uint64 `json:"numTombstones"`
 	} `json:"stats"`
 	Compaction struct {
 		Level   int      `json:"level"`
+		Sources []string `json:"sources"`
 		Hints   []string `json:"hints"`
 		Parents []struct {
 			ULID string `json:"ulid"`
 		} `json:"parents"`
 	} `json:"compaction"`
-	Version int `json:"version"`
+	Thanos  json.RawMessage `json:"thanos"`
+	Version int             `json:"version"`
 }
 
 const metaName = "meta.json"

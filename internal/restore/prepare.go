@@ -178,7 +178,7 @@ func (p *Plan) addBlock(dir string, findings []block.Finding, fromHead bool) err
 	p.Blocks = append(p.Blocks, PlannedBlock{
 		ULID: m.ULID, MinTime: ms(m.MinTime), MaxTime: ms(m.MaxTime),
 		Series: m.Stats.Series, Samples: m.Stats.Samples, Bytes: size, Level: m.Compaction.Level,
-		FromHead: fromHead, parts: dir, damage: block.Count(block.Of(findings, block.Unreadable)),
+		FromHead: fromHead, parts: dir, origin: m.origin(), damage: block.Count(block.Of(findings, block.Unreadable)),
 	})
 	return nil
 }
@@ -245,7 +245,7 @@ func (p *Plan) decideBlocks() error {
 		if p.spec.Replace {
 			continue
 		}
-		there, child := p.Target.block(b.ULID), p.Target.child(b.ULID)
+		there, in := p.Target.block(b.ULID), holders(b.origin, p.Target.origins())
 		switch {
 		case there != nil && there.Broken:
 			p.Refusals = append(p.Refusals, Refusal{
@@ -254,9 +254,9 @@ func (p *Plan) decideBlocks() error {
 			})
 		case there != nil:
 			b.Action, b.Reason = Skip, "there already"
-		case child != nil:
-			// The server would delete it again as soon as it sees it.
-			b.Action, b.Reason = Skip, "there already, compacted into "+child.ULID
+		case len(in) > 0:
+			// The server has merged it, and deletes it again if that was just now.
+			b.Action, b.Reason = Skip, "there already, compacted into "+some(in)
 		}
 		p.log.Debug("planned", "block", b.ULID, "action", b.Action, "reason", b.Reason)
 	}

@@ -60,8 +60,11 @@ func (p *Plan) Run(ctx context.Context) (_ *Report, err error) {
 		return nil, p.explain(fmt.Errorf("prepare blocks in %s: %w", home.root, err))
 	}
 	rep := &Report{}
-	for _, b := range p.Blocks {
+	for i, b := range p.Blocks {
 		if b.Action == Skip {
+			if p.server != nil {
+				p.probe(ctx, &p.Blocks[i], b.parts)
+			}
 			rep.Skipped = append(rep.Skipped, b)
 		}
 	}
@@ -143,6 +146,9 @@ func (p *Plan) prepare(ctx context.Context, home *staging) ([]part, error) {
 		}
 		if pt.size, err = dirSize(pt.ready); err != nil {
 			return err
+		}
+		if b != nil {
+			p.probe(ctx, b, pt.ready)
 		}
 		parts = append(parts, pt)
 		return nil

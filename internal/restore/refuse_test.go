@@ -206,7 +206,7 @@ func TestWait(t *testing.T) {
 	}
 	t.Run("in vain", func(t *testing.T) {
 		other := open(t, t.TempDir()) // a server on another data dir
-		url := api(t, other, prometheus.NewRegistry(), nil, "", true)
+		url := api(t, other, prometheus.NewRegistry(), map[string]string{"storage.tsdb.retention.time": "15d"}, "", true)
 		dump, ids := blocksDump(t, span{"a", noon, noon + hour})
 		dir := t.TempDir()
 		rep, err := restoreInto(t, dump, Spec{Dir: dir, WaitURL: url, WaitTimeout: 300 * time.Millisecond})

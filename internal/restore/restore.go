@@ -114,6 +114,8 @@ type PlannedBlock struct {
 
 	parts  string // its directory in staging
 	damage int    // places in it that a server cannot read
+	origin origin
+	probes []block.Sample // samples of it to ask a server for
 }
 
 // Head is what happens to the dump's raw head.

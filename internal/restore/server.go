@@ -1,25 +1,21 @@
 package restore
 
 import (
-	"bufio"
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/prometheus/common/model"
-	"sigs.k8s.io/yaml"
+
+	"github.com/promdump/promdump/internal/promapi"
 )
 
 // server is the Prometheus on the target's data dir.
@@ -27,17 +23,46 @@ type server struct {
 	base   *url.URL
 	client *http.Client
 	every  time.Duration // between two looks
+
+	first promapi.Identity // the one of several that is meant; zero: whichever answers
 }
 
 // errNotFound is what an older server says to an endpoint that it does not have.
 var errNotFound = errors.New("not found")
 
-// AskError says that a server is there, and not to be asked like this: by this
-// scheme, by nobody in particular, with this certificate. No waiting mends it.
-type AskError struct{ Err error }
+// RequestError says that a server refuses a request: for its scheme, its credentials,
+// or a certificate. Waiting cannot help.
+type RequestError struct{ Err error }
 
-func (e *AskError) Error() string { return e.Err.Error() }
-func (e *AskError) Unwrap() error { return e.Err }
+func (e *RequestError) Error() string { return e.Err.Error() }
+func (e *RequestError) Unwrap() error { return e.Err }
+
+// AnswerError says that a request succeeds with something else than a Prometheus
+// answers, like a login page.
+type AnswerError struct {
+	Path string
+	Err  error
+}
+
+func (e *AnswerError) Error() string {
+	return e.Path + " does not answer like a Prometheus: " + e.Err.Error()
+}
+func (e *AnswerError) Unwrap() error { return e.Err }
+
+// ReplicaError says that several servers answer at one URL, and which of them is on the
+// data dir is unknown.
+type ReplicaError struct {
+	Servers []promapi.Identity
+	Why     string
+}
+
+func (e *ReplicaError) Error() string {
+	var names []string
+	for _, id := range e.Servers {
+		names = append(names, id.String())
+	}
+	return fmt.Sprintf("several servers answer at the URL to wait for (%s), %s", strings.Join(names, "; "), e.Why)
+}
 
 // newServer asks by a client; nil: as anybody.
 func newServer(base string, client *http.Client) (*server, error) {
@@ -58,52 +83,61 @@ func newServer(base string, client *http.Client) (*server, error) {
 	return &server{base: u, client: &c, every: 2 * time.Second}, nil
 }
 
-func (s *server) get(ctx context.Context, path string) ([]byte, error) {
+func (s *server) get(ctx context.Context, path string, q url.Values) ([]byte, http.Header, error) {
 	u := *s.base
 	u.Path = joinPath(u.Path, path)
+	u.RawQuery = q.Encode()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	resp, err := s.client.Do(req)
 	_, certificate := errors.AsType[*tls.CertificateVerificationError](err)
 	switch {
 	case certificate, errors.Is(err, http.ErrSchemeMismatch):
-		return nil, &AskError{err}
+		return nil, nil, &RequestError{err}
 	case err != nil:
-		return nil, err
+		return nil, nil, err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
 	switch {
 	case resp.StatusCode == http.StatusNotFound:
-		return nil, fmt.Errorf("%s: %w", u.Redacted(), errNotFound)
+		return nil, nil, fmt.Errorf("%s: %w", u.Redacted(), errNotFound)
 	case slices.Contains([]int{http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden}, resp.StatusCode):
-		return nil, &AskError{fmt.Errorf("%s: %s: %.100s", u.Redacted(), resp.Status, bytes.TrimSpace(body))}
+		return nil, nil, &RequestError{fmt.Errorf("%s: %s: %.100s", u.Redacted(), resp.Status, bytes.TrimSpace(body))}
 	case resp.StatusCode != http.StatusOK:
-		return nil, fmt.Errorf("%s: %s", u.Redacted(), resp.Status)
+		return nil, nil, fmt.Errorf("%s: %s", u.Redacted(), resp.Status)
 	}
-	return body, err
+	return body, resp.Header, err
 }
 
-// api reads the data of an answer of Prometheus' HTTP API.
-func (s *server) api(ctx context.Context, path string, data any) error {
-	body, err := s.get(ctx, path)
+// ask gives the answer to parse. One that parse does not take is an [AnswerError].
+func (s *server) ask(ctx context.Context, path string, q url.Values, parse func([]byte, http.Header) error) error {
+	body, header, err := s.get(ctx, path, q)
 	if err != nil {
 		return err
 	}
-	answer := struct {
-		Status string `json:"status"`
-		Error  string `json:"error"`
-		Data   any    `json:"data"`
-	}{Data: data}
-	if err := json.Unmarshal(body, &answer); err != nil {
-		return fmt.Errorf("%s does not answer like a Prometheus: %w", path, err)
-	}
-	if answer.Status != "success" {
-		return fmt.Errorf("%s: %s", path, cmp.Or(answer.Error, "status "+answer.Status))
+	if err := parse(body, header); err != nil {
+		return &AnswerError{path, err}
 	}
 	return nil
+}
+
+func (s *server) blocks(ctx context.Context) (blocks []promapi.Block, err error) {
+	err = s.ask(ctx, promapi.BlocksPath, nil, func(b []byte, _ http.Header) (err error) {
+		blocks, err = promapi.Blocks(b)
+		return err
+	})
+	return blocks, err
+}
+
+func (s *server) head(ctx context.Context) (head promapi.HeadStats, err error) {
+	err = s.ask(ctx, promapi.HeadPath, nil, func(b []byte, _ http.Header) (err error) {
+		head, err = promapi.Head(b)
+		return err
+	})
+	return head, err
 }
 
 // askServer learns the retention and that the server can be reached at all,
@@ -114,6 +148,9 @@ func (p *Plan) askServer(ctx context.Context) error {
 		return fmt.Errorf("the server to wait for: %w", err)
 	}
 	p.server = s
+	if err := p.holdServer(ctx); err != nil {
+		return fmt.Errorf("the server to wait for: %w", err)
+	}
 	r, err := s.retention(ctx)
 	if err != nil {
 		return fmt.Errorf("ask the server for its retention: %w", err)
@@ -124,20 +161,12 @@ func (p *Plan) askServer(ctx context.Context) error {
 	p.Target.Retention = r
 
 	// What follows is good to know, and no reason to stop.
-	var build struct {
-		Version string `json:"version"`
-	}
-	if err := s.api(ctx, "/api/v1/status/buildinfo", &build); err == nil {
-		p.Target.Version = build.Version
-	}
-	var tsdb struct {
-		Head struct {
-			NumSeries uint64 `json:"numSeries"`
-			MaxTime   int64  `json:"maxTime"`
-		} `json:"headStats"`
-	}
-	if err := s.api(ctx, "/api/v1/status/tsdb", &tsdb); err == nil && tsdb.Head.NumSeries > 0 && tsdb.Head.MaxTime > 0 {
-		p.Target.HeadTime = ms(tsdb.Head.MaxTime)
+	_ = s.ask(ctx, promapi.BuildPath, nil, func(b []byte, _ http.Header) (err error) {
+		p.Target.Version, err = promapi.Version(b)
+		return err
+	})
+	if head, err := s.head(ctx); err == nil && head.Series > 0 && head.MaxTime > 0 {
+		p.Target.HeadTime = ms(head.MaxTime)
 	}
 	return nil
 }
@@ -148,7 +177,10 @@ func (p *Plan) askServer(ctx context.Context) error {
 func (s *server) retention(ctx context.Context) (Retention, error) {
 	r := Retention{From: "the server's flags"}
 	var flags map[string]string
-	if err := s.api(ctx, "/api/v1/status/flags", &flags); err != nil {
+	if err := s.ask(ctx, promapi.FlagsPath, nil, func(b []byte, _ http.Header) (err error) {
+		flags, err = promapi.Flags(b)
+		return err
+	}); err != nil {
 		return r, err
 	}
 	size := flags["storage.tsdb.retention.size"]
@@ -169,27 +201,14 @@ func (s *server) retention(ctx context.Context) (Retention, error) {
 		r.Time = defaultRetention
 	}
 
-	var text struct {
-		YAML string `json:"yaml"`
-	}
-	if err := s.api(ctx, "/api/v1/status/config", &text); err != nil {
+	var config promapi.Config
+	if err := s.ask(ctx, promapi.ConfigPath, nil, func(b []byte, _ http.Header) (err error) {
+		config, err = promapi.ReadConfig(b)
+		return err
+	}); err != nil {
 		return r, err
 	}
-	var config struct {
-		Storage struct {
-			TSDB struct {
-				Retention *struct {
-					Time       string  `json:"time"`
-					Size       string  `json:"size"`
-					Percentage float64 `json:"percentage"`
-				} `json:"retention"`
-			} `json:"tsdb"`
-		} `json:"storage"`
-	}
-	if err := yaml.Unmarshal([]byte(text.YAML), &config); err != nil {
-		return r, fmt.Errorf("read the server's config: %w", err)
-	}
-	if c := config.Storage.TSDB.Retention; c != nil {
+	if c := config.Retention; c != nil {
 		r = Retention{From: "the server's config"}
 		if !isZero(c.Time) {
 			d, err := model.ParseDuration(c.Time)
@@ -211,31 +230,6 @@ func (s *server) retention(ctx context.Context) (Retention, error) {
 // isZero tells whether a flag or field is unset: "", "0s", "0B", "0".
 func isZero(text string) bool { return !strings.ContainsAny(text, "123456789") }
 
-// wait looks at the server until it serves the plan's blocks.
-func (p *Plan) wait(ctx context.Context) error {
-	want := map[string]bool{}
-	for _, b := range p.Blocks {
-		if b.Action == Add || p.Target.block(b.ULID) != nil {
-			want[b.ULID] = true
-		}
-	}
-	return p.server.wait(ctx, want, p.spec.WaitTimeout, p.progress)
-}
-
-// WaitServed waits until the server at a URL, which is asked by the client, serves
-// the blocks, at most timeout (0: three minutes).
-func WaitServed(ctx context.Context, client *http.Client, url string, ulids []string, timeout time.Duration) error {
-	s, err := newServer(url, client)
-	if err != nil {
-		return fmt.Errorf("the server to wait for: %w", err)
-	}
-	want := map[string]bool{}
-	for _, id := range ulids {
-		want[id] = true
-	}
-	return s.wait(ctx, want, timeout, func(Progress) {})
-}
-
 // AskReplaced asks the server at a URL, which answers by now or it is an error,
 // which of these blocks it serves and how many series its head has.
 func AskReplaced(ctx context.Context, client *http.Client, url string, ulids []string) (served []string, series uint64, err error) {
@@ -243,26 +237,22 @@ func AskReplaced(ctx context.Context, client *http.Client, url string, ulids []s
 	if err != nil {
 		return nil, 0, err
 	}
-	want := map[string]bool{}
-	for _, id := range ulids {
-		want[id] = true
-	}
-	var tsdb struct {
-		Head struct {
-			NumSeries uint64 `json:"numSeries"`
-		} `json:"headStats"`
-	}
-	if err := s.api(ctx, "/api/v1/status/tsdb", &tsdb); err != nil {
+	head, err := s.head(ctx)
+	if err != nil {
 		return nil, 0, err
 	}
-	left, err := s.missing(ctx, want)
+	blocks, err := s.blocks(ctx)
 	if errors.Is(err, errNotFound) {
-		return nil, tsdb.Head.NumSeries, nil // an older server does not list them
+		return nil, head.Series, nil // an older server does not list them
 	}
-	for _, id := range left {
-		delete(want, id)
+	// By their own names alone: what took their place may be made of the same.
+	for _, b := range blocks {
+		if slices.Contains(ulids, b.ULID) {
+			served = append(served, b.ULID)
+		}
 	}
-	return slices.Sorted(maps.Keys(want)), tsdb.Head.NumSeries, err
+	slices.Sort(served)
+	return served, head.Series, err
 }
 
 // AskRetention asks the server at a URL for how long it keeps its data; negative:
@@ -277,103 +267,4 @@ func AskRetention(ctx context.Context, client *http.Client, url string) (time.Du
 		r.Time = -1
 	}
 	return r.Time, err
-}
-
-func (s *server) wait(ctx context.Context, want map[string]bool, timeout time.Duration, progress func(Progress)) error {
-	ctx, cancel := context.WithTimeout(ctx, cmp.Or(timeout, 3*time.Minute))
-	defer cancel()
-	tick := time.NewTicker(s.every)
-	defer tick.Stop()
-	var first *gauges
-	seen, total := "nothing yet", int64(len(want))
-	for {
-		left, err := s.missing(ctx, want)
-		_, refused := errors.AsType[*AskError](err)
-		switch {
-		case err == nil && len(left) == 0:
-			return nil
-		case refused:
-			return fmt.Errorf("whether the server serves the blocks is not known: %w", err)
-		case err == nil:
-			seen = fmt.Sprintf("it serves %d of %d blocks; missing: %s", len(want)-len(left), len(want), some(left))
-			progress(Progress{Step: Wait, Done: total - int64(len(left)), Total: total})
-		case errors.Is(err, errNotFound):
-			now, err := s.gauges(ctx)
-			if err == nil {
-				if first == nil {
-					first = now
-				}
-				if now.reloads >= first.reloads+2 && now.failures == first.failures {
-					return nil
-				}
-				seen = fmt.Sprintf("it has looked for blocks %g times since, %g times in vain, and has %g loaded",
-					now.reloads-first.reloads, now.failures-first.failures, now.loaded)
-				progress(Progress{Step: Wait, Total: total})
-				break
-			}
-			seen = err.Error()
-		case ctx.Err() == nil:
-			seen = err.Error()
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("the server does not serve all blocks yet: %s: %w", seen, context.Cause(ctx))
-		case <-tick.C:
-		}
-	}
-}
-
-// missing tells which blocks the server does not serve (Prometheus 3.6 and
-// later). One that was compacted already is served by its child.
-func (s *server) missing(ctx context.Context, want map[string]bool) ([]string, error) {
-	var list struct {
-		Blocks []meta `json:"blocks"`
-	}
-	if err := s.api(ctx, "/api/v1/status/tsdb/blocks", &list); err != nil {
-		return nil, err
-	}
-	left := maps.Clone(want)
-	for _, b := range list.Blocks {
-		delete(left, b.ULID)
-		for _, parent := range b.Compaction.Parents {
-			delete(left, parent.ULID)
-		}
-	}
-	return slices.Sorted(maps.Keys(left)), nil
-}
-
-// gauges are the next best: a server that has looked for blocks twice without a
-// failure (a look may have begun before the last block was there) has them all.
-type gauges struct{ reloads, failures, loaded float64 }
-
-func (s *server) gauges(ctx context.Context) (*gauges, error) {
-	body, err := s.get(ctx, "/metrics")
-	if err != nil {
-		return nil, err
-	}
-	g := new(gauges)
-	names := map[string]*float64{
-		"prometheus_tsdb_reloads_total":          &g.reloads,
-		"prometheus_tsdb_reloads_failures_total": &g.failures,
-		"prometheus_tsdb_blocks_loaded":          &g.loaded,
-	}
-	found := 0
-	lines := bufio.NewScanner(strings.NewReader(string(body)))
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		name, value, ok := strings.Cut(lines.Text(), " ")
-		if v := names[name]; ok && v != nil {
-			if *v, err = strconv.ParseFloat(value, 64); err != nil {
-				return nil, fmt.Errorf("read metric %s: %w", name, err)
-			}
-			found++
-		}
-	}
-	if err := lines.Err(); err != nil {
-		return nil, err
-	}
-	if found < len(names) {
-		return nil, errors.New("the server neither lists its blocks nor tells of them in /metrics")
-	}
-	return g, nil
 }

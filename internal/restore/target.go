@@ -38,10 +38,8 @@ type TargetBlock struct {
 	MinTime time.Time // included
 	MaxTime time.Time // excluded
 
-	// Parents are blocks that went into this one: a server deletes them when it
-	// sees them.
-	Parents []string
-	Broken  bool // without a readable meta.json; the fields above are empty
+	origin origin
+	Broken bool // without a readable meta.json; the fields above are empty
 }
 
 const (
@@ -109,10 +107,7 @@ func (t *Target) list() error {
 			if m, err := readMeta(filepath.Join(t.Dir, name)); err != nil {
 				b.Broken = true
 			} else {
-				b.MinTime, b.MaxTime = ms(m.MinTime), ms(m.MaxTime)
-				for _, parent := range m.Compaction.Parents {
-					b.Parents = append(b.Parents, parent.ULID)
-				}
+				b.MinTime, b.MaxTime, b.origin = ms(m.MinTime), ms(m.MaxTime), m.origin()
 			}
 			t.Blocks = append(t.Blocks, b)
 		case isHeadName(name) && e.IsDir():
@@ -158,13 +153,14 @@ func (t *Target) block(id string) *TargetBlock {
 	return &t.Blocks[i]
 }
 
-// child returns the target's block that the block went into, if there is one.
-func (t *Target) child(id string) *TargetBlock {
-	i := slices.IndexFunc(t.Blocks, func(b TargetBlock) bool { return slices.Contains(b.Parents, id) })
-	if i < 0 {
-		return nil
+// origins are those of all blocks that can be read.
+func (t *Target) origins() (all []origin) {
+	for _, b := range t.Blocks {
+		if !b.Broken {
+			all = append(all, b.origin)
+		}
 	}
-	return &t.Blocks[i]
+	return all
 }
 
 func isBlockName(name string) bool {

@@ -56,8 +56,8 @@ func (p place) Find(ctx context.Context, asked cli.Asked) (cli.There, error) {
 		}
 		return agent.Send(ctx, files, progress)
 	}
-	there.Wait = func(ctx context.Context, ulids []string) (string, error) {
-		return wait(ctx, f, ulids)
+	there.Wait = func(ctx context.Context, blocks []restore.PlannedBlock) (string, error) {
+		return wait(ctx, f, blocks)
 	}
 	there.Replacing = &replacing{found: *f, agent: agent, by: by, servers: target.Servers, id: ulid.Make().String()}
 	return there, nil
@@ -115,11 +115,11 @@ func retention(ctx context.Context, f *found, asked cli.Asked) time.Duration {
 }
 
 // wait asks the server itself.
-func wait(ctx context.Context, f *found, ulids []string) (string, error) {
+func wait(ctx context.Context, f *found, blocks []restore.PlannedBlock) (string, error) {
 	base, client, err := f.asks(ctx)
 	if err != nil {
 		return fmt.Sprintf("whether the server serves the blocks is not known, it cannot be reached (%v): it loads them within a minute", err), nil
 	}
 	defer client.CloseIdleConnections()
-	return "", f.explainWeb(restore.WaitServed(ctx, client, base, ulids, 0))
+	return "", f.explainWeb(restore.WaitServed(ctx, client, base, blocks, 0))
 }

@@ -228,7 +228,7 @@ func (e *webError) Hint() string { return e.tip }
 // explainWeb does so for what refuses to be asked. Other errors have names of blocks and
 // numbers in them, which say nothing of that.
 func (f *found) explainWeb(err error) error {
-	e, ok := errors.AsType[*restore.AskError](err)
+	e, ok := errors.AsType[*restore.RequestError](err)
 	if !ok {
 		return err
 	}

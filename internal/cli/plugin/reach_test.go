@@ -37,8 +37,8 @@ func TestRestoreHints(t *testing.T) {
 		err  error
 		hint string
 	}{
-		{fmt.Errorf("not known: %w", &restore.AskError{Err: errors.New("http://127.0.0.1:9090/api: 401 Unauthorized: no")}), "--web-basic-auth-user"},
-		{&restore.AskError{Err: errors.New("http://127.0.0.1:9401/api: 403 Forbidden: no")}, ""},
+		{fmt.Errorf("not known: %w", &restore.RequestError{Err: errors.New("http://127.0.0.1:9090/api: 401 Unauthorized: no")}), "--web-basic-auth-user"},
+		{&restore.RequestError{Err: errors.New("http://127.0.0.1:9401/api: 403 Forbidden: no")}, ""},
 		{errors.New("it serves 0 of 1 blocks; missing: 01K401H5CERTIFICATE401"), ""},
 		{nil, ""},
 	} {

@@ -123,7 +123,7 @@ func (r *replacing) Served(ctx context.Context, is cli.Replaced) (note string, e
 		note, err = r.served(ctx, is)
 		_, denied := errors.AsType[*kube.PermissionError](err)
 		_, wrong := errors.AsType[*wrongError](err)
-		_, refused := errors.AsType[*restore.AskError](err)
+		_, refused := errors.AsType[*restore.RequestError](err)
 		switch {
 		case refused:
 			return "", r.explainWeb(fmt.Errorf("whether the server serves what was restored is not known: %w", err))
@@ -159,7 +159,7 @@ func (r *replacing) served(ctx context.Context, is cli.Replaced) (string, error)
 	if len(old) > 0 {
 		return "", &wrongError{"the server still serves blocks that were taken away: " + strings.Join(old, ", ")}
 	}
-	if err := restore.WaitServed(ctx, client, base, is.Blocks, 0); err != nil {
+	if err := restore.WaitServed(ctx, client, base, is.Added, 0); err != nil {
 		return "", err
 	}
 	if series < is.Series {
