@@ -83,6 +83,9 @@ func codeOf(err error) ExitCode {
 	case errors.Is(err, fs.ErrPermission):
 		return NotPermitted
 	}
+	if code := serverCode(err); code != Done {
+		return code
+	}
 	// Errors of other packages may know theirs.
 	if e, ok := errors.AsType[interface {
 		error
@@ -141,6 +144,9 @@ func hintOf(err error) string {
 		Hint() string
 	}](err); ok && e.Hint() != "" {
 		return e.Hint()
+	}
+	if hint := serverHint(err); hint != "" {
+		return hint
 	}
 	if errors.Is(err, archive.ErrNotDump) {
 		return "give a file that promdump wrote; what it holds is said by: promdump meta FILE"

@@ -78,7 +78,8 @@ func (a *app) metaCommand() *cobra.Command {
 		Short: "Say what a data dir, a server or a dump file holds",
 		Long: `Say what a data dir (-d), a running server or a dump file (FILE, - for stdin)
 holds: its blocks, its head, and of a dump what was asked for. Of a server that is
-asked over HTTP some rows are not known; these are left out.
+asked over HTTP some rows are not known: sizes are left out, and what the server does
+not say is unknown.
 
 The number of series is summed over the blocks: a series that is in two blocks
 counts twice. The latest time of blocks is the end of the last one, which is not

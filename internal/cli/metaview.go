@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -20,6 +21,7 @@ type metaView struct {
 	Persistent *persistentView `json:"persistentBlocks,omitempty"` // of a server: not known
 	Head       *headView       `json:"head,omitempty"`             // a dump may have none; of a server: not known
 	Blocks     []blockView     `json:"blocks,omitempty"`
+	Unknown    []string        `json:"unknown,omitempty"` // of head and persistentBlocks: what the server does not say
 	Notes      []string        `json:"notes,omitempty"`
 }
 
@@ -76,6 +78,12 @@ type dumpView struct {
 
 func newMetaView(source string, inv *wire.Inventory) metaView {
 	v := metaView{Source: source, Notes: inv.Notes}
+	if inv.HeadUnknown {
+		v.Unknown = append(v.Unknown, unknownHead)
+	}
+	if inv.BlocksUnknown {
+		v.Unknown = append(v.Unknown, unknownBlocks)
+	}
 	if inv.BlocksUnknown {
 		return v
 	}
@@ -102,6 +110,17 @@ func newMetaView(source string, inv *wire.Inventory) metaView {
 		}
 	}
 	return v
+}
+
+// Names in metaView.Unknown.
+const (
+	unknownHead   = "head"
+	unknownBlocks = "persistentBlocks"
+)
+
+// unknownFacts is printed in place of what a server does not say.
+func unknownFacts() []term.Fact {
+	return []term.Fact{{Name: "Earliest time:", Value: "unknown, the server does not say"}}
 }
 
 // known is nil for a size that is not.
@@ -144,18 +163,16 @@ func printMeta(w io.Writer, v metaView, wide bool) error {
 		}
 		fmt.Fprintln(w)
 	}
-	if v.Head != nil || v.Dump != nil {
-		if err := term.Facts(w, "Head Block Metadata", headFacts(v)); err != nil {
-			return err
-		}
+	if err := term.Facts(w, "Head Block Metadata", headFacts(v)); err != nil {
+		return err
 	}
+	fmt.Fprintln(w)
+	blocks := unknownFacts()
 	if v.Persistent != nil {
-		if v.Head != nil || v.Dump != nil {
-			fmt.Fprintln(w)
-		}
-		if err := term.Facts(w, "Persistent Blocks Metadata", persistentFacts(*v.Persistent)); err != nil {
-			return err
-		}
+		blocks = persistentFacts(*v.Persistent)
+	}
+	if err := term.Facts(w, "Persistent Blocks Metadata", blocks); err != nil {
+		return err
 	}
 	if !wide || len(v.Blocks) == 0 {
 		return nil
@@ -208,6 +225,8 @@ func headFacts(v metaView) []term.Fact {
 			{Name: "Latest time:", Value: v.Head.To},
 			{Name: "Number of series", Value: strconv.FormatUint(v.Head.Series, 10)},
 		}, sizeFact("Size of its logs", v.Head.Bytes)...)
+	case slices.Contains(v.Unknown, unknownHead):
+		return unknownFacts()
 	case v.Head != nil:
 		return append([]term.Fact{{Name: "Earliest time:", Value: "none, it has no samples"}}, sizeFact("Size of its logs", v.Head.Bytes)...)
 	case v.Dump.Head == string(wire.HeadNone):

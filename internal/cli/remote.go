@@ -149,12 +149,11 @@ func (c RemoteConfig) Client() (*http.Client, error) {
 
 // Source is the server at u. Name names it for a person; empty: the URL does.
 func (c RemoteConfig) Source(u *url.URL, name string, asked Asked) (*remoteread.Source, error) {
-	client, err := c.Client()
-	if err != nil {
+	if _, err := c.Client(); err != nil { // before anything is asked
 		return nil, err
 	}
 	return remoteread.New(remoteread.Options{
-		URL: u, Client: client, Name: name, Staging: asked.TempDir, Concurrency: c.concurrency,
+		URL: u, NewClient: c.Client, Name: name, Staging: asked.TempDir, Concurrency: c.concurrency,
 		KeepExternalLabels: c.keepExternal, Note: asked.Note, Logger: asked.Logger,
 	}), nil
 }

@@ -188,7 +188,9 @@ func another(v via, err error) bool {
 	_, refused := errors.AsType[*remoteread.RefusedError](err)
 	_, server := errors.AsType[*remoteread.ServerError](err)
 	_, lost := errors.AsType[*remoteread.LostError](err)
-	return v == viaRemote && (refused || server || lost)
+	_, answer := errors.AsType[*remoteread.AnswerError](err)
+	_, unknown := errors.AsType[*remoteread.UnknownError](err)
+	return v == viaRemote && (refused || server || lost || answer || unknown)
 }
 
 // noWayError says that there is no way to the data, and why by none.

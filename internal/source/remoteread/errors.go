@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/promdump/promdump/internal/promapi"
 )
 
 // RefusedError says that remote read cannot do what was asked for.
@@ -36,6 +38,40 @@ func (e *ServerError) ExitCode() int { return max(e.Code, 1) }
 
 // Hint says what to do about it.
 func (e *ServerError) Hint() string { return e.Tip }
+
+// AnswerError says that what answers a remote read succeeds with something else, like
+// the login page of a proxy.
+type AnswerError struct{ What string }
+
+func (e *AnswerError) Error() string {
+	return promapi.ReadPath + ": the answer is " + e.What + ", not that of a remote read"
+}
+
+// UnknownError says that a server does not say what it has.
+type UnknownError struct{}
+
+func (e *UnknownError) Error() string {
+	return "what the server has is unknown: it answers neither " + promapi.HeadPath + " nor " + promapi.BlocksPath + " as a Prometheus does"
+}
+
+// ReplicaError says that several servers answer at one URL, and that a read cannot be
+// held to the first of them.
+type ReplicaError struct {
+	First, Other promapi.Identity
+	Why          string
+}
+
+func (e *ReplicaError) Error() string {
+	return fmt.Sprintf("several servers answer at this URL (%s; %s), %s", e.First, e.Other, e.Why)
+}
+
+// LabelsError says that answers differ in the labels that the server adds to each
+// series: another server has answered, or the server has another config by now.
+type LabelsError struct{ Was, Is string }
+
+func (e *LabelsError) Error() string {
+	return fmt.Sprintf("the external labels of the server changed while it was read, from {%s} to {%s}", e.Was, e.Is)
+}
 
 // LostError says that the server did not answer again and again.
 type LostError struct {
@@ -103,7 +139,7 @@ func statusError(resp *http.Response, body, where string) error {
 	case code/100 == 3:
 		to := resp.Header.Get("Location")
 		return &ServerError{What: what, Code: 10, Tip: fmt.Sprintf("it sends to %q: give the URL that it means, redirects are not followed", to)}
-	case code == http.StatusNotFound, code == http.StatusMethodNotAllowed:
+	case code == http.StatusNotFound, code == http.StatusMethodNotAllowed, strings.Contains(said, "unsupported path"): // VictoriaMetrics' 400
 		return &ServerError{What: what, Code: 10, Tip: "the URL is that of the server with its path prefix (--web.route-prefix, or /prometheus for Mimir), without /api/v1/read; agents and Thanos Query do not have remote read"}
 	case code == http.StatusTooManyRequests:
 		return &broken{err: err, after: retryAfter(resp)}
@@ -115,6 +151,9 @@ func statusError(resp *http.Response, body, where string) error {
 		return &tooMuch{err}
 	case code/100 == 5:
 		return &broken{err: err}
+	}
+	if resp.StatusCode/100 == 2 {
+		return &AnswerError{What: "empty: " + resp.Status}
 	}
 	return &ServerError{What: what}
 }

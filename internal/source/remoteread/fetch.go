@@ -1,6 +1,7 @@
 package remoteread
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,10 +17,11 @@ const longestPause = 5 * time.Minute
 
 // fetcher asks for windows of one selection.
 type fetcher struct {
-	*Source
+	*pool
 	k       *known
 	queries []query
 	last    *prompb.Query // the last one of each request, which proves its end; nil: none is known
+	labels  []byte        // key of the series that last is answered with
 	dir     string        // for spools
 
 	// step is the longest range that is asked for at once, in milliseconds: what was
@@ -39,6 +41,11 @@ func (f *fetcher) shorten(step int64) {
 // fetch brings a window.
 func (f *fetcher) fetch(ctx context.Context, r span) (w *window, err error) {
 	w = &window{}
+	se, err := f.take(ctx)
+	if err != nil {
+		return w, err
+	}
+	defer f.give(se)
 	defer func() {
 		if err != nil {
 			w.remove()
@@ -50,7 +57,7 @@ func (f *fetcher) fetch(ctx context.Context, r span) (w *window, err error) {
 		if step < r.max-from { // r.max-from cannot overflow: a window is short
 			part.max = from + step
 		}
-		if err := f.part(ctx, part, w); err != nil {
+		if err := f.part(ctx, se, part, w); err != nil {
 			return w, err
 		}
 		if part.max == r.max {
@@ -61,7 +68,7 @@ func (f *fetcher) fetch(ctx context.Context, r span) (w *window, err error) {
 }
 
 // part brings a part of a window, if need be in halves.
-func (f *fetcher) part(ctx context.Context, r span, w *window) error {
+func (f *fetcher) part(ctx context.Context, se *session, r span, w *window) error {
 	cuts := 0
 	err := f.again(ctx, r.String(), func() error {
 		// After an answer broke off twice another kind of request may do.
@@ -69,11 +76,16 @@ func (f *fetcher) part(ctx context.Context, r span, w *window) error {
 		if cuts == 2 {
 			to = f.k.end(r)
 		}
-		s, err := f.ask(ctx, r, to)
+		var s *spool
+		err := se.sure(ctx, func() (err error) {
+			s, err = f.ask(ctx, se, r, to)
+			return err
+		})
 		if err == nil {
 			w.spools = append(w.spools, s)
 			return nil
 		}
+		s.remove() // of an answer that may be another server's
 		length := r.max - r.min
 		much, ok := errors.AsType[*tooMuch](err)
 		if b, is := errors.AsType[*broken](err); is && b.cut {
@@ -97,10 +109,10 @@ func (f *fetcher) part(ctx context.Context, r span, w *window) error {
 	half := (r.max - r.min) / 2
 	f.shorten(half)
 	f.o.Note(fmt.Sprintf("%s is too much for the server at once, asking for half of it: %v", r, h.why))
-	if err := f.part(ctx, span{r.min, r.min + half}, w); err != nil {
+	if err := f.part(ctx, se, span{r.min, r.min + half}, w); err != nil {
 		return err
 	}
-	return f.part(ctx, span{r.min + half + 1, r.max}, w)
+	return f.part(ctx, se, span{r.min + half + 1, r.max}, w)
 }
 
 // halve says that a range is asked for in halves.
@@ -144,7 +156,7 @@ func (s *Source) again(ctx context.Context, what string, f func() error) error {
 }
 
 // ask asks once for a range, as one that ends at to, and keeps the answer.
-func (f *fetcher) ask(ctx context.Context, r span, to int64) (_ *spool, err error) {
+func (f *fetcher) ask(ctx context.Context, se *session, r span, to int64) (s *spool, err error) {
 	all := make([]*prompb.Query, 0, len(f.queries)+1)
 	for _, q := range f.queries {
 		all = append(all, &prompb.Query{StartTimestampMs: r.min, EndTimestampMs: to, Matchers: q.matchers})
@@ -154,7 +166,7 @@ func (f *fetcher) ask(ctx context.Context, r span, to int64) (_ *spool, err erro
 	}
 	ctx, moved, stop := f.watch(ctx)
 	defer stop()
-	resp, err := f.post(ctx, all)
+	resp, err := se.post(ctx, all)
 	if err != nil {
 		return nil, err
 	}
@@ -164,13 +176,13 @@ func (f *fetcher) ask(ctx context.Context, r span, to int64) (_ *spool, err erro
 	if err != nil {
 		return nil, err
 	}
-	s, err := newSpool(f.dir)
-	if err != nil {
+	if s, err = newSpool(f.dir); err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
 			s.remove()
+			s = nil
 		}
 	}()
 	body := &moving{resp.Body, moved}
@@ -181,7 +193,7 @@ func (f *fetcher) ask(ctx context.Context, r span, to int64) (_ *spool, err erro
 		err = f.takeFrames(body, r, s)
 	}
 	if err != nil {
-		return nil, f.explain(ctx, err)
+		return s, f.explain(ctx, err)
 	}
 	return s, s.finish()
 }
@@ -199,10 +211,12 @@ func (f *fetcher) explain(ctx context.Context, err error) error {
 	_, b := errors.AsType[*broken](err)
 	_, ours := errors.AsType[*localError](err)
 	_, final := errors.AsType[*ServerError](err)
+	_, answer := errors.AsType[*AnswerError](err)
+	_, labels := errors.AsType[*LabelsError](err)
 	switch {
 	case damaged && limits.MatchString(frame.Reason):
 		return &tooMuch{err}
-	case damaged, much, b, ours, final:
+	case damaged, much, b, ours, final, answer, labels:
 		return err
 	}
 	return &broken{err: fmt.Errorf("the answer broke off: %w", err), cut: true}
@@ -215,6 +229,10 @@ func (f *fetcher) takeFrames(body io.Reader, r span, to *spool) error {
 	var m prompb.ChunkedReadResponse
 	var key, chunks []byte
 	at := int64(-1) // query
+	var labels *LabelsError
+	if f.last != nil {
+		labels = &LabelsError{} // until the last query is answered with the labels that it had
+	}
 	for {
 		err := in.next(&m)
 		if err == io.EOF {
@@ -234,6 +252,16 @@ func (f *fetcher) takeFrames(body io.Reader, r span, to *spool) error {
 			}
 		}
 		if at == int64(len(f.queries)) {
+			for _, series := range m.ChunkedSeries {
+				if key, err = appendKey(key[:0], series.Labels, nil); err != nil {
+					return err
+				}
+				if bytes.Equal(key, f.labels) {
+					labels = nil
+				} else if labels != nil {
+					labels.Was, labels.Is = difference(f.labels, key)
+				}
+			}
 			continue
 		}
 		for _, series := range m.ChunkedSeries {
@@ -253,6 +281,9 @@ func (f *fetcher) takeFrames(body io.Reader, r span, to *spool) error {
 	}
 	if f.last != nil && at != int64(len(f.queries)) {
 		return &broken{err: errors.New("the answer ends without its last query"), cut: true}
+	}
+	if labels != nil {
+		return labels
 	}
 	return nil
 }
@@ -276,132 +307,4 @@ func (m *moving) Read(p []byte) (int, error) {
 		m.moved()
 	}
 	return n, err
-}
-
-// prove finds a query that has an answer for sure, to come last in each request.
-// Candidates are asked for until one has. Without any the stream of a server is
-// taken for whole when HTTP says so.
-func (f *fetcher) prove(ctx context.Context, candidates []*prompb.Query) error {
-	for _, c := range candidates {
-		var found *prompb.ChunkedReadResponse
-		var k kind
-		err := f.again(ctx, "look for a sample", func() (err error) {
-			found, k, err = f.first(ctx, c)
-			return err
-		})
-		if _, ok := errors.AsType[*tooMuch](err); ok {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if k == sampled {
-			f.shorten(f.o.times.sample.Milliseconds())
-			f.o.Note("the server sends samples, not the chunks that it stores: they are made into chunks here, in smaller windows")
-			return nil
-		}
-		if found == nil {
-			continue
-		}
-		last := f.lastQuery(found)
-		if last == nil {
-			continue
-		}
-		ok, err := f.tryLast(ctx, last)
-		if err != nil {
-			return err
-		}
-		if ok {
-			f.last = last
-			f.o.Logger.Debug("each request ends with a query for", "matchers", last.Matchers, "from", last.StartTimestampMs)
-		}
-		return nil
-	}
-	return nil
-}
-
-// lastQuery asks for the first sample of an answer and what follows it: a range
-// that ends within a chunk is what some servers panic at, see known.end.
-func (f *fetcher) lastQuery(m *prompb.ChunkedReadResponse) *prompb.Query {
-	series := m.ChunkedSeries[0]
-	q := &prompb.Query{StartTimestampMs: series.Chunks[0].MinTimeMs, EndTimestampMs: series.Chunks[0].MaxTimeMs}
-	q.EndTimestampMs = f.k.end(span{q.StartTimestampMs, q.EndTimestampMs})
-	for _, l := range series.Labels {
-		if _, external := f.k.external[l.Name]; !external && l.Value != "" && len(l.Value) <= 256 {
-			q.Matchers = append(q.Matchers, &prompb.LabelMatcher{Name: l.Name, Value: l.Value})
-		}
-	}
-	if len(q.Matchers) == 0 {
-		return nil
-	}
-	return q
-}
-
-// first gives the first frame of an answer with a chunk in it, if there is one.
-func (f *fetcher) first(ctx context.Context, q *prompb.Query) (*prompb.ChunkedReadResponse, kind, error) {
-	ctx, moved, stop := f.watch(ctx)
-	defer stop()
-	resp, err := f.post(ctx, []*prompb.Query{q})
-	if err != nil {
-		return nil, 0, err
-	}
-	defer resp.Body.Close() // not read to its end: the server need not go on
-	k, err := kindOf(resp, true)
-	if err != nil || k == sampled {
-		return nil, k, err
-	}
-	in := newFrames(&moving{resp.Body, moved})
-	m := &prompb.ChunkedReadResponse{}
-	for {
-		err := in.next(m)
-		if err == io.EOF {
-			return nil, k, nil
-		}
-		if err != nil {
-			return nil, k, f.explain(ctx, err)
-		}
-		if len(m.ChunkedSeries) > 0 && len(m.ChunkedSeries[0].Chunks) > 0 {
-			return m, k, nil
-		}
-	}
-}
-
-// tryLast tells whether a server answers a query that comes twice twice, in order.
-func (f *fetcher) tryLast(ctx context.Context, q *prompb.Query) (works bool, err error) {
-	err = f.again(ctx, "look for a sample", func() error {
-		works = false
-		ctx, moved, stop := f.watch(ctx)
-		defer stop()
-		resp, err := f.post(ctx, []*prompb.Query{q, q})
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		defer drain(resp.Body)
-		in := newFrames(&moving{resp.Body, moved})
-		var m prompb.ChunkedReadResponse
-		at := int64(-1)
-		for {
-			err := in.next(&m)
-			if err == io.EOF {
-				works = at == 1
-				return nil
-			}
-			if err != nil {
-				return f.explain(ctx, err)
-			}
-			if m.QueryIndex < at || m.QueryIndex > at+1 {
-				return nil
-			}
-			at = m.QueryIndex
-		}
-	})
-	_, much := errors.AsType[*tooMuch](err)
-	if e, ok := errors.AsType[*ServerError](err); much || ok && e.Code == 0 {
-		err = nil // it takes one query at a time
-	}
-	if err == nil && !works {
-		f.o.Logger.Debug("the server does not answer several queries in turn")
-	}
-	return works, err
 }

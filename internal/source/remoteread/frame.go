@@ -24,8 +24,9 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // CRC-32 of the payload in big endian, and the payload. Prometheus' own reader of
 // them takes a stream that is cut right behind a length for one that has ended.
 type frames struct {
-	r   *bufio.Reader
-	buf []byte
+	r     *bufio.Reader
+	buf   []byte
+	begun bool
 }
 
 func newFrames(r io.Reader) *frames { return &frames{r: bufio.NewReaderSize(r, 64<<10)} }
@@ -35,6 +36,12 @@ func newFrames(r io.Reader) *frames { return &frames{r: bufio.NewReaderSize(r, 6
 func (f *frames) next(m *prompb.ChunkedReadResponse) error {
 	if _, err := f.r.Peek(1); err != nil {
 		return err // the only place where the stream may end
+	}
+	if !f.begun {
+		f.begun = true
+		if err := otherAnswer(f.r); err != nil {
+			return err
+		}
 	}
 	if text, ok := f.text(); ok {
 		return &FrameError{fmt.Sprintf("the server ended it with %q", text)}

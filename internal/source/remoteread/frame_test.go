@@ -74,7 +74,7 @@ func FuzzFrames(f *testing.F) {
 			}
 			data = b.Bytes()
 		}
-		fetch := &fetcher{Source: New(Options{}), queries: []query{{strip: map[string]string{"i": "1"}}}}
+		fetch := &fetcher{pool: &pool{Source: New(Options{})}, queries: []query{{strip: map[string]string{"i": "1"}}}}
 		s, err := newSpool(t.TempDir())
 		if err != nil {
 			t.Fatal(err)

@@ -3,10 +3,12 @@ package remoteread
 import (
 	"encoding/json"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -36,19 +38,24 @@ type server struct {
 	external    map[string]string
 	backEnds    int
 	sampleLimit int
-	bare        bool // nothing but remote read
+	bare        bool           // nothing but remote read
+	silent      bool           // about which server it is
+	identity    map[string]any // what runtimeinfo says
 
 	// read, if set, is in front of remote read.
 	read  func(w http.ResponseWriter, r *http.Request, next http.Handler)
 	reads atomic.Int64
+	mu    sync.Mutex
 }
 
 func serve(t testing.TB, db *tsdb.DB, q storage.SampleAndChunkQueryable, change func(*server)) *server {
-	s := &server{sampleLimit: 5e7}
+	s := &server{sampleLimit: 5e7, identity: map[string]any{"startTime": time.Now(), "CWD": "/", "hostname": "host"}}
 	if change != nil {
 		change(s)
 	}
 	handler := remote.NewReadHandler(slog.New(slog.DiscardHandler), nil, q, func() config.Config {
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		return config.Config{GlobalConfig: config.GlobalConfig{ExternalLabels: labels.FromMap(s.external)}}
 	}, s.sampleLimit, 10, 64<<10)
 	mux := http.NewServeMux()
@@ -79,6 +86,8 @@ func serve(t testing.TB, db *tsdb.DB, q storage.SampleAndChunkQueryable, change 
 		return map[string]any{"blocks": db.BlockMetas()}
 	})
 	answer("status/config", func(*http.Request) any {
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		c := map[string]any{"global": map[string]any{"external_labels": s.external}, "storage": map[string]any{"tsdb": map[string]any{"out_of_order_time_window": "1d"}}}
 		for range s.backEnds {
 			c["remote_read"] = []any{map[string]any{"url": "http://nowhere"}}
@@ -89,6 +98,15 @@ func serve(t testing.TB, db *tsdb.DB, q storage.SampleAndChunkQueryable, change 
 		}
 		return map[string]any{"yaml": string(text)}
 	})
+	if !s.silent {
+		answer("status/runtimeinfo", func(*http.Request) any {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			id := maps.Clone(s.identity)
+			id["serverTime"] = time.Now()
+			return id
+		})
+	}
 	answer("status/flags", func(*http.Request) any { return map[string]string{"storage.tsdb.retention.time": "15d"} })
 	answer("series", func(r *http.Request) any {
 		matchers, err := parser.NewParser(parser.Options{}).ParseMetricSelector(r.FormValue("match[]"))

@@ -15,6 +15,7 @@ import (
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/prompb"
 
+	"github.com/promdump/promdump/internal/promapi"
 	"github.com/promdump/promdump/internal/wire"
 )
 
@@ -50,16 +51,17 @@ func (s *Source) read(ctx context.Context, req wire.Request, yield func(wire.Mes
 	if err := refuse(req); err != nil {
 		return err
 	}
-	k, err := s.know(ctx)
+	p, k, done, err := s.begin(ctx)
 	if err != nil {
 		return err
 	}
+	defer done()
 	windows, err := k.windows(req.Selection)
 	if err != nil {
 		return err
 	}
 	plan := k.plan(req.Selection, windows)
-	f := &fetcher{Source: s, k: k}
+	f := &fetcher{pool: p, k: k}
 	f.step.Store(math.MaxInt64)
 	notes, err := f.compile(ctx, req.Selection)
 	if err != nil {
@@ -86,8 +88,12 @@ func (s *Source) read(ctx context.Context, req wire.Request, yield func(wire.Mes
 		if err := f.tellAll(ctx, windows, end, say); err != nil {
 			return err
 		}
+		// Where answers do not say it, this does: the last of them had the same labels.
+		if err := p.with(ctx, promapi.ConfigPath, func(se *session) error { return se.sameLabels(ctx, k) }); err != nil {
+			return err
+		}
 	}
-	if end.Series == 0 && k.headKnown && !k.head.empty() {
+	if end.Series == 0 && k.headKnown && !k.head.Empty() {
 		// Who got nothing wants to know what there is.
 		if err := say(&wire.HeadStart{MinTime: req.Selection.MinTime, MaxTime: req.Selection.MaxTime}); err != nil {
 			return err
@@ -107,7 +113,7 @@ func (k *known) windows(sel wire.Selection) ([]span, error) {
 		for _, b := range k.blocks {
 			held.min, held.max = min(held.min, b.MinTime), max(held.max, b.MaxTime-1)
 		}
-		if !k.head.empty() {
+		if !k.head.Empty() {
 			held.min = min(held.min, k.head.MinTime, k.head.MaxTime-k.outOfOrder)
 			held.max = max(held.max, k.head.MaxTime+late)
 		}
@@ -198,7 +204,7 @@ func (k *known) bytes(r span) int64 {
 	for _, b := range k.blocks {
 		sum += share(b.MinTime, b.MaxTime-1) * float64(b.Stats.Samples) * 1.5
 	}
-	if !k.head.empty() {
+	if !k.head.Empty() {
 		sum += share(k.head.MinTime, k.head.MaxTime) * float64(max(k.head.Chunks, 0)) * 200
 	}
 	return int64(sum)
@@ -216,7 +222,11 @@ func (f *fetcher) compile(ctx context.Context, sel wire.Selection) (notes []stri
 	case !f.k.configKnown:
 		notes = append(notes, "the server does not tell its external labels (/api/v1/status/config): if it has any, they stay on the series")
 	}
-	owned, err := f.owned(ctx, external, span{sel.MinTime, sel.MaxTime})
+	var owned []string
+	err = f.with(ctx, promapi.SeriesPath, func(se *session) (err error) {
+		owned, err = se.owned(ctx, external, span{sel.MinTime, sel.MaxTime})
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -248,7 +258,7 @@ func list(ls map[string]string) string {
 func (f *fetcher) candidates(windows []span) (all []*prompb.Query) {
 	last := windows[len(windows)-1]
 	recent := span{last.max - 10*time.Minute.Milliseconds(), last.max}
-	if f.k.headKnown && !f.k.head.empty() {
+	if f.k.headKnown && !f.k.head.Empty() {
 		recent = span{f.k.head.MaxTime - 10*time.Minute.Milliseconds(), math.MaxInt64}
 	}
 	for _, n := range []string{"up", "prometheus_build_info"} {

@@ -66,6 +66,11 @@ type Options struct {
 	// answer may take its time as long as it moves.
 	Client *http.Client
 
+	// NewClient makes such a client with connections of its own: several servers may
+	// answer at the URL, and a connection reaches one of them. Nil: Client is copied,
+	// which gives its own connections to one whose Transport is an *http.Transport.
+	NewClient func() (*http.Client, error)
+
 	Name        string // names the source for a person; empty: the URL
 	Staging     string // an existing directory for windows on their way; empty: the system's
 	Concurrency int    // windows at a time; 0: DefaultConcurrency
@@ -97,9 +102,8 @@ var usual = times{
 
 // Source is a running server.
 type Source struct {
-	o      Options
-	client *http.Client
-	met    atomic.Bool // the server has answered something
+	o   Options
+	met atomic.Bool // the server has answered something
 }
 
 // New makes a source. Nothing is done until it is read.
@@ -116,14 +120,7 @@ func New(o Options) *Source {
 	if o.times.stall == 0 {
 		o.times = usual
 	}
-	client := &http.Client{}
-	if o.Client != nil {
-		*client = *o.Client
-	}
-	// A redirected POST may become a GET, and credentials would go where they were
-	// not meant for.
-	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &Source{o: o, client: client}
+	return &Source{o: o}
 }
 
 // ParseURL reads the address of a server. People have the one of its remote read
@@ -157,11 +154,31 @@ func (s *Source) String() string {
 // Inventory implements source.Source. What a server does not tell is marked as
 // not known.
 func (s *Source) Inventory(ctx context.Context) (*wire.Inventory, error) {
-	k, err := s.know(ctx)
+	_, k, done, err := s.begin(ctx)
 	if err != nil {
 		return nil, err
 	}
+	defer done()
 	return k.inventory()
+}
+
+// begin finds out which server answers, and what it says about itself. The caller
+// calls done at the end.
+func (s *Source) begin(ctx context.Context) (p *pool, k *known, done func(), err error) {
+	if p, err = s.newPool(); err != nil {
+		return nil, nil, nil, err
+	}
+	if err = p.begin(ctx); err == nil {
+		err = p.with(ctx, "ask the server about itself", func(se *session) (err error) {
+			k, err = se.know(ctx)
+			return err
+		})
+	}
+	if err != nil {
+		p.close()
+		return nil, nil, nil, err
+	}
+	return p, k, p.close, nil
 }
 
 // Read implements source.Source. Blocks as they are, a raw head and a dump

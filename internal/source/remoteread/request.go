@@ -1,6 +1,7 @@
 package remoteread
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -15,14 +16,15 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/klauspost/compress/snappy"
 	"github.com/prometheus/prometheus/prompb"
 
+	"github.com/promdump/promdump/internal/promapi"
 	"github.com/promdump/promdump/internal/wire"
 )
-
-const readPath = "/api/v1/read"
 
 // query is one query of a request, and what comes off the labels of its series.
 type query struct {
@@ -93,8 +95,8 @@ func (s *Source) request(ctx context.Context, method, path string, body io.Reade
 	return req, nil
 }
 
-// post asks for queries of a range. Whoever gets an answer closes its body.
-func (s *Source) post(ctx context.Context, all []*prompb.Query) (*http.Response, error) {
+// post asks for queries of a range. The caller closes the body of an answer.
+func (se *session) post(ctx context.Context, all []*prompb.Query) (*http.Response, error) {
 	b, err := (&prompb.ReadRequest{
 		Queries:               all,
 		AcceptedResponseTypes: []prompb.ReadRequest_ResponseType{prompb.ReadRequest_STREAMED_XOR_CHUNKS, prompb.ReadRequest_SAMPLES},
@@ -102,18 +104,17 @@ func (s *Source) post(ctx context.Context, all []*prompb.Query) (*http.Response,
 	if err != nil {
 		return nil, fmt.Errorf("encode request: %w", err)
 	}
-	req, err := s.request(ctx, http.MethodPost, readPath, bytes.NewReader(snappy.Encode(nil, b)))
+	req, err := se.p.request(ctx, http.MethodPost, promapi.ReadPath, bytes.NewReader(snappy.Encode(nil, b)))
 	if err != nil {
 		return nil, err
 	}
 	req.Header.Set("Content-Encoding", "snappy")
 	req.Header.Set("Content-Type", "application/x-protobuf")
 	req.Header.Set("X-Prometheus-Remote-Read-Version", "0.1.0")
-	resp, err := s.client.Do(req)
+	resp, err := se.do(req)
 	if err != nil {
 		return nil, transportError(ctx, err)
 	}
-	s.met.Store(true)
 	if resp.StatusCode == http.StatusOK {
 		return resp, nil
 	}
@@ -123,7 +124,7 @@ func (s *Source) post(ctx context.Context, all []*prompb.Query) (*http.Response,
 	if err != nil && len(said) == 0 {
 		return nil, transportError(ctx, err)
 	}
-	return nil, statusError(resp, string(said), readPath)
+	return nil, statusError(resp, string(said), promapi.ReadPath)
 }
 
 // kind is what an answer holds.
@@ -151,7 +152,35 @@ func kindOf(resp *http.Response, proven bool) (kind, error) {
 	case "application/x-protobuf":
 		return sampled, nil // snappy knows its length
 	}
-	return 0, &ServerError{What: fmt.Sprintf("the answer is %q and not one to a remote read", content), Tip: "is something else at this URL, like the login page of a proxy?", Code: 10}
+	what := "without a content type"
+	if content != "" {
+		what = "of content type " + strconv.Quote(content)
+	}
+	return 0, &AnswerError{What: what}
+}
+
+// otherAnswer is an error if an answer begins like a page or like JSON: what is not
+// damaged but something else is not asked for again.
+func otherAnswer(r *bufio.Reader) error {
+	b, err := r.Peek(512)
+	if len(b) == 0 || err != nil && !errors.Is(err, io.EOF) {
+		return nil // the reader will meet the error
+	}
+	text := strings.TrimLeft(string(b), "\ufeff \t\r\n")
+	if text == "" || text[0] != '<' && text[0] != '{' {
+		return nil
+	}
+	for len(text) > 0 {
+		c, n := utf8.DecodeRuneInString(text)
+		if c == utf8.RuneError && len(text) < utf8.UTFMax && len(b) == 512 {
+			break // the last one is cut
+		}
+		if c == utf8.RuneError || !unicode.IsPrint(c) && !strings.ContainsRune("\t\r\n", c) {
+			return nil
+		}
+		text = text[n:]
+	}
+	return &AnswerError{What: promapi.Describe(b)}
 }
 
 // errStall ends a request whose answer does not move.

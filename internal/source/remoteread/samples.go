@@ -1,6 +1,7 @@
 package remoteread
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"slices"
@@ -25,7 +26,11 @@ const (
 // takeSamples encodes the samples of an answer into chunks of 120, as Prometheus
 // does.
 func takeSamples(body io.Reader, all []query, r span, to *spool) error {
-	packed, err := io.ReadAll(io.LimitReader(body, maxPacked+1))
+	buf := bufio.NewReader(body)
+	if err := otherAnswer(buf); err != nil {
+		return err
+	}
+	packed, err := io.ReadAll(io.LimitReader(buf, maxPacked+1))
 	if err != nil {
 		return err
 	}
