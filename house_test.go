@@ -46,7 +46,7 @@ var imports = map[string][]string{
 	"internal/promapi":              nil,
 	"internal/source/remoteread":    {"promapi", "term", "wire"},
 	"internal/source/sourcetest":    {"archive", "dump", "source", "tsdbtest", "wire"},
-	"internal/dump":                 {"archive", "block", "source", "wire"},
+	"internal/dump":                 {"archive", "block", "source", "term", "wire"},
 	"internal/restore":              {"archive", "block", "datadir", "promapi", "source", "source/local", "term", "wire"},
 	"internal/tsdbtest":             {"wire"},
 	"internal/tsdbtest/mktsdb":      {"tsdbtest"},

@@ -136,11 +136,11 @@ type Options struct {
 
 // Report is what was written.
 type Report struct {
-	Blocks          int
-	Series          uint64   // distinct ones, a sum over the blocks where that cannot be found; without a raw head's
-	Samples         uint64   // without a raw head's
-	Bytes           int64    // of the dump
-	Notes           []string // what a person should know of it
+	Blocks  int
+	Series  uint64   // distinct ones, a sum over the blocks where that cannot be found; without a raw head's
+	Samples uint64   // without a raw head's
+	Bytes   int64    // of the dump
+	Notes   []string // what a person should know of it
 }
 
 // Write dumps a selection of a source. Only when it returns without an error is the
@@ -192,6 +192,6 @@ func Write(ctx context.Context, w io.Writer, from *Source, o Options) (_ Report,
 		return Report{}, err
 	}
 	return Report{
-		Blocks: report.Blocks, Series: report.Series, Samples: report.Samples, Bytes: report.BytesWritten, Notes: report.Plan.Notes,
+		Blocks: report.Blocks, Series: report.Series, Samples: report.Samples, Bytes: report.BytesWritten, Notes: report.Notes(),
 	}, nil
 }

@@ -159,7 +159,7 @@ func (a *app) runDump(ctx context.Context, c dumpConfig) error {
 			return err
 		}
 		a.notes(plan.Notes)
-		a.notes(damageNotes(plan.Head.Damage, 0, plan.Head.Mode == wire.HeadRaw))
+		a.notes(dump.DamageNotes(plan.Head.Damage, 0, plan.Head.Mode == wire.HeadRaw))
 		return printPlan(a.Out, plan, c)
 	}
 	temp := c.tempDir
@@ -213,8 +213,7 @@ func (a *app) runDump(ctx context.Context, c dumpConfig) error {
 			return fmt.Errorf("the dump is whole, and what it went on with is left: %w", err)
 		}
 	}
-	a.notes(report.Plan.Notes)
-	a.headNotes(report)
+	a.notes(report.Notes())
 	raw := ""
 	if report.RawHead {
 		raw = ", the head's files"

@@ -26,7 +26,7 @@ func (a *app) explainEmpty(e *dump.EmptyError, kind string, asked emptiness) err
 	if e.Plan == nil {
 		return e
 	}
-	a.notes(e.Plan.Notes) // what was left out may be what was meant
+	a.notes(append(e.Plan.Notes, e.Head.Notes()...)) // what was left out may be what was meant
 	blocks := blocksOf(e.Plan)
 	if len(blocks) < len(e.Plan.Blocks) {
 		// A server was asked for windows in which it may have samples.
@@ -113,6 +113,9 @@ func (e emptiness) missing(empty *dump.EmptyError, blocks []wire.PlannedBlock) s
 		return "none of it is in the range that was asked for, " + asked.String()
 	case len(e.selectors) > 0:
 		return fmt.Sprintf("no series in the range that was asked for matches %s, and %s overlap it", e.series(), overlapping)
+	}
+	if empty.Head.UnknownSamples+empty.Head.UnknownChunkSamples > 0 {
+		return fmt.Sprintf("%s overlap the range that was asked for, %s, and the series of the head's samples are not known", overlapping, asked)
 	}
 	return fmt.Sprintf("%s overlap the range that was asked for, %s, without a sample in it", overlapping, asked)
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/promdump/promdump/internal/archive"
+	"github.com/promdump/promdump/internal/dump"
 	"github.com/promdump/promdump/internal/term"
 	"github.com/promdump/promdump/internal/wire"
 )
@@ -134,8 +135,8 @@ func known(bytes int64) *int64 {
 // addHead adds the head, and notes for what of it cannot be read.
 func (v *metaView) addHead(h wire.HeadInventory) {
 	v.Head = newHeadView(h)
-	v.Notes = append(v.Notes, damageNotes(h.Damage, h.MoreDamage, false)...)
-	if n := unknownSeriesNote(h.UnknownSamples, h.UnknownChunkSamples); n != "" {
+	v.Notes = append(v.Notes, dump.DamageNotes(h.Damage, h.MoreDamage, false)...)
+	if n := dump.UnknownSeriesNote(h.UnknownSamples, h.UnknownChunkSamples); n != "" {
 		v.Notes = append(v.Notes, n)
 	}
 }

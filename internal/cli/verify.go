@@ -15,6 +15,7 @@ import (
 	"github.com/promdump/promdump/internal/archive"
 	"github.com/promdump/promdump/internal/block"
 	"github.com/promdump/promdump/internal/datadir"
+	"github.com/promdump/promdump/internal/dump"
 	"github.com/promdump/promdump/internal/term"
 	"github.com/promdump/promdump/internal/wire"
 )
@@ -230,7 +231,7 @@ func (v *verification) rawHead(ctx context.Context, dir string) (err error) {
 			File: damage.File, Offset: damage.Offset, Bytes: damage.Bytes, Reason: damage.Err.Error(),
 		})
 	}
-	v.notes(damageNotes(repairs, 0, true))
+	v.notes(dump.DamageNotes(repairs, 0, true))
 	ignore := func(datadir.Damage) {} // it was reported above
 	for _, records := range []iter.Seq2[[]byte, error]{d.Head.Records(ctx, ignore), d.Head.OutOfOrderRecords(ctx, ignore)} {
 		for _, err := range records {

@@ -1,27 +1,29 @@
-package cli
+package dump
 
 import (
 	"fmt"
 	"strings"
 
-	"github.com/promdump/promdump/internal/dump"
 	"github.com/promdump/promdump/internal/term"
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// headNotes prints what of the head is not in a dump, or what is wrong with it.
-func (a *app) headNotes(r dump.Report) {
-	if r.RawHead {
-		a.notes(damageNotes(r.Plan.Head.Damage, 0, true))
-		return
+// Notes are what a person should know of a dump that is done, each one sentence.
+func (r *Report) Notes() []string {
+	var notes []string
+	if r.Plan != nil {
+		notes = append(notes, r.Plan.Notes...)
+		if r.RawHead {
+			return append(notes, DamageNotes(r.Plan.Head.Damage, 0, true)...)
+		}
 	}
-	a.notes(headNotes(r.Head))
+	return append(notes, r.Head.Notes()...)
 }
 
-// headNotes say what of the head is not in a dump that has it as blocks.
-func headNotes(r dump.HeadReport) []string {
-	notes := damageNotes(r.Damage, r.MoreDamage, false)
-	if n := unknownSeriesNote(r.UnknownSamples, r.UnknownChunkSamples); n != "" {
+// Notes say what of the head is not in the dump.
+func (r *HeadReport) Notes() []string {
+	notes := DamageNotes(r.Damage, r.MoreDamage, false)
+	if n := UnknownSeriesNote(r.UnknownSamples, r.UnknownChunkSamples); n != "" {
 		notes = append(notes, n)
 	}
 	if r.BadRecords > 0 {
@@ -38,8 +40,9 @@ func headNotes(r dump.HeadReport) []string {
 	return notes
 }
 
-// unknownSeriesNote is empty if all series are known.
-func unknownSeriesNote(samples, inChunks uint64) string {
+// UnknownSeriesNote says how many samples of a head have no series; it is empty if
+// there are none.
+func UnknownSeriesNote(samples, inChunks uint64) string {
 	var what []string
 	if samples > 0 {
 		what = append(what, term.Counted(samples, "sample", "samples")+" in the log")
@@ -54,9 +57,9 @@ func unknownSeriesNote(samples, inChunks uint64) string {
 		" without a series: the series records are not in the log any more, so nothing can tell which series they belong to; left out"
 }
 
-// damageNotes name the damaged parts of a head. Raw is for a copy of the files, which
-// a server starts on.
-func damageNotes(all []wire.HeadDamage, more uint64, raw bool) (notes []string) {
+// DamageNotes name the damaged parts of a head. Raw is for a copy of the files,
+// which a server starts on.
+func DamageNotes(all []wire.HeadDamage, more uint64, raw bool) (notes []string) {
 	for _, d := range all {
 		text := fmt.Sprintf("the head is damaged: %s: %s", damagePlace(d), d.Reason)
 		switch {
