@@ -2,11 +2,17 @@
 // writing to.
 //
 // A data dir holds blocks (directories named by a ULID, immutable until they
-// are deleted) and the head: what is not in a block yet. Of the head we read
-// the write-ahead log: wal/checkpoint.N and the segments after N hold every
-// in-order sample that no block has, wbl/ every out-of-order one. chunks_head/
-// holds a part of the same samples again and matters just to who wants the
-// head's files as they are.
+// are deleted) and the head: what is not in a block yet. The head is in three
+// places. wal/checkpoint.N and the segments after N have the records of in-order
+// samples, and of the series; wbl/ has those of out-of-order samples. chunks_head/
+// has the chunks that were full: m-mapped chunks. Mostly the logs have their
+// samples as well. They do not after a crash: a server that starts repairs its log
+// by cutting it at the damage, and goes on serving the chunks. So the head is all
+// three together.
+//
+// The files of a head are read as far as they can be. Where Prometheus cuts its log
+// at the first damage, or does not start at all, reading goes on at the next whole
+// record, and each [Damage] is reported.
 //
 // While we read, Prometheus compacts: it writes a block from the head, drops
 // the log below it, merges blocks and deletes what it merged. So [Open] first

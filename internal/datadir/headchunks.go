@@ -69,6 +69,7 @@ var (
 	errChunkHeader   = errors.New("the header of a chunk is damaged")
 	errChunkChecksum = errors.New("the checksum of a chunk differs")
 	errChunkFile     = errors.New("it does not begin as a file of head chunks does")
+	errZeros         = errors.New("there are zeros between chunks")
 	errChunkFileSize = errors.New("it is shorter than its header")
 )
 
@@ -118,8 +119,12 @@ func (r *chunkFileReader) next() bool {
 			r.whole = r.off
 			return true
 		}
-		if err == nil { // the end
-			break
+		if err == nil { // the end, unless zeros are all that a crash left of some chunks
+			rest := r.zerosEnd(r.off)
+			if rest == r.f.Size {
+				break
+			}
+			err = errZeros
 		}
 		if r.found == nil {
 			r.found = &Damage{File: r.f.Name, Offset: r.off, Err: err}
@@ -176,7 +181,9 @@ func (r *chunkFileReader) resume(off, size int64) int64 {
 			return off + size
 		}
 	}
-	for off++; off < r.f.Size && r.err == nil; off++ {
+	// Zeros are skipped, but for those that a ref begins with.
+	off = max(off+1, r.zerosEnd(off)-8)
+	for ; off < r.f.Size && r.err == nil; off++ {
 		// The checksum decides; this is to compute few of them.
 		head := r.at(off, chunkHeader)
 		const plausibleRef, plausibleSpan = 1 << 40, 1 << 40 // milliseconds
@@ -193,6 +200,18 @@ func (r *chunkFileReader) resume(off, size int64) int64 {
 		}
 	}
 	return r.f.Size
+}
+
+// zerosEnd is where the zeros that begin at off end.
+func (r *chunkFileReader) zerosEnd(off int64) int64 {
+	for off < r.f.Size {
+		b := r.at(off, readAhead)
+		rest := bytes.TrimLeft(b, "\x00")
+		if off += int64(len(b) - len(rest)); len(rest) > 0 || len(b) == 0 {
+			break
+		}
+	}
+	return off
 }
 
 func (r *chunkFileReader) at(off int64, n int) []byte {

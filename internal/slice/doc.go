@@ -1,6 +1,6 @@
 // Package slice takes a selection out of a data dir: it decides what happens to
 // each block, reads the selected series of the blocks that are cut, and filters
-// the head's log.
+// the head's m-mapped chunks and logs.
 //
 // It runs in the container of a Prometheus that must not notice. So nothing is
 // decoded but labels, times and log records; nothing is held but a window of
