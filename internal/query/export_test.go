@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
+	"github.com/prometheus/prometheus/tsdb/tsdbutil"
 
 	"github.com/promdump/promdump/internal/dump/dumptest"
 	"github.com/promdump/promdump/internal/tsdbtest"
@@ -120,4 +121,32 @@ func TestExport(t *testing.T) {
 		}
 		check(t, x, got, histograms)
 	})
+}
+
+// Histograms are long: a group of rows ends by its bytes too, since it is held until
+// then.
+func TestParquetGroups(t *testing.T) {
+	var out bytes.Buffer
+	rows := newParquetRows(&out)
+	rows.limit = 10_000
+	h := tsdbutil.GenerateTestFloatHistogram(1)
+	if _, err := rows.begin(labels.FromStrings("__name__", "h")); err != nil {
+		t.Fatal(err)
+	}
+	n := 5 * rows.limit / len(histogramJSON(h))
+	for i := range n {
+		if _, err := rows.histogram(int64(i), h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := rows.end(); err != nil {
+		t.Fatal(err)
+	}
+	f, err := parquet.OpenFile(bytes.NewReader(out.Bytes()), int64(out.Len()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := len(f.RowGroups()); got < 4 || f.NumRows() != int64(n) {
+		t.Errorf("%d groups of %d rows", got, f.NumRows())
+	}
 }

@@ -21,19 +21,22 @@ type parquetRow struct {
 
 // A group of rows is held until it is full: some tens of megabytes.
 const (
-	rowsAtOnce   = 1024
-	rowsInAGroup = 1 << 19
+	rowsAtOnce    = 1024
+	rowsInAGroup  = 1 << 19
+	bytesInAGroup = 32 << 20 // of histograms, whose text is long
 )
 
 type parquetRows struct {
 	w      *parquet.GenericWriter[parquetRow]
 	rows   []parquetRow
+	bytes  int // of histograms in the group
+	limit  int // of bytes
 	metric string
 	labels map[string]string
 }
 
 func newParquetRows(w io.Writer) *parquetRows {
-	return &parquetRows{w: parquet.NewGenericWriter[parquetRow](w,
+	return &parquetRows{limit: bytesInAGroup, w: parquet.NewGenericWriter[parquetRow](w,
 		parquet.Compression(&zstd.Codec{}), parquet.MaxRowsPerRowGroup(rowsInAGroup), parquet.CreatedBy("promdump", "", ""))}
 }
 
@@ -48,11 +51,12 @@ func (p *parquetRows) float(t int64, v float64) error {
 
 func (p *parquetRows) histogram(t int64, h *histogram.FloatHistogram) (bool, error) {
 	text := histogramJSON(h)
+	p.bytes += len(text)
 	return true, p.add(parquetRow{Time: t, Metric: p.metric, Labels: p.labels, Histogram: &text})
 }
 
 func (p *parquetRows) add(r parquetRow) error {
-	if p.rows = append(p.rows, r); len(p.rows) < rowsAtOnce {
+	if p.rows = append(p.rows, r); len(p.rows) < rowsAtOnce && p.bytes < p.limit {
 		return nil
 	}
 	return p.flush()
@@ -61,6 +65,10 @@ func (p *parquetRows) add(r parquetRow) error {
 func (p *parquetRows) flush() error {
 	_, err := p.w.Write(p.rows)
 	p.rows = p.rows[:0]
+	if err == nil && p.bytes >= p.limit {
+		p.bytes = 0
+		return p.w.Flush()
+	}
 	return err
 }
 
