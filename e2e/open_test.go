@@ -32,13 +32,34 @@ import (
 type opened struct {
 	server // its url and API
 	stderr *logBuffer
+	pid    int
+	ended  chan error // what Wait gave, once
+}
+
+// ends waits until it has ended, and gives the exit code.
+func (o *opened) ends(t *testing.T) int {
+	t.Helper()
+	select {
+	case err := <-o.ended:
+		o.ended <- nil // for the end of the test
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+			return exit.ExitCode()
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		return 0
+	case <-time.After(20 * time.Second):
+		t.Fatalf("promdump open does not end:\n%s", o.stderr)
+		return -1
+	}
 }
 
 // open runs promdump open until it serves. At the end of the test it must end on
 // SIGINT by itself, with exit code 0.
 func open(t *testing.T, args ...string) *opened {
 	t.Helper()
-	o := &opened{server: server{t: t}, stderr: &logBuffer{}}
+	o := &opened{server: server{t: t}, stderr: &logBuffer{}, ended: make(chan error, 1)}
 	if !slices.Contains(args, "--cache-dir") {
 		args = append(args, "--cache-dir", t.TempDir())
 	}
@@ -55,6 +76,7 @@ func open(t *testing.T, args ...string) *opened {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	o.pid = cmd.Process.Pid
 	lines := make(chan string, 1)
 	go func() {
 		line, err := bufio.NewReader(out).ReadString('\n')
@@ -62,13 +84,12 @@ func open(t *testing.T, args ...string) *opened {
 			line = ""
 		}
 		lines <- line
+		o.ended <- cmd.Wait() // it closes the pipe, so after the line
 	}()
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGINT)
-		ended := make(chan error, 1)
-		go func() { ended <- cmd.Wait() }()
 		select {
-		case err := <-ended:
+		case err := <-o.ended:
 			if err != nil {
 				t.Errorf("promdump open ended with %v:\n%s", err, o.stderr)
 			}

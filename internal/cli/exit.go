@@ -157,6 +157,9 @@ func hintOf(err error) string {
 	if errors.Is(err, archive.ErrDamaged) {
 		return "get the file again from where it is from; what is wrong with it is listed by: promdump verify FILE"
 	}
+	if hint := limitHint(err); hint != "" {
+		return hint
+	}
 	if isNoSpace(err) {
 		return "--temp-dir names another place for temporary files"
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/net/netutil"
 
 	"github.com/promdump/promdump/internal/query"
 	"github.com/promdump/promdump/internal/query/page"
@@ -164,9 +165,9 @@ func (a *app) runOpen(ctx context.Context, c openConfig) (err error) {
 	}
 	defer func() { err = errors.Join(err, v.Close()) }()
 	addr := l.Addr().String()
-	server := query.NewServer(ctx, query.ServerConfig{
+	server := query.NewServer(query.ServerConfig{
 		View: v, Limits: c.view.limits, Version: version(), Addr: c.addr(addr), Hosts: c.hosts, Rules: rules,
-		Page: page.Handler(), Logger: a.logger(), Now: a.Now,
+		Page: page.Handler(), Logger: a.logger(), Now: a.Now, Explain: explainLimit,
 	})
 	defer func() { err = errors.Join(err, server.Close()) }()
 	a.tellView(v, time.Since(begin))
@@ -238,11 +239,46 @@ func listen(ctx context.Context, addrs []string) (net.Listener, error) {
 	return nil, hinted(fmt.Errorf("listen: %w", first), "--listen names another address, or port 0 for any that is free")
 }
 
+// A connection takes memory too, and what arrives before a request is let in is not
+// in any account.
+const (
+	maxConnections = 256
+	maxHeader      = 256 << 10 // a query in a URL is in it
+)
+
+// limitHint names the flag that raises the limit which a query ran into.
+func limitHint(err error) string {
+	if e, ok := errors.AsType[*query.LimitError](err); ok {
+		switch e.Limit {
+		case query.LimitMemory, query.LimitAnswer:
+			return "--max-memory allows more"
+		case query.LimitSamples:
+			return "--max-samples allows more"
+		case query.LimitText:
+		}
+	}
+	if _, ok := errors.AsType[*query.TimeoutError](err); ok {
+		return "--query-timeout allows more"
+	}
+	return ""
+}
+
+// explainLimit says in an answer what the command line says of the same error.
+func explainLimit(err error) string {
+	if hint := hintOf(err); hint != "" {
+		return err.Error() + " (hint: " + hint + ")"
+	}
+	return err.Error()
+}
+
 // serve answers until the context is done. Queries that run are cancelled then.
 func serve(ctx context.Context, l net.Listener, h http.Handler) error {
-	server := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
+	server := &http.Server{
+		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: maxHeader,
+		BaseContext: func(net.Listener) context.Context { return ctx },
+	}
 	ended := make(chan error, 1)
-	go func() { ended <- server.Serve(l) }()
+	go func() { ended <- server.Serve(netutil.LimitListener(l, maxConnections)) }()
 	select {
 	case err := <-ended:
 		return fmt.Errorf("serve: %w", err)

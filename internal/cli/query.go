@@ -202,7 +202,14 @@ func (a *app) runQuery(ctx context.Context, c queryConfig) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, v.Close()) }()
+	hangs := false
+	defer func() {
+		if hangs { // what prints the answer still does, into a pipe that is not read
+			err = errors.Join(err, v.Abandon())
+			return
+		}
+		err = errors.Join(err, v.Close())
+	}()
 	if v.Empty() {
 		return fmt.Errorf("there is no sample in it")
 	}
@@ -212,12 +219,15 @@ func (a *app) runQuery(ctx context.Context, c queryConfig) (err error) {
 	}
 	engine := query.NewEngine(c.view.limits, a.logger())
 	defer func() { err = errors.Join(err, engine.Close()) }()
-	answer, release, err := query.Ask(ctx, v, engine, q)
+	answer, release, err := engine.Ask(ctx, v, q)
 	if err != nil {
 		return err
 	}
-	defer release()
 	a.notes(answer.Warnings)
 	a.notes(answer.Infos)
-	return c.print(a, asked{q, answer})
+	hangs, err = orGiveUp(ctx, true, func() (bool, error) { return false, c.print(a, asked{q, answer}) })
+	if !hangs {
+		release()
+	}
+	return err
 }

@@ -29,6 +29,7 @@ type viewFlags struct {
 	cacheDir, cacheSize string
 	label               string
 	samples             int
+	memory              string
 	timeout, lookback   string
 	tempDir             string
 }
@@ -49,7 +50,10 @@ type viewConfig struct {
 	now       time.Time
 }
 
-const defaultCacheSize = "20GiB"
+const (
+	defaultCacheSize = "20GiB"
+	defaultMaxMemory = "1GiB"
+)
 
 func (f *viewFlags) add(fs *pflag.FlagSet) {
 	fs.StringVar(&f.cacheDir, "cache-dir", "", "`dir` that keeps dumps unpacked for the next time (default: promdump in the user's cache directory)")
@@ -57,6 +61,7 @@ func (f *viewFlags) add(fs *pflag.FlagSet) {
 	fs.StringVar(&f.label, "label-from-name", "", "give each series a label that says which file it is from; its `name` is dump unless another is given with =")
 	fs.Lookup("label-from-name").NoOptDefVal = "dump"
 	fs.IntVar(&f.samples, "max-samples", 0, "samples that a query may hold at once (default 50000000)")
+	fs.StringVar(&f.memory, "max-memory", defaultMaxMemory, "Maximum `bytes` of memory beside the dump's own pages; queries that need more are refused")
 	fs.StringVar(&f.timeout, "query-timeout", "", "`length` of time that a query may take (default 2m)")
 	fs.StringVar(&f.lookback, "lookback", "", "`length` of time for which a sample stands (default 5m)")
 	fs.StringVar(&f.tempDir, "temp-dir", "", "`dir` for temporary files (default: the system's)")
@@ -106,6 +111,14 @@ func (f viewFlags) compile(files []string, data Data, everything bool, now time.
 		return c, usagef("leave it out for the default", "--max-samples %d is less than nothing", f.samples)
 	}
 	c.limits.Samples = f.samples
+	if f.memory != "" {
+		if c.limits.Memory, err = typedBytes("--max-memory", f.memory); err != nil {
+			return c, err
+		}
+		if c.limits.Memory < query.MinMemory {
+			return c, usagef("use 128MiB or more", "--max-memory %q is too small", f.memory)
+		}
+	}
 	for _, d := range []struct {
 		flag, value string
 		to          *time.Duration

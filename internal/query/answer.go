@@ -29,13 +29,38 @@ type Answer struct {
 	Infos    []string
 }
 
-// Ask answers one question, within the engine's limits.
-func Ask(ctx context.Context, v *view.View, engine *promql.Engine, q Question) (_ Answer, release func(), err error) {
+// Ask answers one question, within the engine's limits. After release, which is nil
+// with an error, the answer must not be used.
+func (e *Engine) Ask(ctx context.Context, v *view.View, q Question) (_ Answer, release func(), err error) {
+	if _, err := weigh(q.Expr); err != nil {
+		return Answer{}, nil, err
+	}
+	ctx, a, err := e.budget.enter(ctx, len(e.levels)-1)
+	if err != nil {
+		return Answer{}, nil, err
+	}
+	v.Held = held
+	answer, closeQuery, err := e.ask(ctx, &meter{view: v}, q)
+	if err != nil {
+		if failed := a.failed(); failed != nil {
+			err = fmt.Errorf("query: %w", failed)
+		}
+		a.close()
+		return Answer{}, nil, err
+	}
+	return answer, func() {
+		closeQuery()
+		a.close()
+	}, nil
+}
+
+// ask is Ask for a request that has its account.
+func (e *Engine) ask(ctx context.Context, m *meter, q Question) (_ Answer, release func(), err error) {
 	var query promql.Query
 	if q.Step > 0 {
-		query, err = engine.NewRangeQuery(ctx, v, nil, q.Expr, q.Start, q.End, q.Step)
+		query, err = e.NewRangeQuery(ctx, m, nil, q.Expr, q.Start, q.End, q.Step)
 	} else {
-		query, err = engine.NewInstantQuery(ctx, v, nil, q.Expr, q.End)
+		query, err = e.NewInstantQuery(ctx, m, nil, q.Expr, q.End)
 	}
 	if err != nil {
 		return Answer{}, nil, Wrong(q.Expr, err)
@@ -70,14 +95,13 @@ func Wrong(expr string, err error) error {
 	return e
 }
 
-// WriteJSON writes the answer as Prometheus' API does.
+// WriteJSON writes the answer as Prometheus' API does, piece by piece.
 func (a Answer) WriteJSON(w io.Writer) error {
-	b, err := v1.JSONCodec{}.Encode(&v1.Response{
+	err := encode(w, &v1.Response{
 		Status: "success", Data: &v1.QueryData{ResultType: a.Value.Type(), Result: a.Value}, Warnings: a.Warnings, Infos: a.Infos,
 	})
-	if err != nil {
-		return err
+	if err == nil {
+		_, err = w.Write([]byte{'\n'})
 	}
-	_, err = w.Write(append(b, '\n'))
 	return err
 }

@@ -2,38 +2,16 @@ package query
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/storage"
 )
-
-// Limits of a query, so that one does not take the machine. Zero fields mean
-// Prometheus' own defaults.
-type Limits struct {
-	Samples     int           // that a query holds at once; default 50,000,000
-	Timeout     time.Duration // default 2 minutes
-	Concurrency int           // queries at once; default 20
-	Lookback    time.Duration // how old a sample may be that stands for a moment; default 5 minutes
-}
-
-func (l Limits) withDefaults() Limits {
-	if l.Samples == 0 {
-		l.Samples = 50_000_000
-	}
-	if l.Timeout == 0 {
-		l.Timeout = 2 * time.Minute
-	}
-	if l.Concurrency == 0 {
-		l.Concurrency = 20
-	}
-	if l.Lookback == 0 {
-		l.Lookback = 5 * time.Minute
-	}
-	return l
-}
 
 // NewParser is PromQL with everything that Prometheus has a feature flag for: who
 // reads a dump cannot restart the server that it is from with another flag. No
@@ -45,35 +23,138 @@ func NewParser() parser.Parser {
 	})
 }
 
-// NewEngine makes Prometheus' engine as a server makes it. It must be closed.
-func NewEngine(limits Limits, logger *slog.Logger) *promql.Engine {
-	return newEngine(limits, logger, nil)
+// Engine is Prometheus' engine within Limits. It must be closed.
+type Engine struct {
+	limits Limits
+	budget *budget
+	levels []*promql.Engine // as the budget's
 }
 
-func newEngine(limits Limits, logger *slog.Logger, reg prometheus.Registerer) *promql.Engine {
-	l := limits.withDefaults()
-	return promql.NewEngine(promql.EngineOpts{
-		Logger: logger, Reg: reg, MaxSamples: l.Samples, Timeout: l.Timeout, LookbackDelta: l.Lookback,
-		ActiveQueryTracker:       make(slots, l.Concurrency),
-		NoStepSubqueryIntervalFn: func(int64) int64 { return time.Minute.Milliseconds() }, // the default evaluation interval
-		EnableAtModifier:         true, EnableNegativeOffset: true, Parser: NewParser(),
+// NewEngine makes an engine for one query at a time, which may use all the memory
+// that the limits give to queries.
+func NewEngine(limits Limits, logger *slog.Logger) *Engine {
+	limits = limits.withDefaults()
+	return newEngine(limits, newBudget(limits, true), logger, nil)
+}
+
+func newEngine(l Limits, b *budget, logger *slog.Logger, reg prometheus.Registerer) *Engine {
+	e := &Engine{limits: l, budget: b}
+	for i, level := range e.budget.levels {
+		own := reg
+		if reg != nil {
+			own = prometheus.WrapRegistererWith(prometheus.Labels{"level": strconv.Itoa(i)}, reg)
+		}
+		e.levels = append(e.levels, promql.NewEngine(promql.EngineOpts{
+			Logger: logger, Reg: own, MaxSamples: min(l.Samples, samplesIn(level.bytes)),
+			Timeout: l.Timeout, LookbackDelta: l.Lookback,
+			// The default evaluation interval.
+			NoStepSubqueryIntervalFn: func(int64) int64 { return time.Minute.Milliseconds() },
+			EnableAtModifier:         true, EnableNegativeOffset: true, Parser: NewParser(),
+		}))
+	}
+	return e
+}
+
+// samplesIn is how many samples a query may hold that has so much memory. The rest
+// is for series.
+func samplesIn(bytes int64) int { return int(bytes / 4 * 3 / pointBytes) }
+
+// Close waits for the queries that run.
+func (e *Engine) Close() error {
+	e.budget.close()
+	var err error
+	for _, engine := range e.levels {
+		err = errors.Join(err, engine.Close())
+	}
+	return err
+}
+
+// NewInstantQuery implements promql.QueryEngine.
+func (e *Engine) NewInstantQuery(
+	ctx context.Context, q storage.Queryable, opts promql.QueryOpts, qs string, ts time.Time,
+) (promql.Query, error) {
+	return e.limited(ctx, qs, func(on *promql.Engine) (promql.Query, error) {
+		return on.NewInstantQuery(ctx, q, opts, qs, ts)
 	})
 }
 
-// slots bound how many queries run at once. Prometheus' own tracker writes a file.
-type slots chan struct{}
+// NewRangeQuery implements promql.QueryEngine.
+func (e *Engine) NewRangeQuery(
+	ctx context.Context, q storage.Queryable, opts promql.QueryOpts, qs string,
+	start, end time.Time, interval time.Duration,
+) (promql.Query, error) {
+	return e.limited(ctx, qs, func(on *promql.Engine) (promql.Query, error) {
+		return on.NewRangeQuery(ctx, q, opts, qs, start, end, interval)
+	})
+}
 
-func (s slots) GetMaxConcurrent() int { return cap(s) }
+func (e *Engine) limited(
+	ctx context.Context, text string, on func(*promql.Engine) (promql.Query, error),
+) (promql.Query, error) {
+	a, level := accountOf(ctx), len(e.levels)-1
+	mark := a.mark()
+	if a != nil {
+		level = a.level
+		// Before the engine does: it needs seconds for a query of many levels. What
+		// cannot be parsed is the engine's to refuse.
+		if expr, err := NewParser().ParseExpr(text); err == nil {
+			if err := a.expect(expr); err != nil {
+				a.fail(err)
+				return nil, err
+			}
+		}
+	}
+	q, err := on(e.levels[level])
+	if err != nil {
+		return nil, err
+	}
+	return &limitedQuery{Query: q, engine: e, level: level, account: a, mark: mark}, nil
+}
 
-func (s slots) Insert(ctx context.Context, _ string) (int, error) {
-	select {
-	case s <- struct{}{}:
-		return 0, nil
-	case <-ctx.Done():
-		return 0, ctx.Err()
+// expect notes what a query does with the series that it selects.
+func (a *account) expect(expr parser.Expr) error {
+	if err := checkDepth(expr); err != nil {
+		return err
+	}
+	a.growth, a.text, a.matrix = growth(expr), literals(expr), expr.Type() == parser.ValueTypeMatrix
+	if a.growth == 0 {
+		return nil
+	}
+	return a.charge(int64(min(a.growth*float64(a.text), 1<<50)))
+}
+
+// limitedQuery says which limit it ran into, and gives back what it held.
+type limitedQuery struct {
+	promql.Query
+	engine  *Engine
+	level   int
+	account *account
+	mark    int64
+}
+
+func (q *limitedQuery) Exec(ctx context.Context) *promql.Result {
+	result := q.Query.Exec(ctx)
+	if _, ok := errors.AsType[promql.ErrTooManySamples](result.Err); ok {
+		result.Err = q.tooMany()
+		q.account.fail(result.Err)
+	}
+	return result
+}
+
+// tooMany is why the query may not hold as many samples as it needs.
+func (q *limitedQuery) tooMany() error {
+	bytes := q.engine.budget.levels[q.level].bytes
+	switch samples := q.engine.limits.Samples; {
+	case samples <= samplesIn(bytes):
+		return &LimitError{Limit: LimitSamples, Max: int64(samples)}
+	case q.account != nil:
+		return q.account.outgrown()
+	default:
+		return &LimitError{Limit: LimitMemory, Max: bytes}
 	}
 }
 
-func (s slots) Delete(int) { <-s }
-
-func (s slots) Close() error { return nil }
+func (q *limitedQuery) Close() {
+	q.Query.Close()
+	q.account.reset(q.mark)
+}

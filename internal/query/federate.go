@@ -1,9 +1,11 @@
 package query
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"slices"
 
@@ -38,28 +40,48 @@ func (s *Server) federate(w http.ResponseWriter, r *http.Request) {
 	slices.SortFunc(all, func(a, b promql.Sample) int {
 		return cmp.Or(cmp.Compare(a.Metric.Get(model.MetricNameLabel), b.Metric.Get(model.MetricNameLabel)), labels.Compare(a.Metric, b.Metric))
 	})
-	format := expfmt.NewFormat(expfmt.TypeTextPlain)
-	w.Header().Set("Content-Type", string(format))
-	enc := expfmt.NewEncoder(w, format)
-	for len(all) > 0 {
-		name := all[0].Metric.Get(model.MetricNameLabel)
-		end := slices.IndexFunc(all, func(x promql.Sample) bool { return x.Metric.Get(model.MetricNameLabel) != name })
-		if end < 0 {
-			end = len(all)
-		}
-		family := &dto.MetricFamily{Name: proto.String(name), Type: dto.MetricType_UNTYPED.Enum()}
-		for _, sample := range all[:end] {
-			family.Metric = append(family.Metric, metricOf(sample))
-		}
-		all = all[end:]
-		if name == "" {
-			continue
-		}
-		if err := enc.Encode(family); err != nil {
-			s.config.Logger.Debug("federate", "error", err)
-			return
+	w.Header().Set("Content-Type", string(expfmt.NewFormat(expfmt.TypeTextPlain)))
+	before := ""
+	for part := range slices.Chunk(all, familyPart) {
+		for len(part) > 0 {
+			name := part[0].Metric.Get(model.MetricNameLabel)
+			end := slices.IndexFunc(part, func(x promql.Sample) bool { return x.Metric.Get(model.MetricNameLabel) != name })
+			if end < 0 {
+				end = len(part)
+			}
+			if name != "" {
+				err = writeFamily(w, name, part[:end], name == before)
+			}
+			before, part = name, part[end:]
+			if err = cmp.Or(err, r.Context().Err()); err != nil {
+				s.config.Logger.Debug("federate", "error", err)
+				return
+			}
 		}
 	}
+}
+
+// familyPart is how many samples are made text at once.
+const familyPart = 1000
+
+// writeFamily writes samples of one metric. What goes on with the metric that was
+// written before has no type again.
+func writeFamily(w io.Writer, name string, samples []promql.Sample, goesOn bool) error {
+	family := &dto.MetricFamily{Name: proto.String(name), Type: dto.MetricType_UNTYPED.Enum()}
+	for _, sample := range samples {
+		family.Metric = append(family.Metric, metricOf(sample))
+	}
+	var text bytes.Buffer
+	if err := expfmt.NewEncoder(&text, expfmt.NewFormat(expfmt.TypeTextPlain)).Encode(family); err != nil {
+		return err
+	}
+	if goesOn {
+		if _, err := text.ReadBytes('\n'); err != nil {
+			return err
+		}
+	}
+	_, err := text.WriteTo(w)
+	return err
 }
 
 // last gives the last samples that are not too old at the end of the dump, with
@@ -67,7 +89,7 @@ func (s *Server) federate(w http.ResponseWriter, r *http.Request) {
 func (s *Server) last(ctx context.Context, matchers [][]*labels.Matcher) (all promql.Vector, err error) {
 	end := s.now().UnixMilli()
 	hints := &storage.SelectHints{Start: end - s.config.Limits.Lookback.Milliseconds() + 1, End: end}
-	q, err := s.config.View.Querier(hints.Start, hints.End)
+	q, err := s.meter.Querier(hints.Start, hints.End)
 	if err != nil {
 		return nil, err
 	}

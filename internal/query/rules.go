@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/prometheus/common/model"
@@ -29,8 +28,9 @@ type Rules struct {
 	file   string
 	groups []rulefmt.RuleGroup
 
-	mu   sync.Mutex
-	told *alertsView // once it was evaluated
+	turn chan struct{}              // of the one that evaluates
+	done map[*rulefmt.Rule]ruleView // rules that were evaluated to their end
+	kept int64                      // bytes of done
 }
 
 // evalInterval is of groups that do not say theirs: Prometheus' default.
@@ -51,7 +51,7 @@ func ReadRules(file string) (*Rules, error) {
 	if len(errs) > 0 {
 		return nil, &view.Error{Err: fmt.Errorf("rules file %s: %w", file, errors.Join(distinct(errs)...)), Code: 1, Tip: "promtool check rules " + file + " says more"}
 	}
-	r := &Rules{file: file, groups: groups.Groups}
+	r := &Rules{file: file, groups: groups.Groups, turn: make(chan struct{}, 1), done: map[*rulefmt.Rule]ruleView{}}
 	for _, g := range r.groups {
 		for _, rule := range g.Rules {
 			if rule.Alert != "" {
@@ -117,19 +117,21 @@ func (s *Server) alerts(w http.ResponseWriter, r *http.Request) {
 	}
 	v, err := s.config.Rules.evaluate(r.Context(), s)
 	if err != nil {
-		w.WriteHeader(http.StatusInternalServerError)
-		answer(w, map[string]string{"status": "error", "errorType": "execution", "error": err.Error()})
+		accountOf(r.Context()).fail(err)
 		return
 	}
 	answer(w, v)
 }
 
+// evaluate answers for all rules. What was evaluated before is not again, so that a
+// request that was cut goes on where the one before it ended.
 func (r *Rules) evaluate(ctx context.Context, s *Server) (*alertsView, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.told != nil {
-		return r.told, nil
+	select {
+	case r.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
 	}
+	defer func() { <-r.turn }()
 	v := &alertsView{File: r.file, Groups: []groupView{}}
 	for _, g := range r.groups {
 		interval := time.Duration(g.Interval)
@@ -137,23 +139,46 @@ func (r *Rules) evaluate(ctx context.Context, s *Server) (*alertsView, error) {
 			interval = evalInterval
 		}
 		group := groupView{Name: g.Name, Interval: interval.Seconds(), Rules: []ruleView{}}
-		for _, rule := range g.Rules {
+		for i := range g.Rules {
+			rule := &g.Rules[i]
 			if rule.Alert == "" {
 				continue
 			}
-			e := &evaluation{server: s, group: g, rule: rule, interval: interval}
-			told, err := e.run(ctx)
-			if err != nil {
-				return nil, err
+			evaluated, ok := r.done[rule]
+			if !ok {
+				var err error
+				e := &evaluation{server: s, group: g, rule: *rule, interval: interval}
+				if evaluated, err = e.run(ctx); err != nil {
+					if limit, ok := errors.AsType[*LimitError](err); ok && limit != errOutgrown {
+						// The next request shall not end here again.
+						evaluated.Error, evaluated.Instances = err.Error(), []*instanceView{}
+						r.done[rule] = evaluated
+					}
+					return nil, err
+				}
+				evaluated = r.keep(evaluated, e.base-e.begin, s.engine.budget.max/keptPart)
+				r.done[rule] = evaluated
 			}
-			group.Rules = append(group.Rules, told)
+			group.Rules = append(group.Rules, evaluated)
 		}
 		if len(group.Rules) > 0 {
 			v.Groups = append(v.Groups, group)
 		}
 	}
-	r.told = v
 	return v, nil
+}
+
+// keptPart is the part of Limits.Memory that evaluated rules may take for good.
+const keptPart = 16
+
+// keep notes what a rule takes from now on. Beyond the limit its alerts are dropped.
+func (r *Rules) keep(v ruleView, bytes, limit int64) ruleView {
+	if r.kept+bytes > limit {
+		v.Error, v.Instances = "it has more alerts than memory", []*instanceView{}
+		return v
+	}
+	r.kept += bytes
+	return v
 }
 
 // evaluation is of one rule over all of the view.
@@ -168,7 +193,19 @@ type evaluation struct {
 	ahead     map[int64]promql.Vector // what the rule's expression gives, by time
 	until     int64                   // up to which it was asked
 	oneByOne  bool                    // a range fails where one moment of it does
+
+	account *account // of the request
+	begin   int64    // what it held when the evaluation began
+	base    int64    // the same, and what the instances hold
+	bytes   int64    // of instances that are not charged yet
 }
+
+// Bytes of what an evaluation holds.
+const (
+	aheadBytes    = 96   // a sample of ahead
+	instanceBytes = 2048 // an alert, without its labels
+	pieceBytes    = 64   // a piece of time
+)
 
 // chunkSteps is for how many evaluations the expression is asked at once.
 const chunkSteps = 500
@@ -182,6 +219,9 @@ func (e *evaluation) run(ctx context.Context) (ruleView, error) {
 		e.view.Annotations = map[string]string{}
 	}
 	e.instances = map[uint64]*instanceView{}
+	e.account = accountOf(ctx)
+	e.begin = e.account.mark()
+	e.base = e.begin
 	all := e.server.config.View
 	if all.Empty() {
 		return *e.view, nil
@@ -196,11 +236,10 @@ func (e *evaluation) run(ctx context.Context) (ruleView, error) {
 	if e.group.QueryOffset != nil {
 		offset = time.Duration(*e.group.QueryOffset)
 	}
-	single := rules.EngineQueryFunc(e.server.engine, all)
 	own := expr.String()
 	query := func(ctx context.Context, q string, at time.Time) (promql.Vector, error) {
 		if q != own || e.oneByOne || !steady(own) {
-			return single(ctx, q, at) // of a template
+			return e.single(ctx, q, at) // of a template
 		}
 		return e.lookAhead(ctx, own, at)
 	}
@@ -209,22 +248,52 @@ func (e *evaluation) run(ctx context.Context) (ruleView, error) {
 	last := first
 	for at := first; at <= all.MaxTime+offset.Milliseconds(); at += step {
 		if ctx.Err() != nil {
-			return *e.view, ctx.Err()
+			return *e.view, context.Cause(ctx)
 		}
 		if _, err := alert.Eval(ctx, offset, time.UnixMilli(at).UTC(), query, &url.URL{}, e.group.Limit); err != nil {
-			if ctx.Err() != nil {
-				return *e.view, ctx.Err()
+			if err := e.mustEnd(ctx); err != nil {
+				return *e.view, err
 			}
-			// A server goes on with the next evaluation; the first reason is told.
+			// A server goes on with the next evaluation; the first reason is kept.
 			if e.view.Error == "" {
 				e.view.Error = fmt.Sprintf("at %s: %v", term.Time(at), err)
 			}
 		}
 		e.see(alert, at)
+		if err := e.hold(); err != nil {
+			if err := e.mustEnd(ctx); err != nil {
+				return *e.view, err
+			}
+			e.view.Error, e.view.Instances = "it has more alerts than memory", []*instanceView{}
+			return *e.view, nil
+		}
 		last = at
 	}
 	e.end(last)
 	return *e.view, nil
+}
+
+// mustEnd is why the evaluation cannot go on: the request has ended, or must begin
+// again with more memory. That one query of the large request needs more than there
+// is only ends that query, as in a server.
+func (e *evaluation) mustEnd(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return e.account.forgive(e.base)
+}
+
+// single is for one moment.
+func (e *evaluation) single(ctx context.Context, expr string, at time.Time) (promql.Vector, error) {
+	return rules.EngineQueryFunc(e.server.engine, e.server.meter)(ctx, expr, at)
+}
+
+// hold charges for the instances that were seen since the last time.
+func (e *evaluation) hold() error {
+	n := e.bytes
+	e.bytes = 0
+	e.base += n
+	return e.account.charge(n)
 }
 
 // steady tells whether a range gives the same as moments one by one.
@@ -241,18 +310,33 @@ func steady(expr string) bool {
 func (e *evaluation) lookAhead(ctx context.Context, expr string, at time.Time) (promql.Vector, error) {
 	ms := at.UnixMilli()
 	if e.ahead == nil || ms > e.until {
-		e.ahead = map[int64]promql.Vector{}
+		e.ahead = nil
+		e.account.reset(e.base)
 		end := at.Add(chunkSteps * e.interval)
-		a, release, err := Ask(ctx, e.server.config.View, e.server.engine, Question{Expr: expr, Start: at, End: end, Step: e.interval})
+		ask := Question{Expr: expr, Start: at, End: end, Step: e.interval}
+		a, release, err := e.server.engine.ask(ctx, e.server.meter, ask)
 		if err != nil {
+			if err := e.mustEnd(ctx); err != nil {
+				return nil, err
+			}
 			e.oneByOne = true
-			return rules.EngineQueryFunc(e.server.engine, e.server.config.View)(ctx, expr, at)
+			return e.single(ctx, expr, at)
 		}
-		defer release()
+		var size int64
+		defer func() {
+			release()
+			_ = e.account.charge(size) // it was charged beside what is released
+		}()
 		matrix, ok := a.Value.(promql.Matrix)
 		if !ok {
 			return nil, fmt.Errorf("the rule gives a %s, not a vector", a.Value.Type())
 		}
+		size = int64(matrix.TotalSamples()) * aheadBytes
+		if err := e.account.charge(size); err != nil {
+			size = 0
+			return nil, err
+		}
+		e.ahead = map[int64]promql.Vector{}
 		for _, s := range matrix {
 			for _, p := range s.Floats {
 				e.ahead[p.T] = append(e.ahead[p.T], promql.Sample{Metric: s.Metric, T: p.T, F: p.F})
@@ -279,27 +363,31 @@ func (e *evaluation) see(alert *rules.AlertingRule, at int64) {
 		if i == nil {
 			i = &instanceView{Labels: a.Labels.Map(), Pending: [][2]int64{}, Firing: [][2]int64{}}
 			e.instances[key] = i
+			e.bytes += instanceBytes + 2*int64(a.Labels.ByteSize()+a.Annotations.ByteSize())
 			e.view.Instances = append(e.view.Instances, i)
 		}
 		i.Annotations = a.Annotations.Map()
-		i.become(a.State, at)
+		e.bytes += i.become(a.State, at)
 	}
 	for key, i := range e.instances {
 		if !active[key] {
-			i.become(rules.StateInactive, at)
+			e.bytes += i.become(rules.StateInactive, at)
 		}
 	}
 }
 
-// become ends the piece of time of the state before, and begins another.
-func (i *instanceView) become(state rules.AlertState, at int64) {
+// become ends the piece of time of the state before, and begins another. It returns
+// the bytes of that.
+func (i *instanceView) become(state rules.AlertState, at int64) (bytes int64) {
 	if list := i.list(i.state); list != nil {
 		(*list)[len(*list)-1][1] = at
 	}
 	if list := i.list(state); list != nil && state != i.state {
 		*list = append(*list, [2]int64{at, at})
+		bytes = pieceBytes
 	}
 	i.state = state
+	return bytes
 }
 
 func (i *instanceView) list(state rules.AlertState) *[][2]int64 {

@@ -98,7 +98,7 @@ func TestAlerts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewServer(t.Context(), ServerConfig{View: v, Addr: "127.0.0.1:9090", Rules: rules, Logger: quiet, Now: time.Now})
+	s := NewServer(ServerConfig{View: v, Addr: "127.0.0.1:9090", Rules: rules, Logger: quiet, Now: time.Now})
 	defer s.Close()
 	w := httptest.NewRecorder()
 	s.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "http://127.0.0.1/api/promdump/v1/alerts", nil))

@@ -18,7 +18,6 @@ import (
 	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/labels"
-	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/rules"
 	"github.com/prometheus/prometheus/scrape"
 	"github.com/prometheus/prometheus/storage"
@@ -47,24 +46,34 @@ type ServerConfig struct {
 	Rules  *Rules       // evaluated for /api/promdump/v1/alerts; nil: none
 	Logger *slog.Logger
 	Now    func() time.Time
+
+	// Explain is what an error of a limit says to the client; nil: its text. The
+	// caller knows by which option a limit is raised.
+	Explain func(error) string
 }
 
 // Server answers Prometheus' HTTP API from a view.
 type Server struct {
 	config  ServerConfig
-	engine  *promql.Engine
+	engine  *Engine
+	meter   *meter
+	card    *cardinality
+	codec   *codec
 	handler http.Handler
 
 	described   sync.Once
 	description *v1.OpenAPIBuilder
 }
 
-// NewServer makes a server; ctx ends what it does in the background. It must be
-// closed, before the view is.
-func NewServer(ctx context.Context, c ServerConfig) *Server {
+// NewServer makes a server. It must be closed, before the view is.
+func NewServer(c ServerConfig) *Server {
 	c.Limits = c.Limits.withDefaults()
+	c.View.Held = held
 	reg := prometheus.NewRegistry()
-	s := &Server{config: c, engine: newEngine(c.Limits, c.Logger, reg)}
+	s := &Server{
+		config: c, engine: newEngine(c.Limits, newBudget(c.Limits, false), c.Logger, reg), meter: &meter{view: c.View}, codec: &codec{},
+		card: newCardinality(c.View),
+	}
 	chunks := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "prometheus_tsdb_head_chunks", Help: "Chunks of all blocks: where status/tsdb looks for them.",
 	})
@@ -76,15 +85,20 @@ func NewServer(ctx context.Context, c ServerConfig) *Server {
 	reg.MustRegister(chunks)
 
 	router := route.New()
-	s.api(ctx, reg).Register(router)
+	api := s.api(reg)
+	api.ClearCodecs()
+	api.InstallCodec(s.codec)
+	api.Register(router)
 	mux := http.NewServeMux()
-	mux.Handle("/api/v1/", http.StripPrefix("/api/v1", s.atTheEnd(router)))
-	mux.HandleFunc("GET /api/v1/openapi.yaml", s.openAPI)
-	mux.HandleFunc("GET /api/promdump/v1/dumps", s.dumps)
-	mux.HandleFunc("GET /api/promdump/v1/alerts", s.alerts)
+	mux.Handle("/api/v1/", http.StripPrefix("/api/v1", s.admit(s.count(s.atTheEnd(router)))))
+	mux.Handle("GET /api/v1/openapi.yaml", s.admit(http.HandlerFunc(s.openAPI)))
+	mux.Handle("GET /api/promdump/v1/dumps", s.admit(http.HandlerFunc(s.dumps)))
+	alerts := s.admit(http.HandlerFunc(s.alerts))
+	alerts.endless = true // all rules over all of a dump take longer than a query
+	mux.Handle("GET /api/promdump/v1/alerts", alerts)
 	mux.HandleFunc("GET /-/ready", text("Prometheus Server is Ready.\n"))
 	mux.HandleFunc("GET /-/healthy", text("Prometheus Server is Healthy.\n"))
-	mux.HandleFunc("GET /federate", s.federate)
+	mux.Handle("GET /federate", s.admit(http.HandlerFunc(s.federate)))
 	page := c.Page
 	if page == nil {
 		page = text("promdump serves Prometheus' HTTP API here, below /api/v1/\n")
@@ -99,6 +113,27 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.S
 
 // Close waits for the queries that run.
 func (s *Server) Close() error { return s.engine.Close() }
+
+func (s *Server) explain(err error) string {
+	if s.config.Explain == nil {
+		return err.Error()
+	}
+	return s.config.Explain(err)
+}
+
+// count makes what status/tsdb answers, as long as the request lasts: the API's own
+// call has no context.
+func (s *Server) count(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/status/tsdb" {
+			if err := s.card.count(r.Context(), s.meter); err != nil {
+				accountOf(r.Context()).fail(err)
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
 
 // now is the end of the dump: what is asked for no time is asked for the last one
 // that has samples.
@@ -128,7 +163,7 @@ func text(s string) http.HandlerFunc {
 }
 
 // api is Prometheus' own, without anything to scrape, alert or write.
-func (s *Server) api(ctx context.Context, reg *prometheus.Registry) *v1.API {
+func (s *Server) api(reg *prometheus.Registry) *v1.API {
 	c := s.config
 	cfg := config.DefaultConfig
 	flags := map[string]string{
@@ -137,16 +172,16 @@ func (s *Server) api(ctx context.Context, reg *prometheus.Registry) *v1.API {
 	}
 	none := &nothing{rules: c.Rules}
 	born := c.Now()
-	return v1.NewAPI(s.engine, c.View, nil, nil, none,
+	return v1.NewAPI(s.engine, s.meter, nil, nil, none,
 		func(context.Context) v1.ScrapePoolsRetriever { return none },
 		func(context.Context) v1.TargetRetriever { return none },
 		func(context.Context) v1.AlertmanagerRetriever { return none },
 		func() config.Config { return cfg }, flags,
 		v1.GlobalURLOptions{ListenAddress: c.Addr, Host: c.Addr, Scheme: "http"},
 		func(f http.HandlerFunc) http.HandlerFunc { return f },
-		&admin{ctx: ctx, view: c.View, card: &cardinality{view: c.View}}, "", false, false, 0, c.Logger,
+		&admin{view: c.View, card: s.card}, "", false, false, 0, c.Logger,
 		func(context.Context) v1.RulesRetriever { return none },
-		c.Limits.Samples, 10, 1<<20, false, grafana.MustCompile("$.^"), // no other page may ask: see guard
+		c.Limits.Samples, c.Limits.Concurrency+1, 1<<20, false, grafana.MustCompile("$.^"), // no other page may ask: see guard
 		func() (v1.RuntimeInfo, error) { return runtimeInfo(born, c.Now()), nil },
 		&v1.PrometheusVersion{Version: PrometheusVersion, Revision: c.Version, Branch: "promdump", GoVersion: runtime.Version()},
 		func() []notifications.Notification { return nil },

@@ -6,8 +6,9 @@ import (
 	"errors"
 	"math"
 	"slices"
-	"sync"
+	"strings"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
@@ -20,76 +21,120 @@ import (
 var errReadOnly = errors.New("this is a dump: it is read-only")
 
 // cardinality answers status/tsdb. It counts all series once, when it is first
-// asked; what it holds is one number for each pair of a label and a value.
+// asked, and keeps what the API may ask for.
 type cardinality struct {
 	view *view.View
+	turn chan struct{} // of the one that counts
 
-	mu     sync.Mutex
-	done   bool
-	series uint64
-	pairs  map[string]map[string]uint64 // label, value: series
+	stats *tsdb.Stats // with mostStats of each list; nil: not counted yet
 }
 
-func (c *cardinality) count(ctx context.Context) (err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.done {
+// mostStats is the most that the API gives of a list.
+const mostStats = 10_000
+
+// pairBytes is what a pair of a label and a value takes while it is counted.
+const pairBytes = 200
+
+func newCardinality(v *view.View) *cardinality {
+	return &cardinality{view: v, turn: make(chan struct{}, 1)}
+}
+
+func (c *cardinality) count(ctx context.Context, m *meter) (err error) {
+	select {
+	case c.turn <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-c.turn }()
+	if c.stats != nil {
 		return nil
 	}
-	q, err := c.view.Querier(math.MinInt64, math.MaxInt64)
+	// The view's own: its series are counted and not kept.
+	q, err := m.view.Querier(math.MinInt64, math.MaxInt64)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, q.Close()) }()
-	c.series, c.pairs = 0, map[string]map[string]uint64{}
+	pairs := map[string]map[string]uint64{} // label, value: series
 	// Func "series": labels are asked for, no chunk is looked at. Merged in order, so
 	// that a series of many blocks counts once.
 	hints := &storage.SelectHints{Start: math.MinInt64, End: math.MaxInt64, Func: "series"}
 	set := q.Select(ctx, true, hints, &labels.Matcher{Type: labels.MatchEqual})
+	account, series := accountOf(ctx), uint64(0)
 	for set.Next() {
-		if c.series++; c.series%1024 == 0 && ctx.Err() != nil {
-			return ctx.Err()
+		if series++; series%1024 == 0 && ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
+		added := 0
 		set.At().Labels().Range(func(l labels.Label) {
-			values := c.pairs[l.Name]
+			values := pairs[l.Name]
 			if values == nil {
 				values = map[string]uint64{}
-				c.pairs[l.Name] = values
+				pairs[strings.Clone(l.Name)] = values
+			}
+			if _, ok := values[l.Value]; !ok {
+				// A part of the series' labels, all of which it would keep.
+				l.Value = strings.Clone(l.Value)
+				added += pairBytes + len(l.Value)
 			}
 			values[l.Value]++
 		})
+		if added > 0 {
+			if err := account.charge(int64(added)); err != nil {
+				return err
+			}
+		}
 	}
-	c.done = set.Err() == nil
-	return set.Err()
-}
-
-// Stats implements api.TSDBAdminStats: of all blocks, where Prometheus has its
-// head alone.
-func (c *cardinality) stats(ctx context.Context, name string, limit int) (*tsdb.Stats, error) {
-	if err := c.count(ctx); err != nil {
-		return nil, err
+	if set.Err() != nil {
+		return set.Err()
 	}
 	p := &index.PostingsStats{}
 	var byMetric, byLabel, bySize, byPair top
-	for label, values := range c.pairs {
+	for label, values := range pairs {
 		p.NumLabelPairs += len(values)
-		byLabel = append(byLabel, index.Stat{Name: label, Count: uint64(len(values))})
+		byLabel.add(index.Stat{Name: label, Count: uint64(len(values))})
 		var size uint64
 		for value, series := range values {
-			if label == name {
-				byMetric = append(byMetric, index.Stat{Name: value, Count: series})
+			if label == model.MetricNameLabel {
+				byMetric.add(index.Stat{Name: value, Count: series})
 			}
-			byPair = append(byPair, index.Stat{Name: label + "=" + value, Count: series})
+			byPair.add(index.Stat{Name: label + "=" + value, Count: series})
 			size += uint64(len(value)) * series // as a head counts it
 		}
-		bySize = append(bySize, index.Stat{Name: label, Count: size})
+		bySize.add(index.Stat{Name: label, Count: size})
 	}
-	p.CardinalityMetricsStats, p.CardinalityLabelStats = byMetric.first(limit), byLabel.first(limit)
-	p.LabelValueStats, p.LabelValuePairsStats = bySize.first(limit), byPair.first(limit)
-	return &tsdb.Stats{NumSeries: c.series, MinTime: c.view.MinTime, MaxTime: c.view.MaxTime, IndexPostingStats: p}, nil
+	p.CardinalityMetricsStats, p.CardinalityLabelStats = byMetric.first(mostStats), byLabel.first(mostStats)
+	p.LabelValueStats, p.LabelValuePairsStats = bySize.first(mostStats), byPair.first(mostStats)
+	c.stats = &tsdb.Stats{NumSeries: series, MinTime: c.view.MinTime, MaxTime: c.view.MaxTime, IndexPostingStats: p}
+	return nil
+}
+
+// first is of the blocks all together, where Prometheus has its head alone. It was
+// counted before: see Server.count.
+func (c *cardinality) first(limit int) (*tsdb.Stats, error) {
+	c.turn <- struct{}{}
+	defer func() { <-c.turn }()
+	if c.stats == nil {
+		return nil, errors.New("series are not counted yet")
+	}
+	s, p := *c.stats, *c.stats.IndexPostingStats
+	for _, list := range []*[]index.Stat{
+		&p.CardinalityMetricsStats, &p.CardinalityLabelStats, &p.LabelValueStats, &p.LabelValuePairsStats,
+	} {
+		*list = (*list)[:min(limit, len(*list))]
+	}
+	s.IndexPostingStats = &p
+	return &s, nil
 }
 
 type top []index.Stat
+
+// add keeps the most, and not much more.
+func (t *top) add(s index.Stat) {
+	if *t = append(*t, s); len(*t) >= 4*mostStats {
+		*t = slices.Clone(t.first(mostStats))
+	}
+}
 
 func (t top) first(n int) []index.Stat {
 	slices.SortFunc(t, func(a, b index.Stat) int { return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Name, b.Name)) })
@@ -98,14 +143,12 @@ func (t top) first(n int) []index.Stat {
 
 // admin is what the API knows of a TSDB beside its samples.
 type admin struct {
-	ctx  context.Context // of the server; the interface hands none in
 	view *view.View
 	card *cardinality
 }
 
-func (a *admin) Stats(name string, limit int) (*tsdb.Stats, error) {
-	return a.card.stats(a.ctx, name, limit)
-}
+// Stats implements v1.TSDBAdminStats. The API asks for metric names alone.
+func (a *admin) Stats(_ string, limit int) (*tsdb.Stats, error) { return a.card.first(limit) }
 
 func (a *admin) BlockMetas() ([]tsdb.BlockMeta, error) {
 	metas := []tsdb.BlockMeta{}

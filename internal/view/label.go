@@ -14,6 +14,18 @@ import (
 type labelled struct {
 	storage.LabelQuerier
 	name, value string
+	held        func(ctx context.Context, bytes int64) error // see View.Held
+}
+
+// heldBytes is what a series takes beside its labels and chunks.
+const heldBytes = 400
+
+// hold notes a series that is kept until all of them can be sorted.
+func (l labelled) hold(ctx context.Context, ls labels.Labels) error {
+	if err := ctx.Err(); err != nil || l.held == nil {
+		return err
+	}
+	return l.held(ctx, heldBytes+2*int64(ls.ByteSize()))
 }
 
 // strip takes the matchers that are about the label off. no: they select nothing
@@ -93,6 +105,9 @@ func (l *labelQuerier) Select(ctx context.Context, sorted bool, hints *storage.S
 	for set.Next() {
 		s := set.At()
 		all = append(all, &labelSeries{s, l.add(s.Labels())})
+		if err := l.hold(ctx, s.Labels()); err != nil {
+			return storage.ErrSeriesSet(err)
+		}
 	}
 	slices.SortFunc(all, func(a, b storage.Series) int { return labels.Compare(a.Labels(), b.Labels()) })
 	return &list[storage.Series]{all: all, err: set.Err(), warnings: set.Warnings()}
@@ -121,6 +136,9 @@ func (l *labelChunkQuerier) Select(ctx context.Context, sorted bool, hints *stor
 	for set.Next() {
 		s := set.At()
 		all = append(all, &labelChunkSeries{s, l.add(s.Labels())})
+		if err := l.hold(ctx, s.Labels()); err != nil {
+			return storage.ErrChunkSeriesSet(err)
+		}
 	}
 	slices.SortFunc(all, func(a, b storage.ChunkSeries) int { return labels.Compare(a.Labels(), b.Labels()) })
 	return &list[storage.ChunkSeries]{all: all, err: set.Err(), warnings: set.Warnings()}

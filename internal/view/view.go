@@ -20,6 +20,10 @@ type View struct {
 	Dumps []*Dump
 	Label string // that tells by its value which dump a series is of; empty: none
 
+	// Held is called with the bytes that a querier takes before it returns its first
+	// series, as it does with a Label; an error ends it. nil: nobody counts.
+	Held func(ctx context.Context, bytes int64) error
+
 	MinTime int64 // of the first and the last sample of all, Unix milliseconds
 	MaxTime int64 // without samples it is less than MinTime
 
@@ -91,7 +95,7 @@ func (v *View) Querier(mint, maxt int64) (storage.Querier, error) {
 	all, err := queriers(v, mint, maxt, func(d *Dump, b *tsdb.Block) (storage.Querier, error) {
 		q, err := tsdb.NewBlockQuerier(b, mint, maxt)
 		if err == nil && v.Label != "" {
-			q = &labelQuerier{labelled{q, v.Label, d.Name}, q}
+			q = &labelQuerier{labelled{q, v.Label, d.Name, v.Held}, q}
 		}
 		return q, err
 	})
@@ -110,7 +114,7 @@ func (v *View) ChunkQuerier(mint, maxt int64) (storage.ChunkQuerier, error) {
 	all, err := queriers(v, mint, maxt, func(d *Dump, b *tsdb.Block) (storage.ChunkQuerier, error) {
 		q, err := tsdb.NewBlockChunkQuerier(b, mint, maxt)
 		if err == nil && v.Label != "" {
-			q = &labelChunkQuerier{labelled{q, v.Label, d.Name}, q}
+			q = &labelChunkQuerier{labelled{q, v.Label, d.Name, v.Held}, q}
 		}
 		return q, err
 	})
