@@ -44,7 +44,7 @@ func (f *filter) read(ctx context.Context, h *datadir.Head, send func(wire.Messa
 		return err
 	}
 	f.from = h.MinValidTime
-	if f.matching() {
+	if f.names() {
 		// Which series a chunk belongs to is in the log alone.
 		if err := f.findSeries(ctx, h); err != nil {
 			return err
