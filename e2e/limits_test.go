@@ -105,7 +105,7 @@ func TestOpenWorstQueries(t *testing.T) {
 	}
 }
 
-// fetch reads all of an answer and tells its code.
+// fetch reads all of an answer and returns its code.
 func fetch(ctx context.Context, u string) string {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
 	if err != nil {

@@ -89,7 +89,7 @@ func (a *admission) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 	})}.ServeHTTP(w, r.Request)
 }
 
-// prepare reads what is asked for, and refuses texts that nobody should parse.
+// prepare reads what is asked for, and refuses texts that must not be parsed.
 func (a *admission) prepare(w http.ResponseWriter, r *request) error {
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 	if r.ContentLength != 0 {

@@ -6,6 +6,13 @@
 //
 //	view ─> engine ─> Server, one answer (Ask), an Export
 //
+// # Limits
+//
+// Requests come through the admission, which gives each an account of the budget,
+// and ends it by its context. The meter is the storage that charges the account; the
+// Engine has one of Prometheus' engines for each level of the budget; the codec and
+// the answerWriter stream what Prometheus' API would encode as a whole.
+//
 // # What is served, and what is not
 //
 // Nothing is ever written: there is no appender behind the API, and what a

@@ -39,7 +39,7 @@ func many(t *testing.T, n int) *view.View {
 	return viewOf(t, time.Date(2026, 1, 1, 10, 0, 0, 0, time.UTC), series)
 }
 
-// served is a server that tells when a request has ended.
+// served is a server that reports the end of each request.
 type served struct {
 	*Server
 	url   string
@@ -154,7 +154,7 @@ func testTimeout(t *testing.T, v *view.View) {
 	}
 }
 
-// Its time also ends an answer that nobody reads.
+// Its time also ends an answer that the client does not read.
 func testStalledReader(t *testing.T, v *view.View) {
 	s := serve(t, v, Limits{Timeout: 300 * time.Millisecond})
 	for _, path := range []string{
@@ -250,7 +250,7 @@ func testHostileText(t *testing.T, v *view.View) {
 	}
 }
 
-// A request that has to wait too long is told when to come again.
+// A request that has to wait too long gets the time to wait in Retry-After.
 func testBusy(t *testing.T, v *view.View) {
 	s := serve(t, v, Limits{Timeout: 200 * time.Millisecond})
 	gate := s.engine.budget.levels[0].gate

@@ -21,7 +21,7 @@ type View struct {
 	Label string // that tells by its value which dump a series is of; empty: none
 
 	// Held is called with the bytes that a querier takes before it returns its first
-	// series, as it does with a Label; an error ends it. nil: nobody counts.
+	// series, as it does with a Label; an error ends it. nil: it is not counted.
 	Held func(ctx context.Context, bytes int64) error
 
 	MinTime int64 // of the first and the last sample of all, Unix milliseconds
