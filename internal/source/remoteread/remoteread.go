@@ -32,7 +32,15 @@
 //     were written. Where none is known, or a server does not number its answers,
 //     the first two must do.
 //
-// What is not promised: that all windows show one moment, or that a server which
+// # One server
+//
+// All of a read comes from one process of one server, or is refused ([ReplicaError],
+// [LabelsError]); session.go says how. An answer that succeeds with something else than
+// was asked for says nothing: what it does not have is unknown, and never zero
+// ([AnswerError] for a remote read, [UnknownError] for an inventory).
+//
+// What is not promised: that replicas are told apart which do not say who they are
+// and add the same external labels; that all windows show one moment; or that a server which
 // gave up within a query says so. Prometheus answers with what it has got when a
 // remote_read back end of its own fails, and tells its log alone; then we say that
 // there are such back ends. Whether two series that differ just in a label with
