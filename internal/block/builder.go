@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
@@ -21,9 +22,10 @@ import (
 // maxLabelBytes is the length that Prometheus' labels can hold; at it they panic.
 const maxLabelBytes = 1 << 24
 
-// Builder makes a block of the told series of a cut block. What it is told may
-// come from anywhere: nothing in it makes a Builder panic. After an error the
-// Builder is of no more use, and repeats the error.
+// Builder makes a block of the told series of a cut block: exactly the samples that
+// Prometheus serves of them in the range, whatever is odd about their order. What it
+// is told may come from anywhere: nothing in it makes a Builder panic. After an error
+// the Builder is of no more use, and repeats the error.
 type Builder struct {
 	w       *writer
 	outside tombstones.Intervals // the times that the spec excludes
@@ -37,12 +39,12 @@ type Builder struct {
 	drop    tombstones.Intervals // outside and what was deleted
 	started bool                 // it has a chunk in w
 	pending []chunks.Meta        // not yet in w
-	lastMin int64                // start of the last chunk told
 
-	lb  labels.ScratchBuilder
-	cut cutter
-	raw []*rawChunk // to be used again
-	nth int         // of raw in use
+	pairs []labels.Label
+	lb    labels.ScratchBuilder
+	cut   cutter
+	raw   []*rawChunk // to be used again
+	nth   int         // of raw in use
 }
 
 // NewBuilder begins a block under spec.Parent. Finish or Discard must follow.
@@ -52,11 +54,15 @@ func NewBuilder(spec Spec) (*Builder, error) {
 		return nil, err
 	}
 	b := &Builder{w: w, symbols: map[uint32]string{}, lb: labels.NewScratchBuilder(32)}
-	if spec.MinTime > math.MinInt64 {
-		b.outside = b.outside.Add(tombstones.Interval{Mint: math.MinInt64, Maxt: spec.MinTime - 1})
+	keep := wire.Interval{MinTime: spec.MinTime, MaxTime: spec.MaxTime}
+	if spec.Selected != nil {
+		keep = *spec.Selected
 	}
-	if spec.MaxTime < math.MaxInt64 {
-		b.outside = b.outside.Add(tombstones.Interval{Mint: spec.MaxTime + 1, Maxt: math.MaxInt64})
+	if keep.MinTime > math.MinInt64 {
+		b.outside = b.outside.Add(tombstones.Interval{Mint: math.MinInt64, Maxt: keep.MinTime - 1})
+	}
+	if keep.MaxTime < math.MaxInt64 {
+		b.outside = b.outside.Add(tombstones.Interval{Mint: keep.MaxTime + 1, Maxt: math.MaxInt64})
 	}
 	return b, nil
 }
@@ -82,9 +88,9 @@ func (b *Builder) Symbols(s *wire.Symbols) error {
 	return nil
 }
 
-// Series takes a series, or the next part of one, and keeps nothing of it. Series
-// come in strictly increasing order of labels, chunks in the order of their start.
-// The error for a chunk that must be cut and cannot be decoded for want of knowing
+// Series takes a series, or the next part of one, and keeps nothing of it. Chunks
+// that cannot be read, or that must be cut and cannot be decoded, are left out and
+// counted as Lost. The error for a chunk that must be cut and cannot be decoded for want of knowing
 // its encoding is an *EncodingError.
 func (b *Builder) Series(s *wire.Series) error {
 	if b.err != nil {
@@ -103,7 +109,7 @@ func (b *Builder) series(s *wire.Series) error {
 	}
 	for _, d := range s.Deleted {
 		if d.MinTime > d.MaxTime {
-			return fmt.Errorf("series %s: a deletion ends at %d, before its start %d", brief(b.labels), d.MaxTime, d.MinTime)
+			continue // it deletes nothing
 		}
 		// Add panics on an interval to the end of time that begins among others.
 		b.drop = b.drop.Add(tombstones.Interval{Mint: d.MinTime, Maxt: min(d.MaxTime, math.MaxInt64-1)})
@@ -128,8 +134,7 @@ func (b *Builder) begin(refs []uint32) error {
 	if len(refs) == 0 || len(refs)%2 != 0 {
 		return fmt.Errorf("a series has %d label refs, not pairs of name and value", len(refs))
 	}
-	b.lb.Reset()
-	last := ""
+	b.pairs = b.pairs[:0]
 	for i := 0; i < len(refs); i += 2 {
 		name, ok := b.symbols[refs[i]]
 		if !ok {
@@ -139,127 +144,83 @@ func (b *Builder) begin(refs []uint32) error {
 		if !ok {
 			return fmt.Errorf("a series refers to symbol %d, which was not told", refs[i+1])
 		}
-		if name <= last { // so an empty name is refused as well
-			return fmt.Errorf("a series has label %.300q after label %.300q: not in order", name, last)
+		if name != "" { // no query asks for a label without a name
+			b.pairs = append(b.pairs, labels.Label{Name: name, Value: value})
 		}
-		last = name
-		b.lb.Add(name, value)
+	}
+	slices.SortStableFunc(b.pairs, func(x, y labels.Label) int { return cmp.Compare(x.Name, y.Name) })
+	b.pairs = slices.Compact(b.pairs)
+	b.lb.Reset()
+	twice := false
+	for i, l := range b.pairs {
+		// An index cannot be written with a name twice. Prometheus' API shows the last.
+		if i+1 < len(b.pairs) && b.pairs[i+1].Name == l.Name {
+			twice = true
+			continue
+		}
+		b.lb.Add(l.Name, l.Value)
 	}
 	b.labels = b.lb.Labels()
+	if twice {
+		b.w.lost.label(b.labels)
+	}
 	b.refs = append(b.refs[:0], refs...)
 	b.drop = append(b.drop[:0], b.outside...)
-	b.started, b.lastMin = false, math.MinInt64
+	b.started = false
 	return nil
 }
 
 // chunk puts what remains of c into pending.
 func (b *Builder) chunk(c *wire.Chunk) error {
-	if c.MinTime > c.MaxTime {
-		return fmt.Errorf("series %s: a chunk ends at %d, before its start %d", brief(b.labels), c.MaxTime, c.MinTime)
-	}
-	if c.MinTime < b.lastMin {
-		return fmt.Errorf("series %s: a chunk that starts at %d comes after one that starts at %d", brief(b.labels), c.MinTime, b.lastMin)
-	}
-	b.lastMin = c.MinTime
-
 	enc := chunkenc.Encoding(c.Encoding)
-	drop := b.drop[sort.Search(len(b.drop), func(i int) bool { return b.drop[i].Maxt >= c.MinTime }):]
-	if len(drop) == 0 || drop[0].Mint > c.MaxTime {
-		if sampleCount(enc, c.Data) == 0 {
-			return fmt.Errorf("series %s: the chunk at %d has no samples", brief(b.labels), c.MinTime)
-		}
-		b.pending = append(b.pending, chunks.Meta{MinTime: c.MinTime, MaxTime: c.MaxTime, Chunk: b.rawChunk(enc, c.Data)})
+	mint, maxt := min(c.MinTime, c.MaxTime), max(c.MinTime, c.MaxTime)
+	drop := b.drop[sort.Search(len(b.drop), func(i int) bool { return b.drop[i].Maxt >= mint }):]
+	cut := len(drop) > 0 && drop[0].Mint <= maxt
+	switch {
+	case cut && drop[0].Mint <= mint && maxt <= drop[0].Maxt:
 		return nil
-	}
-	if drop[0].Mint <= c.MinTime && c.MaxTime <= drop[0].Maxt {
+	case c.Encoding == wire.Unread:
+		b.w.lost.chunk(b.labels, mint, maxt, string(c.Data[:min(len(c.Data), 300)]))
 		return nil
-	}
-	if !known(enc) {
+	case b.labels.IsEmpty(): // no index can hold it, and no query asks for it
+		b.w.lost.chunk(b.labels, mint, maxt, "the series has no labels")
+		return nil
+	case !known(enc) && cut:
 		return &EncodingError{Series: brief(b.labels), Encoding: c.Encoding}
+	case known(enc) && len(c.Data) < headerBytes(enc):
+		b.w.lost.chunk(b.labels, mint, maxt, "the chunk is too short")
+		return nil
+	case known(enc) && sampleCount(enc, c.Data) == 0:
+		return nil
+	case !cut && (c.MinTime <= c.MaxTime || !known(enc)):
+		b.pending = append(b.pending, chunks.Meta{MinTime: mint, MaxTime: maxt, Chunk: b.rawChunk(enc, c.Data)})
+		return nil
 	}
+	n := len(b.pending)
 	var err error
 	if b.pending, err = b.cut.cut(b.pending, enc, c.Data, b.drop); err != nil {
-		return fmt.Errorf("series %s: cut the chunk at %d: %w", brief(b.labels), c.MinTime, err)
+		b.pending = b.pending[:n]
+		b.w.lost.chunk(b.labels, mint, maxt, err.Error())
 	}
 	return nil
 }
 
-// flush writes the pending chunks. While the series is not at its end, the last
-// ones stay: the next to come may overlap them.
+// flush writes the pending chunks.
 func (b *Builder) flush() error {
-	byStart := func(x, y chunks.Meta) int { return cmp.Compare(x.MinTime, y.MinTime) }
-	if !slices.IsSortedFunc(b.pending, byStart) { // the border was inside overlapping chunks
-		slices.SortStableFunc(b.pending, byStart)
-	}
-	from, overlap := 0, false // where the last group of overlapping chunks begins
-	end := int64(math.MinInt64)
-	var out []chunks.Meta // only when something overlaps; else pending is as it should be
-	for i, m := range b.pending {
-		if i > 0 && m.MinTime > end {
-			if overlap {
-				if err := b.merge(&out, from, i); err != nil {
-					return err
-				}
-			} else if out != nil {
-				out = append(out, b.pending[from:i]...)
-			}
-			from, overlap = i, false
-		} else if i > from {
-			if out == nil {
-				out = append(make([]chunks.Meta, 0, len(b.pending)), b.pending[:from]...)
-			}
-			overlap = true
-		}
-		end = max(end, m.MaxTime)
-	}
-	keep := len(b.pending)
-	if b.open {
-		keep = from
-	} else if overlap {
-		if err := b.merge(&out, from, keep); err != nil {
-			return err
-		}
-	} else if out != nil {
-		out = append(out, b.pending[from:]...)
-	}
-	if out == nil {
-		out = b.pending[:keep]
-	}
-	if len(out) > 0 {
+	if len(b.pending) > 0 {
 		if !b.started {
 			if err := b.w.startSeries(b.labels); err != nil {
 				return err
 			}
 			b.started = true
 		}
-		if err := b.w.addChunks(out); err != nil {
+		if err := b.w.addChunks(b.pending); err != nil {
 			return err
 		}
 	}
-
-	held := b.pending[keep:]
-	for i := range held {
-		held[i].Chunk = &rawChunk{enc: held[i].Chunk.Encoding(), data: slices.Clone(held[i].Chunk.Bytes())}
-	}
-	b.pending = append(b.pending[:0], held...)
+	b.pending = b.pending[:0]
 	b.cut.release()
 	b.nth = 0
-	return nil
-}
-
-// merge appends to out the pending chunks [from, to), made not to overlap.
-func (b *Builder) merge(out *[]chunks.Meta, from, to int) error {
-	group := b.pending[from:to]
-	for _, m := range group {
-		if enc := m.Chunk.Encoding(); !known(enc) {
-			return &EncodingError{Series: brief(b.labels), Encoding: uint8(enc)}
-		}
-	}
-	merged, err := merge(group)
-	if err != nil {
-		return fmt.Errorf("series %s: %w", brief(b.labels), err)
-	}
-	*out = append(*out, merged...)
 	return nil
 }
 
@@ -271,6 +232,33 @@ func (b *Builder) rawChunk(enc chunkenc.Encoding, data []byte) *rawChunk {
 	b.nth++
 	c.enc, c.data = enc, data
 	return c
+}
+
+// Lost is what a block has lost to damage so far.
+func (b *Builder) Lost() Lost { return b.w.lost }
+
+// Lost counts what a built block cannot have of the source's, and names the first.
+type Lost struct {
+	Chunks int      // that cannot be read
+	First  []string // of the chunks: of which series, from when to when, and why
+	Labels int      // series that had a label twice, of which the last is kept
+	Twice  string   // the first of these series
+}
+
+func (l *Lost) label(lset labels.Labels) {
+	if l.Labels++; l.Labels == 1 {
+		l.Twice = brief(lset)
+	}
+}
+
+const maxLost = 3
+
+func (l *Lost) chunk(lset labels.Labels, mint, maxt int64, why string) {
+	if l.Chunks++; l.Chunks > maxLost {
+		return
+	}
+	show := func(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05.999Z07:00") }
+	l.First = append(l.First, fmt.Sprintf("%s from %s to %s (%s)", brief(lset), show(mint), show(maxt), why))
 }
 
 // Finish writes what remains and gives the block. When no sample was kept it

@@ -4,11 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
+	"sort"
 
 	"github.com/prometheus/prometheus/model/histogram"
-	"github.com/prometheus/prometheus/model/labels"
-	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/chunks"
 	"github.com/prometheus/prometheus/tsdb/tombstones"
@@ -91,6 +89,13 @@ type errIterator struct {
 
 func (it errIterator) Err() error { return it.err }
 
+// isGauge tells whether a chunk is of gauge histograms. Its stale samples do not say
+// so themselves.
+func isGauge(enc chunkenc.Encoding, data []byte) bool {
+	header := counterResetHeader(enc, data)
+	return header != nil && chunkenc.CounterResetHeader(*header&chunkenc.CounterResetHeaderMask) == chunkenc.GaugeType
+}
+
 // known tells whether chunks of the encoding can be decoded.
 func known(enc chunkenc.Encoding) bool { return chunkenc.IsValidEncoding(enc) }
 
@@ -107,6 +112,12 @@ type cutter struct {
 type reader struct {
 	chunk chunkenc.Chunk
 	it    chunkenc.Iterator
+}
+
+// dropped tells whether a time is in one of the intervals, which are in order.
+func dropped(drop tombstones.Intervals, t int64) bool {
+	i := sort.Search(len(drop), func(i int) bool { return drop[i].Maxt >= t })
+	return i < len(drop) && drop[i].Mint <= t
 }
 
 // read gives an iterator over the samples of a chunk of a known encoding.
@@ -164,7 +175,8 @@ func (c *cutter) release() {
 
 // cut appends to dst what is left of a chunk without the samples in drop: nothing,
 // or one chunk of the same encoding (more only if the chunk was not well-formed:
-// its histograms go down without a counter reset). It never panics.
+// its histograms go down without a counter reset, or its times go back; then what
+// is left is in the order of time). It never panics.
 func (c *cutter) cut(dst []chunks.Meta, enc chunkenc.Encoding, data []byte, drop tombstones.Intervals) (_ []chunks.Meta, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -178,7 +190,9 @@ func (c *cutter) cut(dst []chunks.Meta, enc chunkenc.Encoding, data []byte, drop
 	}
 	var (
 		header  = counterResetHeader(enc, data)
-		gauge   = header != nil && chunkenc.CounterResetHeader(*header&chunkenc.CounterResetHeaderMask) == chunkenc.GaugeType
+		gauge   = isGauge(enc, data)
+		all     = drop
+		begun   = len(dst)
 		app     chunkenc.Appender
 		lastT   int64
 		read    int
@@ -186,17 +200,18 @@ func (c *cutter) cut(dst []chunks.Meta, enc chunkenc.Encoding, data []byte, drop
 	)
 	for typ := it.Next(); typ != chunkenc.ValNone; typ = it.Next() {
 		t := it.AtT()
-		if read++; read > 1 && t <= lastT {
-			return dst, fmt.Errorf("decode chunk of encoding %s: time %d comes after %d", enc, t, lastT)
+		if read++; read > 1 && t < lastT {
+			kept, err := c.decode(nil, enc, data, func(t int64) bool { return !dropped(all, t) })
+			if err != nil {
+				return dst[:begun], err
+			}
+			return encodeSorted(dst[:begun], kept)
 		}
 		lastT = t
 		for len(drop) > 0 && drop[0].Maxt < t {
 			drop = drop[1:]
 		}
 		if len(drop) > 0 && drop[0].Mint <= t {
-			if drop[0].Maxt == math.MaxInt64 {
-				break // nothing after it is kept
-			}
 			continue
 		}
 		if current < 0 {
@@ -249,33 +264,4 @@ func (c *cutter) cut(dst []chunks.Meta, enc chunkenc.Encoding, data []byte, drop
 		return dst, fmt.Errorf("decode chunk of encoding %s: %w", enc, err)
 	}
 	return dst, nil
-}
-
-// merge makes chunks that do not overlap out of chunks that do.
-func merge(metas []chunks.Meta) (merged []chunks.Meta, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("merge overlapping chunks: %v", p)
-		}
-	}()
-	series := make([]storage.ChunkSeries, len(metas))
-	for i, m := range metas {
-		if err := checkLayout(m.Chunk.Encoding(), m.Chunk.Bytes()); err != nil {
-			return nil, fmt.Errorf("merge overlapping chunks: %w", err)
-		}
-		series[i] = &storage.ChunkSeriesEntry{
-			Lset: labels.EmptyLabels(),
-			ChunkIteratorFn: func(chunks.Iterator) chunks.Iterator {
-				return storage.NewListChunkSeriesIterator(m)
-			},
-		}
-	}
-	it := storage.NewCompactingChunkSeriesMerger(storage.ChainedSeriesMerge)(series...).Iterator(nil)
-	for it.Next() {
-		merged = append(merged, it.At())
-	}
-	if err := it.Err(); err != nil {
-		return nil, fmt.Errorf("merge overlapping chunks: %w", err)
-	}
-	return merged, nil
 }

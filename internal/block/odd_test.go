@@ -146,7 +146,7 @@ func TestVerifyJudgesAsPrometheus(t *testing.T) {
 		"symbols not in order":  {with(func(b *hand) { b.Symbols = func(s []string) []string { s[3], s[4] = s[4], s[3]; return s } }), none, Odd, "comes after"},
 		"symbols backwards":     {with(func(b *hand) { b.Symbols = func(s []string) []string { slices.Reverse(s); return s } }), none, Unloadable, "cannot be opened"},
 		"symbol twice":          {with(func(b *hand) { b.Symbols = func(s []string) []string { return append(s, "m3") } }), none, Odd, "comes after"},
-		"symbol missing":        {with(func(b *hand) { b.Symbols = func(s []string) []string { return s[:len(s)-1] } }), none, Unreadable, "missing"},
+		"symbol missing":        {with(func(b *hand) { b.Symbols = func(s []string) []string { return s[:len(s)-1] } }), none, Unreadable, "not in the table"},
 		"symbols behind":        {with(func(b *hand) { b.Symbols = func(s []string) []string { return append(s, "x", "y") } }), none, clean, ""},
 		"padding":               {with(func(*hand) {}), func(t testing.TB, d string) { edit(t, d, indexName, padding) }, Odd, "padding"},
 		"all without one":       {refs("", func(r []uint32) []uint32 { return r[:2] }), none, Unreadable, "1 are missing"},

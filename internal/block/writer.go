@@ -22,6 +22,8 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/chunks"
 	"github.com/prometheus/prometheus/tsdb/index"
+
+	"github.com/promdump/promdump/internal/wire"
 )
 
 // Spec says what block is to be built.
@@ -31,6 +33,10 @@ type Spec struct {
 	// MinTime and MaxTime bound the samples that are kept, both included, in Unix
 	// milliseconds. In meta.json the end is excluded, so it says MaxTime + 1.
 	MinTime, MaxTime int64
+
+	// Selected bounds the samples in place of MinTime and MaxTime when they may lie
+	// outside of these. The block's range in meta.json then grows with its samples.
+	Selected *wire.Interval
 
 	// Origin says what the samples are from (a block's ULID, "head", …). It is part
 	// of the built block's identity: equal samples of two origins are two blocks.
@@ -46,7 +52,7 @@ type Spec struct {
 const segmentBytes = 64 << 20
 
 // writer writes one block: series in the order of their labels, each with its
-// finished chunks. Its memory grows with the number of distinct label names and
+// finished chunks in the order of time. Another order costs writing it twice. Its memory grows with the number of distinct label names and
 // values, not with series or chunks: a block's index begins with all symbols, so
 // the series wait in a spool file until the last is known.
 //
@@ -67,8 +73,12 @@ type writer struct {
 
 	last     labels.Labels // of the series before this one
 	inSeries bool
-	lastMax  int64 // of the series' chunks so far; valid when chunksNow > 0
+	lastMax  int64 // of the series' chunks so far; valid when chunkNow > 0
 	chunkNow int   // chunks of the series so far
+
+	lost             Lost
+	disordered       bool  // not in the order that an index must have
+	minTime, maxTime int64 // of all chunks; minTime > maxTime: there is none
 
 	stats tsdb.BlockStats
 }
@@ -78,7 +88,7 @@ func newWriter(spec Spec) (_ *writer, err error) {
 	if spec.MinTime > spec.MaxTime {
 		return nil, fmt.Errorf("build block: its first time %d is after its last %d", spec.MinTime, spec.MaxTime)
 	}
-	w := &writer{spec: spec, symbols: map[string]uint32{}, digest: sha256.New()}
+	w := &writer{spec: spec, symbols: map[string]uint32{}, digest: sha256.New(), minTime: math.MaxInt64, maxTime: math.MinInt64}
 	if w.outer, err = os.MkdirTemp(spec.Parent, "build-*"); err != nil {
 		return nil, fmt.Errorf("build block: %w", err)
 	}
@@ -105,9 +115,8 @@ func newWriter(spec Spec) (_ *writer, err error) {
 	return w, nil
 }
 
-// addSeries adds a series with all its chunks. Series come in strictly increasing
-// order of labels, chunks in the order of time, not overlapping. Each meta's Chunk
-// is set; its Ref is overwritten. A series without chunks is left out.
+// addSeries adds a series with all its chunks. Each meta's Chunk is set; its Ref is
+// overwritten. A series without chunks is left out.
 func (w *writer) addSeries(lset labels.Labels, metas []chunks.Meta) error {
 	if len(metas) == 0 {
 		return nil
@@ -129,11 +138,8 @@ func (w *writer) startSeries(lset labels.Labels) error {
 	if lset.IsEmpty() {
 		return errors.New("a series has no labels")
 	}
-	if c := labels.Compare(lset, w.last); c <= 0 && w.stats.NumSeries > 0 {
-		if c == 0 {
-			return fmt.Errorf("series %s comes twice", brief(lset))
-		}
-		return fmt.Errorf("series %s comes after %s: not in the order of labels", brief(lset), brief(w.last))
+	if w.stats.NumSeries > 0 && labels.Compare(lset, w.last) <= 0 {
+		w.disordered = true
 	}
 	w.last, w.inSeries, w.chunkNow = lset, true, 0
 	w.stats.NumSeries++
@@ -158,14 +164,12 @@ func (w *writer) startSeries(lset labels.Labels) error {
 func (w *writer) addChunks(metas []chunks.Meta) error {
 	for i := range metas {
 		m := &metas[i]
-		switch {
-		case m.MinTime > m.MaxTime:
+		if m.MinTime > m.MaxTime {
 			return fmt.Errorf("series %s: a chunk ends at %d, before its start %d", brief(w.last), m.MaxTime, m.MinTime)
-		case w.chunkNow > 0 && m.MinTime <= w.lastMax:
-			return fmt.Errorf("series %s: a chunk starts at %d, not after the end of the one before it, %d",
-				brief(w.last), m.MinTime, w.lastMax)
 		}
+		w.disordered = w.disordered || w.chunkNow > 0 && m.MinTime <= w.lastMax
 		w.lastMax = m.MaxTime
+		w.minTime, w.maxTime = min(w.minTime, m.MinTime), max(w.maxTime, m.MaxTime)
 		w.chunkNow++
 
 		enc, data, samples := m.Chunk.Encoding(), m.Chunk.Bytes(), uint64(m.Chunk.NumSamples())
@@ -217,6 +221,20 @@ func (w *writer) finish(ctx context.Context) (*Built, error) {
 	if w.stats.NumSeries == 0 {
 		return nil, w.discard()
 	}
+	if w.disordered {
+		out, err := w.inOrder(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("build block: put its series in order: %w", err)
+		}
+		if err := w.discard(); err != nil {
+			return nil, errors.Join(err, out.discard())
+		}
+		built, err := out.finish(ctx)
+		if err != nil {
+			return nil, errors.Join(err, out.discard())
+		}
+		return built, nil
+	}
 	if err := w.writeIndex(ctx); err != nil {
 		return nil, fmt.Errorf("build block: %w", err)
 	}
@@ -225,7 +243,10 @@ func (w *writer) finish(ctx context.Context) (*Built, error) {
 	if err != nil {
 		return nil, err
 	}
-	end := w.spec.MaxTime
+	begin, end := w.spec.MinTime, w.spec.MaxTime
+	if w.spec.Selected != nil {
+		begin, end = min(begin, w.minTime), max(end, w.maxTime)
+	}
 	if end < math.MaxInt64 {
 		end++
 	}
@@ -233,7 +254,7 @@ func (w *writer) finish(ctx context.Context) (*Built, error) {
 		Dir: filepath.Join(w.spec.Parent, id.String()),
 		Meta: tsdb.BlockMeta{
 			ULID:    id,
-			MinTime: w.spec.MinTime,
+			MinTime: begin,
 			MaxTime: end,
 			Stats:   w.stats,
 			Version: metaVersion,
@@ -321,30 +342,20 @@ func (w *writer) writeIndex(ctx context.Context) (err error) {
 // replay adds the spooled series to the index.
 func (w *writer) replay(iw *index.Writer, symbols []string) error {
 	var (
-		r     = bufio.NewReaderSize(w.spoolFile, 1<<18)
+		r     = &spoolReader{r: bufio.NewReaderSize(w.spoolFile, 1<<18)}
 		lb    = labels.NewScratchBuilder(32)
 		metas []chunks.Meta
-		fail  error
 	)
-	num := func() uint64 {
-		v, err := binary.ReadUvarint(r)
-		fail = cmp.Or(fail, err)
-		return v
-	}
 	for ref := range w.stats.NumSeries {
 		lb.Reset()
-		for n := num(); n > 0 && fail == nil; n-- {
-			name, value := num(), num()
+		for n := r.uvarint(); n > 0 && r.err == nil; n-- {
+			name, value := r.uvarint(), r.uvarint()
 			lb.Add(symbols[name], symbols[value])
 		}
 		metas = metas[:0]
-		for num() == 1 && fail == nil {
-			mint, err := binary.ReadVarint(r)
-			fail = cmp.Or(fail, err)
-			metas = append(metas, chunks.Meta{MinTime: mint, MaxTime: mint + int64(num()), Ref: chunks.ChunkRef(num())})
-		}
-		if fail != nil {
-			return fmt.Errorf("read spool: %w", fail)
+		r.chunks(func(m chunks.Meta) { metas = append(metas, m) })
+		if r.err != nil {
+			return fmt.Errorf("read spool: %w", r.err)
 		}
 		// Not Overwrite: the index writer keeps the labels to compare the next with.
 		if err := iw.AddSeries(storage.SeriesRef(ref), lb.Labels(), metas...); err != nil {

@@ -61,9 +61,10 @@ type Progress struct {
 type Report struct {
 	Plan         *wire.Plan
 	Blocks       int
-	Series       uint64 // distinct ones of all blocks
-	SeriesSummed bool   // they are summed over the blocks: an index could not be read
-	Samples      uint64 // of the blocks; a raw head's are not counted
+	Series       uint64   // distinct ones of all blocks
+	SeriesSummed bool     // they are summed over the blocks: an index could not be read
+	Samples      uint64   // of the blocks; a raw head's are not counted
+	LeftOut      []string // what was selected and cannot be read, a sentence each; they are among the plan's notes
 	RawHead      bool
 	Head         HeadReport
 	BytesRead    int64
@@ -237,7 +238,7 @@ func (a *assembler) block(msg wire.Message) (err error) {
 		}
 		a.cutting = start.ULID
 		a.cut, err = block.NewBuilder(block.Spec{
-			Parent: a.staging, MinTime: start.MinTime, MaxTime: start.MaxTime, Origin: start.ULID, Hints: start.Hints,
+			Parent: a.staging, MinTime: start.MinTime, MaxTime: start.MaxTime, Selected: start.Selected, Origin: start.ULID, Hints: start.Hints,
 		})
 		return err
 	}
@@ -259,11 +260,32 @@ func (a *assembler) block(msg wire.Message) (err error) {
 		if err != nil {
 			return err
 		}
+		a.leaveOut(a.cut.Lost(), m)
 		a.cut = nil
 		a.finishPart(a.planned(a.cutting))
 		return a.add(built, a.cutting)
 	}
 	return nil
+}
+
+// leaveOut notes what damage keeps a cut block from having.
+func (a *assembler) leaveOut(lost block.Lost, end *wire.BlockEnd) {
+	var notes []string
+	if n := lost.Chunks; n > 0 {
+		s := fmt.Sprintf("damaged chunks of block %s are left out (%d): %s", a.cutting, n, strings.Join(lost.First, "; "))
+		if n -= len(lost.First); n > 0 {
+			s += fmt.Sprintf("; and %d more", n)
+		}
+		notes = append(notes, s)
+	}
+	if lost.Labels > 0 {
+		notes = append(notes, fmt.Sprintf("series of block %s have a label twice, of which the last is kept (%d): %s", a.cutting, lost.Labels, lost.Twice))
+	}
+	if end.Unread > 0 {
+		notes = append(notes, fmt.Sprintf("damaged series of block %s are left out (%d): %.300s", a.cutting, end.Unread, end.Reason))
+	}
+	a.report.LeftOut = append(a.report.LeftOut, notes...)
+	a.report.Plan.Notes = append(a.report.Plan.Notes, notes...)
 }
 
 func (a *assembler) headPart(msg wire.Message) (err error) {

@@ -1,6 +1,7 @@
 package slice
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -21,17 +22,22 @@ const (
 	// chunkGuess is read for a chunk whose length is not known yet: more than
 	// nearly every chunk has.
 	chunkGuess = 1 << 10
+
+	// maxChunk bounds a chunk, in bytes. Servers write a few kilobytes; a length
+	// beyond it is damage, and memory is scarce here.
+	maxChunk = 16 << 20
 )
 
 // Block tells the selected series of one block: BlockStart, Symbols and Series,
-// BlockEnd. The first skip messages with series are left out, and their chunks
+// BlockEnd. Which chunks are selected is decided as Prometheus' querier does, by what
+// the index says of each. A chunk that cannot be read is told as wire.Unread, and a
+// series that cannot be read is counted: neither keeps the rest from being told.
+// The first skip messages with series are left out, and their chunks
 // are not read: which series are in one depends on the block and the selection
 // alone. It stops early without an error when tell gives false.
 func Block(ctx context.Context, b *datadir.Block, s *Selection, skip uint64, tell func(wire.Message) bool) error {
 	t := &teller{
 		ctx: ctx, sel: s, tell: tell, skip: skip,
-		min: max(s.MinTime, b.Meta.MinTime),
-		max: min(s.MaxTime, b.Meta.MaxTime-1),
 	}
 	err := t.block(b)
 	if errors.Is(err, errStop) {
@@ -44,14 +50,15 @@ func Block(ctx context.Context, b *datadir.Block, s *Selection, skip uint64, tel
 }
 
 type teller struct {
-	ctx      context.Context
-	sel      *Selection
-	tell     func(wire.Message) bool
-	skip     uint64
-	min, max int64 // of the block that is cut, Unix milliseconds, both included
+	ctx  context.Context
+	sel  *Selection
+	tell func(wire.Message) bool
+	skip uint64
 
 	chunks  []*window                  // one for each chunk file
 	file    int                        // the one that was read last
+	symbol  uint64                     // how many symbols there are
+	refs    []chunkRef                 // of the series' chunks that are selected
 	deleted map[uint64][]wire.Interval // by series id
 	series  wire.Series
 	end     wire.BlockEnd
@@ -82,14 +89,19 @@ func (t *teller) block(b *datadir.Block) error {
 	for _, f := range b.Chunks() {
 		t.chunks = append(t.chunks, &window{f: f})
 	}
-	if err := t.say(&wire.BlockStart{ULID: b.Meta.ULID, MinTime: t.min, MaxTime: t.max, Hints: b.Meta.Compaction.Hints}); err != nil {
+	start := &wire.BlockStart{
+		ULID: b.Meta.ULID, MinTime: max(t.sel.MinTime, b.Meta.MinTime), MaxTime: min(t.sel.MaxTime, b.Meta.MaxTime-1),
+		Selected: &wire.Interval{MinTime: t.sel.MinTime, MaxTime: t.sel.MaxTime}, Hints: b.Meta.Compaction.Hints,
+	}
+	start.MaxTime = max(start.MinTime, start.MaxTime) // a block may say that it ends before it starts
+	if err := t.say(start); err != nil {
 		return err
 	}
 	if len(t.sel.lists) == 0 {
 		if err := t.symbols(x, func(uint32) bool { return true }); err != nil {
 			return err
 		}
-		err = x.all(t.entry)
+		err = x.all(t.entry, t.unread)
 	} else {
 		err = t.matched(x)
 	}
@@ -109,16 +121,17 @@ func (t *teller) matched(x *indexFile) error {
 	// A symbol takes two bytes of the index at least.
 	used := newBits(x.toc.Series / 2)
 	err = x.some(ids, func(e *entry) error {
-		if !t.inRange(e) {
+		if len(t.selected(e)) == 0 {
 			ids.clear(e.id)
 			return nil
 		}
 		for _, ref := range e.labels {
-			if !used.set(uint64(ref)) {
-				return fmt.Errorf("a series has the unknown symbol %d", ref)
-			}
+			used.set(uint64(ref)) // one that is out of range is found later
 		}
 		return t.ctx.Err()
+	}, func(id uint64, err error) {
+		ids.clear(id)
+		t.unread(id, err)
 	})
 	if err != nil {
 		return err
@@ -126,16 +139,26 @@ func (t *teller) matched(x *indexFile) error {
 	if err := t.symbols(x, func(ref uint32) bool { return used.has(uint64(ref)) }); err != nil {
 		return err
 	}
-	return x.some(ids, t.entry)
+	return x.some(ids, t.entry, t.unread)
 }
 
-func (t *teller) inRange(e *entry) bool {
+// unread counts a series that cannot be read.
+func (t *teller) unread(_ uint64, err error) {
+	if t.end.Unread++; t.end.Unread == 1 {
+		t.end.Reason = err.Error()
+	}
+}
+
+// selected gives the chunks that overlap the range, in the order of the index. The
+// index may say anything of them; this is how Prometheus decides.
+func (t *teller) selected(e *entry) []chunkRef {
+	t.refs = t.refs[:0]
 	for _, c := range e.chunks {
-		if c.minTime <= t.max && c.maxTime >= t.min {
-			return true
+		if c.maxTime >= t.sel.MinTime && c.minTime <= t.sel.MaxTime {
+			t.refs = append(t.refs, c)
 		}
 	}
-	return false
+	return t.refs
 }
 
 func (t *teller) symbols(x *indexFile, wanted func(uint32) bool) error {
@@ -151,6 +174,7 @@ func (t *teller) symbols(x *indexFile, wanted func(uint32) bool) error {
 	}
 	var failed error
 	err := x.symbols(func(ref uint32, symbol []byte) bool {
+		t.symbol = uint64(ref) + 1
 		if !wanted(ref) {
 			return true
 		}
@@ -174,31 +198,31 @@ func (t *teller) symbols(x *indexFile, wanted func(uint32) bool) error {
 
 // entry tells one series, with the chunks that overlap the range.
 func (t *teller) entry(e *entry) error {
-	from, to := 0, len(e.chunks)
-	for from < to && e.chunks[from].maxTime < t.min {
-		from++
+	for _, ref := range e.labels {
+		if uint64(ref) >= t.symbol {
+			t.unread(e.id, fmt.Errorf("series at byte %d of index has the unknown symbol %d", e.id*seriesAlign, ref))
+			return nil
+		}
 	}
-	for from < to && e.chunks[to-1].minTime > t.max {
-		to--
-	}
-	if from == to {
+	refs := t.selected(e)
+	if len(refs) == 0 {
 		return nil
 	}
 	t.series.Labels, t.series.Deleted = e.labels, t.deleted[e.id]
 	t.end.Series++
-	t.end.Chunks += uint64(to - from)
-	for from < to {
-		n := t.fit(e.chunks[from:to])
+	t.end.Chunks += uint64(len(refs))
+	for len(refs) > 0 {
+		// What is in a message does not depend on what can be read: it is counted
+		// when a stream is resumed.
+		n := fit(refs)
 		if t.skip > 0 {
 			t.skip--
-			from += n
+			refs = refs[n:]
 			continue
 		}
-		if err := t.read(e.chunks[from : from+n]); err != nil {
-			return err
-		}
-		from += n
-		t.series.More = from < to
+		t.read(refs[:n])
+		refs = refs[n:]
+		t.series.More = len(refs) > 0
 		if err := t.say(&t.series); err != nil {
 			return err
 		}
@@ -207,7 +231,7 @@ func (t *teller) entry(e *entry) error {
 }
 
 // fit is how many of the chunks lie together closely enough to be read at once.
-func (t *teller) fit(chunks []chunkRef) int {
+func fit(chunks []chunkRef) int {
 	for i, c := range chunks[1:] {
 		if c.file() != chunks[0].file() || c.offset() <= chunks[i].offset() || c.offset()-chunks[0].offset() > messageSize {
 			return i + 1
@@ -217,10 +241,45 @@ func (t *teller) fit(chunks []chunkRef) int {
 }
 
 // read gets the chunks into t.series, as views of their file's window.
-func (t *teller) read(refs []chunkRef) error {
+func (t *teller) read(refs []chunkRef) {
+	t.series.Chunks = t.series.Chunks[:0]
+	b, err := t.span(refs)
+	if err != nil && len(refs) > 1 {
+		// One of them is damaged, or beyond the end of the file. Views of the window do
+		// not outlive the next read, so that each is copied.
+		for _, ref := range refs {
+			b, err := t.span([]chunkRef{ref})
+			t.chunk(ref, bytes.Clone(b), err)
+		}
+		return
+	}
+	for _, ref := range refs {
+		if err != nil {
+			t.chunk(ref, nil, err)
+			continue
+		}
+		t.chunk(ref, b[ref.offset()-refs[0].offset():], nil)
+	}
+}
+
+// chunk adds a chunk to t.series that begins b, or that cannot be read.
+func (t *teller) chunk(ref chunkRef, b []byte, err error) {
+	var c wire.Chunk
+	if err == nil {
+		c, err = parseChunk(b)
+	}
+	if err != nil {
+		c = wire.Chunk{Encoding: wire.Unread, Data: fmt.Appendf(nil, "chunks/%06d at byte %d: %v", ref.file()+1, ref.offset(), err)}
+	}
+	c.MinTime, c.MaxTime = ref.minTime, ref.maxTime
+	t.series.Chunks = append(t.series.Chunks, c)
+}
+
+// span reads from the beginning of the first chunk to the end of the last one.
+func (t *teller) span(refs []chunkRef) ([]byte, error) {
 	first, last := refs[0], refs[len(refs)-1]
 	if first.file() >= len(t.chunks) {
-		return fmt.Errorf("index names the chunk file %06d, which is not there", first.file()+1)
+		return nil, errors.New("there is no such file")
 	}
 	if t.file != first.file() {
 		// Series go through the files in order; a block may have hundreds.
@@ -231,38 +290,28 @@ func (t *teller) read(refs []chunkRef) error {
 	span := int(last.offset() - first.offset())
 	b, err := w.at(first.offset(), span+chunkGuess)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if len(b) < span {
-		return fmt.Errorf("read %s at byte %d: %w", w.f.Name, last.offset(), io.ErrUnexpectedEOF)
+		return nil, io.ErrUnexpectedEOF
 	}
 	size, n := binary.Uvarint(b[span:])
-	if n <= 0 || size > maxEntry {
-		return fmt.Errorf("%s has no chunk at byte %d", w.f.Name, last.offset())
+	if n <= 0 || size > maxChunk {
+		return nil, errNoChunk
 	}
-	if b, err = w.at(first.offset(), span+n+1+int(size)+crc32.Size); err != nil {
-		return err
-	}
-	t.series.Chunks = t.series.Chunks[:0]
-	for _, ref := range refs {
-		c, err := parseChunk(b[ref.offset()-first.offset():])
-		if err != nil {
-			return fmt.Errorf("%s at byte %d: %w", w.f.Name, ref.offset(), err)
-		}
-		c.MinTime, c.MaxTime = ref.minTime, ref.maxTime
-		t.series.Chunks = append(t.series.Chunks, c)
-	}
-	return nil
+	return w.at(first.offset(), span+n+1+int(size)+crc32.Size)
 }
+
+var errNoChunk = errors.New("no whole chunk")
 
 func parseChunk(b []byte) (wire.Chunk, error) {
 	size, n := binary.Uvarint(b)
-	if n <= 0 || size > maxEntry || len(b) < n+1+int(size)+crc32.Size {
-		return wire.Chunk{}, errors.New("no whole chunk")
+	if n <= 0 || size > maxChunk || len(b) < n+1+int(size)+crc32.Size {
+		return wire.Chunk{}, errNoChunk
 	}
 	body := b[n : n+1+int(size)]
 	if crc32.Checksum(body, castagnoli) != binary.BigEndian.Uint32(b[n+len(body):]) {
-		return wire.Chunk{}, errors.New("chunk is damaged: its checksum differs")
+		return wire.Chunk{}, errors.New("its checksum differs")
 	}
 	return wire.Chunk{Encoding: body[0], Data: body[1:]}, nil
 }

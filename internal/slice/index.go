@@ -23,6 +23,10 @@ const (
 	// maxEntry bounds one entry of the index, in bytes: one symbol, or one series
 	// with the places of its chunks.
 	maxEntry = 256 << 20
+
+	// maxSeries bounds one series of the index, in bytes. A length beyond it is
+	// damage, and memory is scarce here.
+	maxSeries = 64 << 20
 )
 
 // ErrOldIndex says that an index is of the first format, which no Prometheus
@@ -200,7 +204,7 @@ func (x *indexFile) series(s *scanner, e *entry) error {
 		return err
 	}
 	size, n := binary.Uvarint(head)
-	if n <= 0 || size > maxEntry {
+	if n <= 0 || size > maxSeries {
 		return fmt.Errorf("series at byte %d of index has no length", at)
 	}
 	s.pos += int64(n)
@@ -270,8 +274,8 @@ func (d *numbers) varint() int64 {
 	return v
 }
 
-// all gives every series in order.
-func (x *indexFile) all(f func(*entry) error) error {
+// all gives every series in order. Entries that cannot be read are given to lost.
+func (x *indexFile) all(f func(*entry) error, lost func(id uint64, err error)) error {
 	s := x.scan(x.toc.Series)
 	var e entry
 	for {
@@ -282,7 +286,16 @@ func (x *indexFile) all(f func(*entry) error) error {
 			return nil
 		}
 		if err := x.series(s, &e); err != nil {
-			return err
+			// Only an entry says where the next one begins. Behind one that is damaged,
+			// the list of all series does.
+			ids, err2 := x.matching(nil)
+			if err2 != nil {
+				return errors.Join(err, err2)
+			}
+			for id := range e.id {
+				ids.clear(id)
+			}
+			return x.some(ids, f, lost)
 		}
 		if err := f(&e); err != nil {
 			return err
@@ -290,14 +303,16 @@ func (x *indexFile) all(f func(*entry) error) error {
 	}
 }
 
-// some gives the series in the set, in order.
-func (x *indexFile) some(ids bitset, f func(*entry) error) error {
+// some gives the series in the set, in order. Entries that cannot be read are given
+// to lost.
+func (x *indexFile) some(ids bitset, f func(*entry) error, lost func(id uint64, err error)) error {
 	s := x.scan(x.toc.Series)
 	var e entry
 	for id := range ids.all() {
 		s.pos = int64(id) * seriesAlign
 		if err := x.series(s, &e); err != nil {
-			return err
+			lost(id, err)
+			continue
 		}
 		if err := f(&e); err != nil {
 			return err

@@ -203,6 +203,12 @@ func (b HandBlock) index(refs [][]chunks.ChunkRef) ([]byte, []uint32) {
 		body = append(binary.AppendUvarint(body, uint64(len(s))), s...)
 	}
 	section(body)
+	symbol := func(s string) uint64 {
+		if v, ok := at[s]; ok {
+			return v
+		}
+		return 1 << 20 // there is none
+	}
 
 	toc.Series = uint64(len(out))
 	unit := 16
@@ -219,8 +225,8 @@ func (b HandBlock) index(refs [][]chunks.ChunkRef) ([]byte, []uint32) {
 		lists[[2]string{}] = append(lists[[2]string{}], ref)
 		for j := 0; j < len(s.Labels); j += 2 {
 			pair := [2]string{s.Labels[j], s.Labels[j+1]}
-			body = binary.AppendUvarint(body, at[pair[0]])
-			body = binary.AppendUvarint(body, at[pair[1]])
+			body = binary.AppendUvarint(body, symbol(pair[0]))
+			body = binary.AppendUvarint(body, symbol(pair[1]))
 			if l := lists[pair]; len(l) == 0 || l[len(l)-1] != ref {
 				lists[pair] = append(l, ref)
 			}

@@ -41,7 +41,7 @@ func story(rng *rand.Rand) []Message {
 	}
 	return []Message{
 		&Plan{Blocks: []PlannedBlock{{ULID: "A", MinTime: when(), Action: Cut, Hints: []string{"x"}}}, Bytes: 7, Notes: []string{"n"}},
-		&BlockStart{ULID: "A", MinTime: when(), MaxTime: when()}, symbols, series, &BlockEnd{1, 2},
+		&BlockStart{ULID: "A", MinTime: when(), MaxTime: when()}, symbols, series, &BlockEnd{Series: 1, Chunks: 2},
 		&HeadStart{when(), when()}, records, &Records{Log: WBL}, &Forget{}, &Forget{ULID: "A"}, &HeadEnd{MinTime: when(), Series: 3}, &End{Files: 1},
 	}
 }

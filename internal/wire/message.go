@@ -102,6 +102,11 @@ type BlockStart struct {
 	MinTime int64  `json:"minTime"` // first time that may be kept, included
 	MaxTime int64  `json:"maxTime"` // last time that may be kept, included
 
+	// Selected are the times that may be kept when samples of the block may lie
+	// outside of its own range: Prometheus serves those too. Then MinTime and MaxTime
+	// are the range of the block that is built, if it has none of them.
+	Selected *Interval `json:"selected,omitempty"`
+
 	// Hints are the block's compaction hints. What is cut out of a block keeps
 	// them: without "from-out-of-order" a server would take the block's end for the
 	// beginning of its head.
@@ -115,31 +120,44 @@ type Symbols struct {
 	Strings []string
 }
 
-// Series is one series of a cut block, or a part of it. Series come in the
-// order of their labels. Chunks come in the order of their start, with all
-// chunks that overlap the block's range whole: who builds the block cuts those
-// at the border, and drops what is Deleted.
+// Series is one series of a cut block, or a part of it. Series and labels come in
+// the order of the block's index, which is that of the labels, and of their names;
+// but Prometheus serves blocks with other orders too. So it is with chunks: they
+// come in the order of their start, and may overlap or be in disorder all the same.
+// All chunks that overlap the range are whole: who builds the block cuts those at
+// the border, and drops what is Deleted.
 type Series struct {
-	Labels  []uint32   // refs of name, value, name, value, …, sorted by name
+	Labels  []uint32   // refs of name, value, name, value, …
 	Deleted []Interval // tombstones, both ends included
 	Chunks  []Chunk
-	More    bool // the next Series goes on with this one: same labels, later chunks
+	More    bool // the next Series goes on with this one: same labels, more chunks
 }
 
 // Chunk is a chunk as it is stored.
 type Chunk struct {
-	MinTime, MaxTime int64 // of its first and last sample, both included
-	Encoding         uint8 // as in chunkenc.Encoding
+	MinTime, MaxTime int64 // of its first and last sample, both included, as the index says
+	Encoding         uint8 // as in chunkenc.Encoding, or Unread
 	Data             []byte
 }
 
+// Unread is the encoding of a chunk that cannot be read, and whose data says why.
+const Unread uint8 = 0
+
 // Interval is a closed range of time.
-type Interval struct{ MinTime, MaxTime int64 }
+type Interval struct {
+	MinTime int64 `json:"minTime"`
+	MaxTime int64 `json:"maxTime"`
+}
 
 // BlockEnd ends a cut block.
 type BlockEnd struct {
 	Series uint64 `json:"series"`
 	Chunks uint64 `json:"chunks"`
+
+	// Unread counts the series whose entry in the index cannot be read, so that not
+	// even their labels are known; Reason is of the first.
+	Unread uint64 `json:"unread,omitempty"`
+	Reason string `json:"reason,omitempty"`
 }
 
 // HeadStart begins the head: first its m-mapped chunks, then its in-order records,
