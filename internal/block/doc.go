@@ -14,8 +14,10 @@
 // nothing deleted in it, keeps its bytes and is never decoded; so it does not
 // matter whether we know its encoding. A chunk at the border, or with deleted
 // samples, is decoded and encoded anew, in the same encoding. Chunks of one
-// series that overlap in time (old blocks have them) are merged the way
-// Prometheus' compaction does, because an index cannot hold them.
+// series that overlap in time (old blocks have them) are merged, because an index
+// cannot hold them; a time that is there twice stays so, since Prometheus serves
+// both samples. Labels, series and chunks may come in any order. A chunk that cannot
+// be read is left out, and counted as [Lost].
 //
 // The head's records become blocks here too (head*.go), through the same writer.
 //
@@ -25,7 +27,8 @@
 // # Checking
 //
 // [Verify] reads a block as Prometheus would, but all of it, and lists what it
-// finds wrong, with the place.
+// finds wrong or odd, with the place. The [Level] of a finding is what Prometheus'
+// library does with such a block; TestVerifyJudgesAsPrometheus holds each against it.
 //
 // # What is not promised
 //
@@ -33,7 +36,6 @@
 // made again, and not every file is synced. Whoever publishes a block syncs it.
 // A trimmed histogram chunk that has lost its first sample starts with "counter
 // reset unknown", as it does when Prometheus trims it; queries then detect the
-// reset themselves. A series that was told twice, or out of the order of its
-// labels, is an error and not mended. Verify cannot tell whether values are what
+// reset themselves. Verify cannot tell whether values are what
 // was scraped, only that they can be read.
 package block
