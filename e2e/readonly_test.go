@@ -20,11 +20,11 @@ func TestReadOnly(t *testing.T) {
 	before := listing(t, dir)
 	for _, head := range []string{"block", "raw"} {
 		args := func(file string) []string {
-			return []string{"dump", "-d", dir, "--min-time", ms(d.MinTime + 3_600_001), "--max-time", ms(d.MaxTime), "--match", `{namespace=~"ns-.*"}`, "--head=" + head, "-t", file}
+			return []string{"dump", "-d", dir, "--min-time", ms(d.MinTime + 3_600_001), "--max-time", ms(d.MaxTime), "--match", `{namespace=~"ns-.*"}`, "--head=" + head, "--force", "-t", file}
 		}
 		if head == "raw" { // whole blocks and the head's files
 			args = func(file string) []string {
-				return []string{"dump", "-d", dir, "--min-time", "0", "--max-time", "now", "--head=raw", "-t", file}
+				return []string{"dump", "-d", dir, "--min-time", "0", "--max-time", "now", "--head=raw", "--force", "-t", file}
 			}
 		}
 		t.Run("mount/"+head, func(t *testing.T) { readOnlyMount(t, dir, args) })

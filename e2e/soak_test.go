@@ -85,7 +85,7 @@ func soakOnce(
 		}
 	}
 	file := filepath.Join(t.TempDir(), "dump")
-	out, err := exec.Command(binary(t).promdump, append(args, "-t", file)...).CombinedOutput()
+	out, err := exec.Command(binary(t).promdump, append(args, "--force", "-t", file)...).CombinedOutput()
 	want := s.export(sel)
 	if err != nil {
 		// A range of some milliseconds can be empty; it must not be called so if not.

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/tsdb"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/promdump/promdump/internal/tsdbtest"
@@ -54,6 +56,17 @@ func TestScripts(t *testing.T) {
 						ts.Check(os.RemoveAll(filepath.Join(dir, e.Name())))
 					}
 				}
+			},
+			// future DIR: a head with samples at times of clocks that were wrong.
+			"future": func(ts *testscript.TestScript, _ bool, args []string) {
+				db, err := tsdb.Open(ts.MkAbs(args[0]), nil, nil, tsdb.DefaultOptions(), nil)
+				ts.Check(err)
+				for i, at := range []int64{-62167219200001, -1, 1795478400000, 4102444800000, 253402300800000, 1795478400000000000} {
+					a := db.Appender(context.Background())
+					_, err := a.Append(0, labels.FromStrings("__name__", "skewed", "n", strconv.Itoa(i)), at, float64(i))
+					ts.Check(errors.Join(err, a.Commit()))
+				}
+				ts.Check(db.Close())
 			},
 			// big DIR: makes a chunk file of the first block so long that it takes
 			// many seconds to compress.

@@ -102,7 +102,7 @@ func (b *bench) slice() []*task {
 			}},
 			{name: ours, run: func(ctx context.Context) (cost, error) {
 				file := filepath.Join(b.scratch, "slice.tar")
-				first, err := quiet(ctx, b.promdump, b.dump(from, to, "--head", "none", "-t", file)...)
+				first, err := quiet(ctx, b.promdump, b.dump(from, to, "--head", "none", "--force", "-t", file)...)
 				if err != nil {
 					return first, err
 				}

@@ -124,7 +124,7 @@ func (b *bench) restore() []*task {
 		tasks = append(tasks, &task{
 			name: kind.name, ways: ways,
 			setup: func(ctx context.Context) error {
-				_, err := quiet(ctx, b.promdump, b.everything("-t", file)...)
+				_, err := quiet(ctx, b.promdump, b.everything("--force", "-t", file)...)
 				return errors.Join(err, warmFile(file))
 			},
 			judge: func(t *task) []verdict {

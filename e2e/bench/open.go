@@ -60,7 +60,7 @@ func (b *bench) open() []*task {
 			{name: "promdump query; cached", run: func(ctx context.Context) (cost, error) { return asked(ctx, cached) }},
 		},
 		setup: func(ctx context.Context) error {
-			if _, err := quiet(ctx, b.promdump, b.everything("-t", file)...); err != nil {
+			if _, err := quiet(ctx, b.promdump, b.everything("--force", "-t", file)...); err != nil {
 				return err
 			}
 			fi, err := os.Stat(file)

@@ -40,7 +40,7 @@ func TestBench(t *testing.T) {
 		return func() *exec.Cmd {
 			// What is kept is not written over: that would cost the next one.
 			_ = os.Remove(file)
-			return pluginCommand(t, b.cluster.config, append([]string{"-n", b.pod.namespace, "-p", b.pod.name, "--min-time", "0", "-t", file}, args...)...)
+			return pluginCommand(t, b.cluster.config, append([]string{"-n", b.pod.namespace, "-p", b.pod.name, "--min-time", "0", "--force", "-t", file}, args...)...)
 		}
 	}
 	ways := []benchWay{

@@ -24,7 +24,7 @@ func TestBrokenStreams(t *testing.T) {
 	dump := func(what string) {
 		t.Helper()
 		file := filepath.Join(t.TempDir(), "dump.tar.gz")
-		r := plugin(t, config, "-n", a.namespace, "-p", a.name, "--min-time", "0", "-t", file)
+		r := plugin(t, config, "-n", a.namespace, "-p", a.name, "--min-time", "0", "--force", "-t", file)
 		switch r.code {
 		case 0:
 			whole++
@@ -79,7 +79,7 @@ func TestDeaths(t *testing.T) {
 	slowly := func(t *testing.T, then func()) {
 		t.Helper()
 		file := filepath.Join(t.TempDir(), "dump.tar.gz")
-		cmd := pluginCommand(t, c.config, "-n", a.namespace, "-p", a.name, "--min-time", "0", "--bandwidth", "1MB", "-t", file)
+		cmd := pluginCommand(t, c.config, "-n", a.namespace, "-p", a.name, "--min-time", "0", "--bandwidth", "1MB", "--force", "-t", file)
 		done := make(chan result, 1)
 		go func() { done <- finish(t, cmd) }()
 		agent := func() int {

@@ -31,7 +31,7 @@ func (p *pod) agents() (all []process) {
 func duringDump(t *testing.T, p *pod, do func(cmd *exec.Cmd, agent process)) (result, string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "dump.tar.gz")
-	cmd := pluginCommand(t, booted(t).config, "-n", p.namespace, "-p", p.name, "--min-time", "0", "--bandwidth", "1MB", "-t", file)
+	cmd := pluginCommand(t, booted(t).config, "-n", p.namespace, "-p", p.name, "--min-time", "0", "--bandwidth", "1MB", "--force", "-t", file)
 	done := make(chan result, 1)
 	go func() { done <- finish(t, cmd) }()
 	var all []process
@@ -179,7 +179,7 @@ func TestShortMemory(t *testing.T) {
 	before := set(a.blocks())
 	want := dumpedHere(t, a)
 	file := filepath.Join(t.TempDir(), "dump.tar.gz")
-	args := []string{"-n", a.namespace, "-p", a.name, "--min-time", "0", "-t", file}
+	args := []string{"-n", a.namespace, "-p", a.name, "--min-time", "0", "--force", "-t", file}
 
 	a.leaveMemory(50 << 20)
 	r := plugin(t, c.config, args...)
@@ -255,7 +255,7 @@ func TestPlaces(t *testing.T) {
 				t.Helper()
 				runs++
 				file := filepath.Join(t.TempDir(), "dump.tar.gz")
-				r := plugin(t, c.config, "-n", a.namespace, "-p", a.name, "--via", via, "--around", at(data.head.Add(-time.Hour)), "--window", "10m", "-t", file)
+				r := plugin(t, c.config, "-n", a.namespace, "-p", a.name, "--via", via, "--around", at(data.head.Add(-time.Hour)), "--window", "10m", "--force", "-t", file)
 				for _, text := range append(texts, "") {
 					if r.code != code || !strings.Contains(r.stderr, text) || strings.Contains(r.stderr, "left in the container") {
 						t.Errorf("--via %s: exit %d, not %d, %q: %s", via, r.code, code, text, r.stderr)

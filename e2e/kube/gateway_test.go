@@ -83,7 +83,7 @@ func TestOneProtocol(t *testing.T) {
 	for _, only := range []string{"websocket", "SPDY/3.1"} {
 		g := newGateway(t, only)
 		file := filepath.Join(t.TempDir(), "dump.tar.gz")
-		r := plugin(t, g.config("bob"), "-n", a.namespace, "-p", a.name, "--min-time", "0", "-t", file)
+		r := plugin(t, g.config("bob"), "-n", a.namespace, "-p", a.name, "--min-time", "0", "--force", "-t", file)
 		if r.code != 0 || counts(r.stderr) != want {
 			t.Errorf("%s alone: exit %d: %s", only, r.code, r.stderr)
 		} else {

@@ -198,7 +198,7 @@ func TestSlices(t *testing.T) {
 					t.Errorf("%s: %q, on this machine %q", what, got, want)
 				}
 				mustPlugin(t, "verify", file)
-				r = mustPlugin(t, append([]string{"dump", "--via", "tar", "-n", a.namespace, "-p", a.name, "-t", file}, args...)...)
+				r = mustPlugin(t, append([]string{"dump", "--via", "tar", "-n", a.namespace, "-p", a.name, "--force", "-t", file}, args...)...)
 				if got, want := counts(r.stderr), counts(l.stderr); got != want {
 					t.Errorf("%s by tar: %q, on this machine %q", what, got, want)
 				}
@@ -224,11 +224,11 @@ func TestRights(t *testing.T) {
 	a := startPod(t, "ro", podOptions{data: data.dir, quiet: true})
 	b := startPod(t, "other", podOptions{data: data.dir, quiet: true})
 	file := filepath.Join(t.TempDir(), "dump.tar.gz")
-	if r := plugin(t, c.as("bob"), "-n", a.namespace, "-p", a.name, "--min-time", "0", "-t", file); r.code != 0 {
+	if r := plugin(t, c.as("bob"), "-n", a.namespace, "-p", a.name, "--min-time", "0", "--force", "-t", file); r.code != 0 {
 		t.Errorf("bob in %s: exit %d: %s", a.namespace, r.code, r.stderr)
 	}
 	for _, user := range []string{"bob", "carol"} {
-		r := plugin(t, c.as(user), "-n", b.namespace, "-p", b.name, "--min-time", "0", "-t", file)
+		r := plugin(t, c.as(user), "-n", b.namespace, "-p", b.name, "--min-time", "0", "--force", "-t", file)
 		if r.code != 11 || !strings.Contains(r.stderr, "kind: Role") || !strings.Contains(r.stderr, "not permitted") {
 			t.Errorf("%s in %s: exit %d: %s", user, b.namespace, r.code, r.stderr)
 		}

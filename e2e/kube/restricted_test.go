@@ -31,7 +31,7 @@ func TestRestricted(t *testing.T) {
 	kubectl(t, "label", "namespace", ns, "pod-security.kubernetes.io/enforce=restricted")
 	dump := func(pod *pod, way string) (result, string) {
 		file := filepath.Join(t.TempDir(), "dump.tar")
-		return plugin(t, c.config, "--via", way, "--image", tools, "-n", ns, "-p", pod.name, "--min-time", "0", "-t", file), file
+		return plugin(t, c.config, "--via", way, "--image", tools, "-n", ns, "-p", pod.name, "--min-time", "0", "--force", "-t", file), file
 	}
 	served := map[string]tsdbtest.Served{}
 	for _, way := range []string{"debug", "remote-read"} {

@@ -101,7 +101,7 @@ func TestDistroless(t *testing.T) {
 	dump := func(what, by string, args ...string) {
 		t.Helper()
 		file := filepath.Join(t.TempDir(), "dump.tar")
-		r := plugin(t, c.config, append(append(append([]string{"--image", tools, "-t", file}, where...), slice(data)...), args...)...)
+		r := plugin(t, c.config, append(append(append([]string{"--image", tools, "--force", "-t", file}, where...), slice(data)...), args...)...)
 		if r.code != 0 {
 			t.Fatalf("%s: exit %d: %s", what, r.code, r.stderr)
 		}
@@ -117,7 +117,7 @@ func TestDistroless(t *testing.T) {
 	dump("debug", "stays in the pod's spec until the pod is deleted", "--via", "debug")
 	// What remote read cannot give comes by a debug container, without a question.
 	file := filepath.Join(t.TempDir(), "raw.tar")
-	r := plugin(t, c.config, append([]string{"--image", tools, "--min-time", "0", "--head", "raw", "-t", file}, where...)...)
+	r := plugin(t, c.config, append([]string{"--image", tools, "--min-time", "0", "--head", "raw", "--force", "-t", file}, where...)...)
 	if r.code != 0 || !strings.Contains(r.stderr, "by debug, ") {
 		t.Errorf("raw head: exit %d: %s", r.code, r.stderr)
 	}
@@ -178,7 +178,7 @@ func TestWaysByRights(t *testing.T) {
 	dump := func(t *testing.T, pod *pod, by string, args ...string) {
 		t.Helper()
 		file := filepath.Join(t.TempDir(), "dump.tar")
-		r := plugin(t, c.as("carol"), append(append([]string{"--image", tools, "-n", ns, "-p", pod.name, "-t", file}, slice(data)...), args...)...)
+		r := plugin(t, c.as("carol"), append(append([]string{"--image", tools, "-n", ns, "-p", pod.name, "--force", "-t", file}, slice(data)...), args...)...)
 		if r.code != 0 || !strings.Contains(r.stderr, by) {
 			t.Fatalf("exit %d: %s", r.code, r.stderr)
 		}
@@ -310,7 +310,7 @@ func TestCrashLoop(t *testing.T) {
 
 	for _, way := range [][]string{{"auto", tools}, {"debug", tools}, {"pvc", tools}, {"debug", own}, {"pvc", own}} {
 		file := filepath.Join(t.TempDir(), "dump.tar")
-		r := plugin(t, c.config, append(append([]string{"--via", way[0], "--image", way[1], "-t", file}, where...), slice(data)...)...)
+		r := plugin(t, c.config, append(append([]string{"--via", way[0], "--image", way[1], "--force", "-t", file}, where...), slice(data)...)...)
 		if r.code != 0 {
 			t.Errorf("%v: exit %d: %s", way, r.code, r.stderr)
 			continue

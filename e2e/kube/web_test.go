@@ -36,7 +36,7 @@ func webConfig(t *testing.T) {
 	kubectl(t, "-n", p.namespace, "wait", "--for=condition=Ready", "pod/"+p.name, "--timeout=90s")
 	file := filepath.Join(t.TempDir(), "dump.tar")
 	dump := func(args ...string) result {
-		return plugin(t, c.config, append(append([]string{"--via", "remote-read", "-n", p.namespace, "-p", p.name, "-t", file}, slice(data)...), args...)...)
+		return plugin(t, c.config, append(append([]string{"--via", "remote-read", "-n", p.namespace, "-p", p.name, "--force", "-t", file}, slice(data)...), args...)...)
 	}
 	// It listens before it is asked the first time.
 	poll(soon, func() bool { return strings.Contains(dump().stderr, "--web-scheme https") })
@@ -95,7 +95,7 @@ func brokenForwards(t *testing.T) {
 	dump := func(what string) {
 		t.Helper()
 		os.Remove(file)
-		r := plugin(t, config, append([]string{"--via", "remote-read", "-n", p.namespace, "-p", p.name, "-t", file}, slice(data)...)...)
+		r := plugin(t, config, append([]string{"--via", "remote-read", "-n", p.namespace, "-p", p.name, "--force", "-t", file}, slice(data)...)...)
 		switch _, err := os.Stat(file); {
 		case r.code == 0:
 			whole++

@@ -223,7 +223,9 @@ func (i *IndexCounter) id(body []byte) (id uint64, ok bool) {
 		if !ok || name >= uint64(len(i.symbols)) || value >= uint64(len(i.symbols)) {
 			return 0, false
 		}
-		high, low := mathbits.Mul64(i.symbols[name]^0x9e3779b97f4a7c15, mathbits.RotateLeft64(i.symbols[value], 32)^0xd6e8feb86659fd93)
+		// Odd constants: a name and a value that are the same do not cancel out.
+		x, y := i.symbols[name]^0x9e3779b97f4a7c15, mathbits.RotateLeft64(i.symbols[value], 32)^0xd6e8feb86659fd93
+		high, low := mathbits.Mul64(x, y)
 		id += high ^ low
 	}
 	return id, ok

@@ -129,6 +129,7 @@ func Run(ctx context.Context, program Program, args []string, streams term.Strea
 	}
 	a := &app{Program: program, Streams: streams}
 	root := a.root()
+	a.quotedBash(root)
 	root.SetArgs(args)
 	root.SetIn(streams.In)
 	root.SetOut(streams.Out)

@@ -30,6 +30,8 @@ func (a *app) complete(cmd *cobra.Command) {
 		name, _ := pflag.UnquoteUsage(f)
 		offer := cobra.NoFileCompletions
 		switch {
+		case f.Name == "match":
+			offer = a.completeMatch
 		case f.Name == "dump-file":
 			offer = dumpFiles
 		case name == "file":
@@ -45,7 +47,9 @@ func (a *app) complete(cmd *cobra.Command) {
 	cmd.LocalFlags().VisitAll(each)
 	if cmd.ValidArgsFunction == nil {
 		cmd.ValidArgsFunction = cobra.NoFileCompletions
-		if strings.Contains(cmd.Use, "FILE") {
+		if cmd.Name() == "query" {
+			cmd.ValidArgsFunction = a.completeQuery
+		} else if strings.Contains(cmd.Use, "FILE") {
 			cmd.ValidArgsFunction = dumpFiles
 		}
 	}

@@ -34,3 +34,37 @@ func TestComplete(t *testing.T) {
 		}
 	}
 }
+
+// What is begun at the end of an expression.
+func TestPromQLEnd(t *testing.T) {
+	for typed, want := range map[string]struct {
+		at          place
+		word, label string
+	}{
+		"":                                  {atMetric, "", ""},
+		"htt":                               {atMetric, "htt", ""},
+		"rate(htt":                          {atMetric, "htt", ""},
+		"a + job:up:su":                     {atMetric, "job:up:su", ""},
+		"up{":                               {atLabel, "", ""},
+		"up{na":                             {atLabel, "na", ""},
+		`up{job="a",na`:                     {atLabel, "na", ""},
+		`up{job="`:                          {atValue, "", "job"},
+		`up{job=~"ku`:                       {atValue, "ku", "job"},
+		`up{job="a", pod!="che`:             {atValue, "che", "pod"},
+		"up{job='ku":                        {atValue, "ku", "job"},
+		`up{job="a{b",po`:                   {atLabel, "po", ""},
+		`up{job="a\"b`:                      {atValue, `a\"b`, "job"},
+		`up{job="a"} + `:                    {atMetric, "", ""},
+		"sum by (po":                        {atLabel, "po", ""},
+		"sum by(pod,":                       {atLabel, "", ""},
+		"sum by (pod) (rat":                 {atMetric, "rat", ""},
+		"a * on(po":                         {atLabel, "po", ""},
+		"a / ignoring (x) group_left (":     {atLabel, "", ""},
+		`label_replace(up, "x`:              {atValue, "x", ""},
+		`sum without (a) (up{job="x"}) / c`: {atMetric, "c", ""},
+	} {
+		if at, word, label := promQLEnd(typed); at != want.at || word != want.word || label != want.label {
+			t.Errorf("%s: %v %q %q, want %v %q %q", typed, at, word, label, want.at, want.word, want.label)
+		}
+	}
+}

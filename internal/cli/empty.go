@@ -31,7 +31,8 @@ func (a *app) explainEmpty(e *dump.EmptyError, kind string, asked emptiness) err
 	if len(blocks) < len(e.Plan.Blocks) {
 		// A server was asked for windows in which it may have samples.
 		if len(asked.selectors) == 0 {
-			return hinted(fmt.Errorf("%w: the %s has no samples in that time", e, where), "which times it has is printed by promdump meta")
+			return hinted(fmt.Errorf("%w: the %s has no samples in that time", e, where),
+				"which times it has is printed by promdump meta")
 		}
 		return hinted(fmt.Errorf("%w: the %s has no samples in that time of %s", e, where, asked.series()),
 			"without --match all series are taken; which times there are is printed by promdump meta")
@@ -46,7 +47,8 @@ func (a *app) explainEmpty(e *dump.EmptyError, kind string, asked emptiness) err
 	case asked.request.Selection.MinTime <= first && last <= asked.request.Selection.MaxTime:
 		return err // a hint would repeat the range that was asked for
 	}
-	return hinted(err, "take all of it with --min-time %s --max-time %s, or see promdump meta", shownTime(first), shownTime(last))
+	return hinted(err, "take all of it with --min-time %s --max-time %s, or see promdump meta",
+		shownTime(first), shownTime(last))
 }
 
 // holdings are what there is, and from when to when.
@@ -65,7 +67,8 @@ func holdings(e *dump.EmptyError, blocks []wire.PlannedBlock) (text string, firs
 		cover(b.MinTime, b.MaxTime)
 	}
 	if found {
-		holds = append(holds, fmt.Sprintf("%s from %s to %s", term.Counted(len(blocks), "block", "blocks"), term.Time(first), term.Time(last)))
+		n := term.Counted(len(blocks), "block", "blocks")
+		holds = append(holds, fmt.Sprintf("%s from %s to %s", n, term.Time(first), term.Time(last)))
 	}
 	switch {
 	case e.HeadMin <= e.HeadMax:
@@ -107,15 +110,18 @@ func (e emptiness) missing(empty *dump.EmptyError, blocks []wire.PlannedBlock) s
 	if head {
 		parts = append(parts, "the head")
 	}
-	overlapping := strings.Join(parts, " and ")
+	overlapping := strings.Join(parts, " and ") + " overlap"
+	if n+len(parts) == 1 || n == 1 && !head { // the head alone, or one block
+		overlapping += "s"
+	}
 	switch {
-	case overlapping == "":
+	case len(parts) == 0:
 		return "none of it is in the range that was asked for, " + asked.String()
 	case len(e.selectors) > 0:
-		return fmt.Sprintf("no series in the range that was asked for matches %s, and %s overlap it", e.series(), overlapping)
+		return fmt.Sprintf("no series in the range that was asked for matches %s, and %s it", e.series(), overlapping)
 	}
 	if empty.Head.UnknownSamples+empty.Head.UnknownChunkSamples > 0 {
-		return fmt.Sprintf("%s overlap the range that was asked for, %s, and the series of the head's samples are not known", overlapping, asked)
+		return fmt.Sprintf("%s the range that was asked for, %s, and the series of the head's samples are not known", overlapping, asked)
 	}
-	return fmt.Sprintf("%s overlap the range that was asked for, %s, without a sample in it", overlapping, asked)
+	return fmt.Sprintf("%s the range that was asked for, %s, without a sample in it", overlapping, asked)
 }

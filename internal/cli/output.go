@@ -86,7 +86,8 @@ func (a *app) checkOutput(name string, force bool) error {
 		stream = inherited
 	}
 	if term.IsTerminal(stream) {
-		return usagef("name a file with -t dump.tar.gz, or send stdout to a file or a pipe", "a dump is binary and stdout is a terminal")
+		return usagef("name a file with -t dump.tar.gz, or send stdout to a file or a pipe",
+			"a dump is binary and stdout is a terminal")
 	}
 	return nil
 }
@@ -105,7 +106,8 @@ func checkFile(name string, force bool) error {
 	dir, err := os.Stat(filepath.Dir(final))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return hinted(fmt.Errorf("create %s: its directory does not exist: %w", name, fs.ErrNotExist), "mkdir -p %s", shellWord(filepath.Dir(final)))
+		return hinted(fmt.Errorf("create %s: its directory does not exist: %w", name, fs.ErrNotExist),
+			"mkdir -p %s", shellWord(filepath.Dir(final)))
 	case err == nil && !dir.IsDir():
 		return fmt.Errorf("create %s: %s is not a directory", name, filepath.Dir(final))
 	}
@@ -185,7 +187,8 @@ func (a *app) openOutput(name, dataDir string, force bool) (*output, error) {
 			return nil, fmt.Errorf("open output: %w", err)
 		}
 		if term.IsTerminal(f) {
-			return nil, errors.Join(usagef("name a file with -t dump.tar.gz", "a dump is binary and %s is a terminal", name), f.Close())
+			return nil, errors.Join(f.Close(),
+				usagef("name a file with -t dump.tar.gz", "a dump is binary and %s is a terminal", name))
 		}
 		return &output{to: f, name: name, file: f}, nil
 	}

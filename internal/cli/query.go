@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"time"
@@ -70,7 +71,9 @@ func (f queryFlags) compile(args []string, data Data, everything bool, now time.
 		return c, err
 	}
 	if f.step != "" {
-		c.step, err = typedDuration("--step", f.step)
+		if c.step, err = typedDuration("--step", f.step); err == nil && c.step < time.Millisecond {
+			return c, usagef("samples have times in milliseconds", "--step %s is less than 1ms", f.step)
+		}
 	}
 	return c, err
 }
@@ -169,7 +172,7 @@ func (c queryConfig) question(v *view.View) (q query.Question, err error) {
 			q.End = *c.at
 		}
 		q.Start = q.End
-		return q, nil
+		return q, inEngine(q)
 	}
 	if c.start != nil {
 		q.Start = *c.start
@@ -178,7 +181,10 @@ func (c queryConfig) question(v *view.View) (q query.Question, err error) {
 		q.End = *c.end
 	}
 	if q.Start.After(q.End) {
-		return q, usagef(takeAll(v.MinTime, v.MaxTime), "the dump has nothing there: it has samples from %s to %s", term.Time(v.MinTime), term.Time(v.MaxTime))
+		return q, nothingThere(v.MinTime, v.MaxTime)
+	}
+	if err := inEngine(q); err != nil {
+		return q, err
 	}
 	if q.Step = c.step; q.Step == 0 {
 		q.Step = term.Step(q.End.Sub(q.Start))
@@ -188,6 +194,19 @@ func (c queryConfig) question(v *view.View) (q query.Question, err error) {
 		return q, usagef("a longer --step, or a shorter range", "%d points for each series are more than %d", n, maxPoints)
 	}
 	return q, nil
+}
+
+// inEngine refuses times that Prometheus' engine cannot be asked for: it counts
+// nanoseconds in 64 bits, and would answer for another time without a word.
+func inEngine(q query.Question) error {
+	const first, last = math.MinInt64 / int64(time.Millisecond), math.MaxInt64 / int64(time.Millisecond)
+	for _, t := range []time.Time{q.Start, q.End} {
+		if ms := floorMs(t); ms < first || ms > last {
+			return usagef(fmt.Sprintf("name moments from %s to %s with --time, or --start and --end; promdump open --export csv writes samples of any time",
+				term.Time(first), term.Time(last)), "%s is beyond the times that PromQL can be asked for", term.Time(ms))
+		}
+	}
+	return nil
 }
 
 // maxPoints of a range is Prometheus' own limit.

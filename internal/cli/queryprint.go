@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"encoding/csv"
 	"fmt"
 	"maps"
@@ -19,6 +20,7 @@ type row struct {
 	labels labels.Labels
 	ms     int64
 	value  string
+	short  string // of the value, where that is long; else empty
 }
 
 // each gives the values of an answer, in its order.
@@ -30,7 +32,7 @@ func (q asked) each(f func(row) error) error {
 		return f(row{ms: v.T, value: v.V})
 	case promql.Vector:
 		for _, s := range v {
-			if err := f(row{s.Metric, s.T, valueOf(s.F, s.H)}); err != nil {
+			if err := f(rowOf(s.Metric, s.T, s.F, s.H)); err != nil {
 				return err
 			}
 		}
@@ -53,9 +55,9 @@ func eachOf(s promql.Series, f func(row) error) error {
 	for len(floats) > 0 || len(histograms) > 0 {
 		var r row
 		if len(histograms) == 0 || len(floats) > 0 && floats[0].T <= histograms[0].T {
-			r, floats = row{s.Metric, floats[0].T, number(floats[0].F)}, floats[1:]
+			r, floats = rowOf(s.Metric, floats[0].T, floats[0].F, nil), floats[1:]
 		} else {
-			r, histograms = row{s.Metric, histograms[0].T, histograms[0].H.String()}, histograms[1:]
+			r, histograms = rowOf(s.Metric, histograms[0].T, 0, histograms[0].H), histograms[1:]
 		}
 		if err := f(r); err != nil {
 			return err
@@ -64,11 +66,19 @@ func eachOf(s promql.Series, f func(row) error) error {
 	return nil
 }
 
-func valueOf(v float64, h *histogram.FloatHistogram) string {
-	if h != nil {
-		return h.String()
+func rowOf(metric labels.Labels, ms int64, v float64, h *histogram.FloatHistogram) row {
+	if h == nil {
+		return row{labels: metric, ms: ms, value: number(v)}
 	}
-	return number(v)
+	buckets := 0
+	for it := h.AllBucketIterator(); it.Next(); {
+		buckets++
+	}
+	short := fmt.Sprintf("count %s, sum %s", term.Number(h.Count), term.Number(h.Sum))
+	if h.Count > 0 {
+		short += ", average " + term.Number(h.Sum/h.Count)
+	}
+	return row{labels: metric, ms: ms, value: h.String(), short: short + ", " + term.Counted(buckets, "bucket", "buckets")}
 }
 
 // number is exact, as Prometheus' API has it.
@@ -81,10 +91,11 @@ func (a *app) printAnswerTable(q asked) error {
 	_, matrix := q.Value.(promql.Matrix)
 	err := q.each(func(r row) error {
 		name := r.labels.String()
+		value := cmp.Or(r.short, r.value)
 		if matrix {
-			rows = append(rows, []string{name, term.Time(r.ms), r.value})
+			rows = append(rows, []string{name, term.Time(r.ms), value})
 		} else {
-			rows = append(rows, []string{name, r.value})
+			rows = append(rows, []string{name, value})
 		}
 		return nil
 	})
@@ -151,6 +162,7 @@ func (a *app) printAnswerGraph(q asked) error {
 		return fmt.Errorf("an answer of type %s cannot be drawn", q.Value.Type())
 	}
 	var lines []term.Line
+	var metrics []labels.Labels
 	histograms := 0
 	for _, s := range matrix {
 		histograms += len(s.Histograms)
@@ -158,6 +170,7 @@ func (a *app) printAnswerGraph(q asked) error {
 			continue
 		}
 		l := term.Line{Name: s.Metric.String()}
+		metrics = append(metrics, s.Metric)
 		for _, p := range s.Floats {
 			l.Points = append(l.Points, term.Point{Ms: p.T, V: p.F})
 		}
@@ -170,5 +183,35 @@ func (a *app) printAnswerGraph(q asked) error {
 		a.summary("the answer is empty from %s", a.when(q))
 		return nil
 	}
-	return term.Graph(a.Out, term.Width(a.Out), q.Start.UnixMilli(), q.End.UnixMilli(), q.Step.Milliseconds(), lines)
+	title := "SERIES"
+	if common, different := commonLabels(metrics); len(lines) > 1 {
+		for i, l := range different {
+			lines[i].Name = l.String()
+		}
+		if !common.IsEmpty() {
+			title += " of " + common.String()
+		}
+	}
+	return term.Graph{
+		Width: term.Width(a.Out), Height: term.Height(a.Out), First: q.Start.UnixMilli(), Last: q.End.UnixMilli(),
+		Gap: q.Step.Milliseconds(), Color: term.Color(a.Out), Title: title, Lines: lines,
+	}.Write(a.Out)
+}
+
+// commonLabels splits the labels that all series have with the same value from those
+// that tell them apart.
+func commonLabels(all []labels.Labels) (common labels.Labels, different []labels.Labels) {
+	if len(all) == 0 {
+		return common, nil
+	}
+	var names []string
+	all[0].Range(func(l labels.Label) {
+		if !slices.ContainsFunc(all, func(other labels.Labels) bool { return other.Get(l.Name) != l.Value }) {
+			names = append(names, l.Name)
+		}
+	})
+	for _, ls := range all {
+		different = append(different, labels.NewBuilder(ls).Del(names...).Labels())
+	}
+	return labels.NewBuilder(all[0]).Keep(names...).Labels(), different
 }

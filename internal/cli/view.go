@@ -234,7 +234,7 @@ func (c viewConfig) restrict(v *view.View) error {
 	if c.spanned && !v.Empty() {
 		s, err := c.spanOf(time.UnixMilli(v.MaxTime))
 		if isEmptySpan(err) || err == nil && (s.maxMs < v.MinTime || s.minMs > v.MaxTime) {
-			return usagef(takeAll(v.MinTime, v.MaxTime), "the dump has nothing there: it has samples from %s to %s", term.Time(v.MinTime), term.Time(v.MaxTime))
+			return nothingThere(v.MinTime, v.MaxTime)
 		}
 		if err != nil {
 			return err
@@ -253,9 +253,10 @@ func (c viewConfig) restrict(v *view.View) error {
 	return nil
 }
 
-// takeAll is the hint of a selection that is beside what there is.
-func takeAll(minMs, maxMs int64) string {
-	return fmt.Sprintf("all of it is --min-time %s --max-time %s", shownTime(minMs), shownTime(maxMs))
+// nothingThere is a selection that is beside what there is.
+func nothingThere(minMs, maxMs int64) error {
+	return usagef(fmt.Sprintf("all of it is --min-time %s --max-time %s", shownTime(minMs), shownTime(maxMs)),
+		"the dump has nothing there: it has samples from %s to %s", term.Time(minMs), term.Time(maxMs))
 }
 
 func (a *app) openOne(ctx context.Context, cache *view.Cache, file string) (_ *view.Dump, err error) {

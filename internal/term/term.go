@@ -10,8 +10,10 @@
 //     at most five times a second, never wraps, and is gone when the work is done.
 //   - Times are UTC. Sizes are powers of 1024 and say so (KiB, MiB). What is meant
 //     for programs (JSON, YAML) has milliseconds and bytes as plain numbers.
-//   - No colours, no spinners, nothing that asks for a key. A question is asked in
-//     one place only, where data would be lost, and never when nobody can answer.
+//   - Colours only in graphs, where they tell lines apart, and only on a terminal
+//     whose owner has not set NO_COLOR. No spinners, nothing that asks for a key. A
+//     question is asked in one place only, where data would be lost, and never when
+//     nobody can answer.
 //
 // The package promises no layout: tables may gain columns. Programs read JSON.
 package term
@@ -36,6 +38,23 @@ type Streams struct {
 func IsTerminal(stream any) bool {
 	f, ok := stream.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// Color reports whether stream is a terminal that shows colours, and that nobody
+// wants without them (https://no-color.org).
+func Color(stream any) bool {
+	return IsTerminal(stream) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+}
+
+// Height is the number of rows of the terminal behind stream, 24 where it cannot be
+// told.
+func Height(stream any) int {
+	if f, ok := stream.(*os.File); ok {
+		if _, h, err := term.GetSize(int(f.Fd())); err == nil && h > 0 {
+			return h
+		}
+	}
+	return 24
 }
 
 // Width is the width in columns of the terminal behind stream, 80 where it

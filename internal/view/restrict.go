@@ -27,7 +27,9 @@ type restrictQuerier struct {
 }
 
 // Select implements storage.Querier.
-func (r *restrictQuerier) Select(ctx context.Context, sorted bool, hints *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
+func (r *restrictQuerier) Select(
+	ctx context.Context, sorted bool, hints *storage.SelectHints, matchers ...*labels.Matcher,
+) storage.SeriesSet {
 	if hints != nil {
 		// A block's querier takes its range from the hints, if there are any.
 		h := *hints
@@ -48,20 +50,26 @@ func (r *restrictQuerier) Select(ctx context.Context, sorted bool, hints *storag
 }
 
 // LabelNames implements storage.LabelQuerier.
-func (r *restrictQuerier) LabelNames(ctx context.Context, hints *storage.LabelHints, matchers ...*labels.Matcher) ([]string, annotations.Annotations, error) {
+func (r *restrictQuerier) LabelNames(
+	ctx context.Context, hints *storage.LabelHints, matchers ...*labels.Matcher,
+) ([]string, annotations.Annotations, error) {
 	return r.union(matchers, func(m []*labels.Matcher) ([]string, annotations.Annotations, error) {
 		return r.Querier.LabelNames(ctx, hints, m...)
 	})
 }
 
 // LabelValues implements storage.LabelQuerier.
-func (r *restrictQuerier) LabelValues(ctx context.Context, name string, hints *storage.LabelHints, matchers ...*labels.Matcher) ([]string, annotations.Annotations, error) {
+func (r *restrictQuerier) LabelValues(
+	ctx context.Context, name string, hints *storage.LabelHints, matchers ...*labels.Matcher,
+) ([]string, annotations.Annotations, error) {
 	return r.union(matchers, func(m []*labels.Matcher) ([]string, annotations.Annotations, error) {
 		return r.Querier.LabelValues(ctx, name, hints, m...)
 	})
 }
 
-func (r *restrictQuerier) union(matchers []*labels.Matcher, ask func([]*labels.Matcher) ([]string, annotations.Annotations, error)) ([]string, annotations.Annotations, error) {
+func (r *restrictQuerier) union(
+	matchers []*labels.Matcher, ask func([]*labels.Matcher) ([]string, annotations.Annotations, error),
+) ([]string, annotations.Annotations, error) {
 	if len(r.lists) == 0 {
 		return ask(matchers)
 	}
