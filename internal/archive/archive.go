@@ -41,6 +41,7 @@ const Format = 1
 // the data dir.
 const (
 	ManifestName = "promdump.json"
+	NotesName    = "promdump-notes.json"
 	SumsName     = "SHA256SUMS"
 )
 
@@ -94,7 +95,7 @@ func (l Limits) withDefaults() Limits {
 
 func (l Limits) checkSize(name string, size int64) error {
 	limit := l.File
-	if name == ManifestName || name == SumsName || strings.HasSuffix(name, "/meta.json") {
+	if name == ManifestName || name == NotesName || name == SumsName || strings.HasSuffix(name, "/meta.json") {
 		limit = min(limit, l.Text)
 	}
 	if size < 0 || size > limit {
@@ -103,7 +104,7 @@ func (l Limits) checkSize(name string, size int64) error {
 	return nil
 }
 
-// entryName is every name that a dump may hold but for ManifestName and
+// entryName is every name that a dump may hold but for ManifestName, NotesName and
 // SumsName. In a block a number has one spelling only: chunks/000001 and
 // chunks/0000001 would be the same segment twice. Segments of the log had six
 // digits until March 2020, and a server may have both. No two of these names differ
@@ -124,7 +125,7 @@ const (
 
 // checkName says whether writer and reader take an entry of that name.
 func checkName(name string) error {
-	if name == ManifestName || name == SumsName || entryName.MatchString(name) {
+	if name == ManifestName || name == NotesName || name == SumsName || entryName.MatchString(name) {
 		return nil
 	}
 	return errors.New("not a name that a dump may hold")

@@ -75,7 +75,7 @@ func (x Extraction) Extract(ctx context.Context, r io.Reader, dir string) (m Man
 			}
 		}
 	}
-	return m, entries, nil
+	return d.Manifest(), entries, nil
 }
 
 func (x Extraction) file(d *Reader, root *os.Root, name string) error {

@@ -19,6 +19,31 @@ type Manifest struct {
 	Source    Source    `json:"source"`
 	Selection Selection `json:"selection"`
 	Plan      Plan      `json:"plan"`
+
+	// Notes became known while the dump was written. They are in an entry of their
+	// own, after the files.
+	Notes []string `json:"notes,omitempty"`
+}
+
+// notesFile is the content of the entry NotesName.
+type notesFile struct {
+	Notes []string `json:"notes"`
+}
+
+func encodeNotes(notes []string) ([]byte, error) {
+	text, err := json.MarshalIndent(notesFile{notes}, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("encode %s: %w", NotesName, err)
+	}
+	return append(text, '\n'), nil
+}
+
+func decodeNotes(text []byte) ([]string, error) {
+	var f notesFile
+	if err := json.Unmarshal(text, &f); err != nil {
+		return nil, &DamageError{Entry: NotesName, Reason: err.Error()}
+	}
+	return f.Notes, nil
 }
 
 // Source is where the data came from. It must not hold secrets.
@@ -66,7 +91,7 @@ type PlannedHead struct {
 }
 
 func (m Manifest) encode() ([]byte, error) {
-	m.Format = Format
+	m.Format, m.Notes = Format, nil
 	m.Selection.From, m.Selection.To = rfc3339(m.Selection.MinTime), rfc3339(m.Selection.MaxTime)
 	m.Plan.Blocks = slices.Clone(m.Plan.Blocks)
 	if m.Plan.Blocks == nil {

@@ -43,7 +43,8 @@ func NewReaderLimits(r io.Reader, limits Limits) (*Reader, error) {
 	return d, nil
 }
 
-// Manifest is what the dump says about itself.
+// Manifest is what the dump says about itself. Its Notes are known when Next has
+// returned io.EOF.
 func (d *Reader) Manifest() Manifest { return d.manifest }
 
 func (d *Reader) readManifest() error {
@@ -69,7 +70,7 @@ func (d *Reader) readManifest() error {
 
 // Next goes to the next file; what is left of the one before is skipped, and
 // verified all the same. It returns io.EOF once the dump has proved to be whole.
-// The manifest and the digests are no files.
+// The manifest, the notes and the digests are no files.
 func (d *Reader) Next() (Entry, error) {
 	if d.err != nil {
 		return Entry{}, d.err
@@ -91,6 +92,9 @@ func (d *Reader) next() (Entry, error) {
 		return Entry{}, err
 	}
 	e, err := d.header()
+	if err == nil && e.Name == NotesName {
+		e, err = d.readNotes(e)
+	}
 	if err != nil {
 		return Entry{}, err
 	}
@@ -101,6 +105,22 @@ func (d *Reader) next() (Entry, error) {
 		return Entry{}, io.EOF
 	}
 	return e, nil
+}
+
+// readNotes reads the notes, and the header of the entry after them.
+func (d *Reader) readNotes(e Entry) (Entry, error) {
+	text, err := d.text(e)
+	if err != nil {
+		return Entry{}, err
+	}
+	if d.manifest.Notes, err = decodeNotes(text); err != nil {
+		return Entry{}, err
+	}
+	next, err := d.header()
+	if err == nil && next.Name != SumsName {
+		return Entry{}, &DamageError{Entry: next.Name, Reason: "an entry after " + NotesName}
+	}
+	return next, err
 }
 
 // header reads the header of an entry and makes it the current one.

@@ -200,11 +200,14 @@ func (d *Writer) File(name string, size int64, r io.Reader) error {
 	if err := d.firstError(); err != nil {
 		return err
 	}
-	if name == ManifestName || name == SumsName {
+	if name == ManifestName || name == NotesName || name == SumsName {
 		return d.fail(fmt.Errorf("write %s: the writer makes this entry itself", name))
 	}
 	if len(d.names) == 0 {
 		return d.fail(fmt.Errorf("write %s: the manifest must come first", name))
+	}
+	if _, ok := d.names[NotesName]; ok {
+		return d.fail(fmt.Errorf("write %s: it comes after the notes", name))
 	}
 	if err := d.begin(Entry{name, size}); err != nil {
 		return d.fail(fmt.Errorf("write %s: %w", name, err))
@@ -216,6 +219,19 @@ func (d *Writer) File(name string, size int64, r io.Reader) error {
 		return d.fail(fmt.Errorf("write %s: %w", name, err))
 	}
 	return d.end(Entry{name, size})
+}
+
+// Notes writes what became known while the files were written, each note one
+// sentence for a person. It comes after all files; without notes it writes nothing.
+func (d *Writer) Notes(notes []string) error {
+	if err := d.firstError(); err != nil || len(notes) == 0 {
+		return err
+	}
+	text, err := encodeNotes(notes)
+	if err != nil {
+		return d.fail(err)
+	}
+	return d.text(NotesName, text)
 }
 
 func (d *Writer) text(name string, text []byte) error {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -424,4 +425,43 @@ func benchFiles(b *testing.B) []testFile {
 		b.Fatal(err)
 	}
 	return files
+}
+
+func TestNotes(t *testing.T) {
+	for _, notes := range [][]string{nil, {"one", "two ü"}} {
+		var file bytes.Buffer
+		w, err := NewWriter(&file, Options{Compression: Gzip})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Manifest(Manifest{Tool: "test", Notes: []string{"not here"}}); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.File("wal/00000000", 3, strings.NewReader("abc")); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Notes(notes); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		dir := t.TempDir()
+		m, entries, err := Extract(t.Context(), &file, dir, nil)
+		if err != nil || !slices.Equal(m.Notes, notes) || len(entries) != 1 {
+			t.Errorf("notes %q, entries %v, %v", m.Notes, entries, err)
+		}
+	}
+	// Nothing comes after them but the digests.
+	w, err := NewWriter(io.Discard, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Abort()
+	if err := errors.Join(w.Manifest(Manifest{Tool: "test"}), w.Notes([]string{"x"})); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.File("wal/00000000", 3, strings.NewReader("abc")); err == nil {
+		t.Error("a file after the notes")
+	}
 }

@@ -214,6 +214,9 @@ func (a *app) runDump(ctx context.Context, c dumpConfig) error {
 		}
 	}
 	a.notes(report.Notes())
+	if report.RawHead && len(report.Plan.Head.Damage) > 0 {
+		a.notes([]string{"with --head block, which is the default, a dump has all that can be read of a damaged head"})
+	}
 	raw := ""
 	if report.RawHead {
 		raw = ", the head's files"

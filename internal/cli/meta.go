@@ -169,6 +169,7 @@ func (a *app) dumpMeta(ctx context.Context, name, tempDir string) (v metaView, e
 		}
 		v = newMetaView(shown, inv)
 		v.Dump = newDumpView(r.Manifest())
+		v.Notes = append(v.Notes, dumpNotes(r.Manifest())...)
 		if raw {
 			v.addHead(inv.Head)
 		}

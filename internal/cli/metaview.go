@@ -149,6 +149,14 @@ func newHeadView(h wire.HeadInventory) *headView {
 	return v
 }
 
+// dumpNotes are what was said when a dump was written, for whoever reads it now.
+func dumpNotes(m archive.Manifest) (notes []string) {
+	for _, n := range slices.Concat(m.Plan.Notes, m.Notes) {
+		notes = append(notes, "when it was dumped: "+n)
+	}
+	return notes
+}
+
 func newDumpView(m archive.Manifest) *dumpView {
 	return &dumpView{
 		Format: m.Format, Tool: m.Tool, Created: utc(m.Created), SourceKind: m.Source.Kind, SourceName: m.Source.Name,

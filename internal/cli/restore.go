@@ -188,7 +188,7 @@ func (a *app) runRestore(ctx context.Context, c restoreConfig) (err error) {
 	}
 	defer func() { err = errors.Join(err, plan.Close()) }()
 	progress.Done()
-	a.notes(plan.Notes)
+	a.notes(append(dumpNotes(plan.Manifest), plan.Notes...))
 	if c.dryRun {
 		return printRestore(a.Out, plan)
 	}

@@ -144,7 +144,7 @@ func (a *app) restoreThere(ctx context.Context, c restoreConfig, tempDir string)
 		if c.spec.Replace {
 			plan.Replaced = there.Target.Own
 		}
-		a.notes(plan.Notes)
+		a.notes(append(dumpNotes(plan.Manifest), plan.Notes...))
 		if c.dryRun && no != nil {
 			plan.Refusals = append(plan.Refusals, restore.Refusal{Reason: no.Error()})
 			return printRestore(a.Out, plan)

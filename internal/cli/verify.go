@@ -145,8 +145,9 @@ func (v *verification) unpack(ctx context.Context, in io.Reader, dir string) err
 		}
 	}
 	r := &counting{ctx: ctx, r: in, tell: func(n int64) { progress.Set(n, total, "") }}
-	_, _, err := archive.Extract(ctx, r, dir, nil)
+	m, _, err := archive.Extract(ctx, r, dir, nil)
 	if err == nil {
+		v.notes(dumpNotes(m))
 		return nil
 	}
 	// A dump that is damaged in several places has an error for each.

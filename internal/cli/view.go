@@ -271,10 +271,15 @@ func (a *app) openOne(ctx context.Context, cache *view.Cache, file string) (_ *v
 	if file != "-" {
 		input.Path = file
 	}
-	return cache.Open(ctx, input, view.Hooks{
+	d, err := cache.Open(ctx, input, view.Hooks{
 		Progress: func(done, total int64) { progress.Set(done, total, "") },
 		Note:     func(s string) { a.notes([]string{s}) },
 	})
+	if err != nil {
+		return nil, err
+	}
+	a.notes(dumpNotes(d.Manifest))
+	return d, nil
 }
 
 func (a *app) dataToOpen(ctx context.Context, c viewConfig) (Opened, error) {

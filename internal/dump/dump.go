@@ -140,6 +140,7 @@ type assembler struct {
 	staging string
 	count   *counter
 	out     *archive.Writer // nil until there is something to write
+	noted   int             // how many of the plan's notes are in the manifest
 	done    bool            // End was told
 	report  Report
 
@@ -389,6 +390,7 @@ func (a *assembler) writer() (*archive.Writer, error) {
 		return nil, err
 	}
 	a.out = w
+	a.noted = len(a.report.Plan.Notes)
 	if err := w.Manifest(a.manifest()); err != nil {
 		return nil, err
 	}
@@ -406,7 +408,8 @@ func (a *assembler) finish() error {
 	case a.out == nil:
 		return &EmptyError{Plan: a.report.Plan, HeadMin: a.headEnd.MinTime, HeadMax: a.headEnd.MaxTime, Head: a.report.Head}
 	}
-	err := a.out.Close()
+	notes := a.report.Notes()
+	err := errors.Join(a.out.Notes(notes[min(a.noted, len(notes)):]), a.out.Close())
 	a.out = nil
 	if n, exact := a.series.Count(); exact {
 		a.report.Series = n
