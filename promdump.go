@@ -191,7 +191,10 @@ func Write(ctx context.Context, w io.Writer, from *Source, o Options) (_ Report,
 	if err != nil {
 		return Report{}, err
 	}
-	return Report{
-		Blocks: report.Blocks, Series: report.Series, Samples: report.Samples, Bytes: report.BytesWritten, Notes: report.Notes(),
-	}, nil
+	out := Report{Blocks: report.Blocks, Series: report.Series, Samples: report.Samples, Bytes: report.BytesWritten}
+	for _, b := range report.Plan.LeftOut {
+		out.Notes = append(out.Notes, b.String())
+	}
+	out.Notes = append(out.Notes, report.Notes()...)
+	return out, nil
 }

@@ -68,6 +68,17 @@ func TestScripts(t *testing.T) {
 				}
 				ts.Check(db.Close())
 			},
+			// break DIR FILE [all]: empties this file of the first block, or of all.
+			"break": func(ts *testscript.TestScript, _ bool, args []string) {
+				files, err := filepath.Glob(filepath.Join(ts.MkAbs(args[0]), "*", args[1]))
+				ts.Check(err)
+				if len(args) < 3 {
+					files = files[:1]
+				}
+				for _, f := range files {
+					ts.Check(os.Truncate(f, 0))
+				}
+			},
 			// big DIR: makes a chunk file of the first block so long that it takes
 			// many seconds to compress.
 			"big": func(ts *testscript.TestScript, _ bool, args []string) {

@@ -133,7 +133,7 @@ func TestTour(t *testing.T) {
 }
 
 // system are messages that are not ours.
-var system = []string{"no space left on device", "address already in use", "connection refused", "permission denied", "exec format error", "at least one matcher must not match the empty string"}
+var system = []string{"no space left on device", "address already in use", "connection refused", "permission denied", "too many open files", "exec format error", "at least one matcher must not match the empty string"}
 
 // What troubleshooting.md says that promdump says, it does: each part between "…" and
 // colons stands in a string of the code.

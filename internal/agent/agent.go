@@ -10,11 +10,14 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
 	"log/slog"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/promdump/promdump/internal/datadir"
@@ -22,12 +25,25 @@ import (
 	"github.com/promdump/promdump/internal/wire"
 )
 
+// Options say how a data dir is read.
+type Options struct {
+	Logger *slog.Logger
+
+	// Sketch says that the directory is a copy that lacks files of blocks on purpose.
+	// Only plans and inventories can be read of it.
+	Sketch bool
+
+	// Handles bounds how many files of blocks are held open; 0: what the process may
+	// open.
+	Handles int
+}
+
 // Read tells what the request asks of the data dir at path. After an error the
 // sequence ends.
-func Read(ctx context.Context, path string, req wire.Request, log *slog.Logger) iter.Seq2[wire.Message, error] {
+func Read(ctx context.Context, path string, req wire.Request, o Options) iter.Seq2[wire.Message, error] {
 	return func(yield func(wire.Message, error) bool) {
-		r := &reading{yield: yield}
-		if err := r.read(ctx, path, req, log); err != nil && !r.left {
+		r := &reading{path: path, req: req, o: o, yield: yield}
+		if err := r.read(ctx); err != nil && !r.left {
 			yield(nil, err)
 		}
 	}
@@ -35,8 +51,14 @@ func Read(ctx context.Context, path string, req wire.Request, log *slog.Logger) 
 
 // reading is one request under way.
 type reading struct {
+	path  string
+	req   wire.Request
+	sel   *slice.Selection
+	o     Options
 	yield func(wire.Message, error) bool
-	left  bool // the listener has had enough
+	left  bool // the consumer wants no more
+	sent  told // the blocks that were sent, before and now
+	plan  *wire.Plan
 	end   wire.End
 }
 
@@ -45,57 +67,38 @@ func (r *reading) tell(m wire.Message) bool {
 	return !r.left
 }
 
-func (r *reading) read(ctx context.Context, path string, req wire.Request, log *slog.Logger) error {
-	if req.Version != wire.Version {
-		return fmt.Errorf("the request has version %d, this agent speaks version %d", req.Version, wire.Version)
+func (r *reading) read(ctx context.Context) (err error) {
+	if r.req.Version != wire.Version {
+		return fmt.Errorf("the request has version %d, this agent speaks version %d", r.req.Version, wire.Version)
 	}
-	sel, err := slice.Compile(req.Selection)
-	if err != nil {
+	if r.sel, err = slice.Compile(r.req.Selection); err != nil {
 		return err
 	}
 	head := datadir.NoHead
-	switch req.Head {
+	switch r.req.Head {
 	case wire.HeadNone:
 	case wire.HeadBlock:
 		head = datadir.ReadHead
 	case wire.HeadRaw:
 		head = datadir.RawHead
 	default:
-		return fmt.Errorf("the request has the unknown head mode %q", req.Head)
+		return fmt.Errorf("the request has the unknown head mode %q", r.req.Head)
 	}
-	d, err := datadir.Open(ctx, path, datadir.Options{Head: head, Wanted: sel.Overlaps, Logger: log})
+	r.sent = before(r.req.Resume)
+	d, err := r.open(ctx, head)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-
-	told := before(req.Resume)
-	told.first(d.Blocks)
-	plan := newPlan(d, sel, req, told, log)
-	if !r.tell(plan) || req.PlanOnly {
+	if !r.tell(r.plan) || r.req.PlanOnly {
 		return nil
 	}
-	for i, b := range d.Blocks {
-		at := told.at(plan.Blocks[i].ULID)
-		switch plan.Blocks[i].Action {
-		case wire.Whole:
-			err = r.files(ctx, b.Files, at)
-		case wire.Cut:
-			err = r.cut(ctx, b, sel, at.Parts)
-		default:
-			continue
-		}
-		if err != nil || r.left {
-			return err
-		}
-		r.end.Blocks++
-		if err := b.Close(); err != nil {
-			return fmt.Errorf("close block %s: %w", plan.Blocks[i].ULID, err)
-		}
+	if err := r.blocks(ctx, d); err != nil || r.left {
+		return err
 	}
-	switch req.Head {
+	switch r.req.Head {
 	case wire.HeadBlock:
-		err = slice.Head(ctx, &d.Head, sel, r.tell)
+		err = slice.Head(ctx, &d.Head, r.sel, r.tell)
 	case wire.HeadRaw:
 		for _, files := range [][]*datadir.File{d.Head.WAL, d.Head.WBL, d.Head.Chunks} {
 			if err == nil {
@@ -107,6 +110,93 @@ func (r *reading) read(ctx context.Context, path string, req wire.Request, log *
 		return err
 	}
 	r.tell(&r.end)
+	return nil
+}
+
+// open opens the data dir and plans what is still to be sent of it.
+func (r *reading) open(ctx context.Context, head datadir.HeadFiles) (*datadir.Dir, error) {
+	d, err := datadir.Open(ctx, r.path, datadir.Options{
+		Head: head, LookOnly: r.req.PlanOnly, Sketch: r.o.Sketch, Handles: r.o.Handles, Logger: r.o.Logger,
+		Wanted: func(m datadir.Meta) bool { return r.sel.Overlaps(m) && !r.sent.has(m) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.sent.first(d.Blocks)
+	r.newPlan(d)
+	return d, nil
+}
+
+// maxVanished is how many times in a row the next block may have gone when its turn
+// comes.
+const maxVanished = 10
+
+// blocks sends the blocks. Not all of their files are open where the process may
+// open few: a block that has gone when its turn comes was compacted, and what
+// replaced it is sent instead.
+func (r *reading) blocks(ctx context.Context, d *datadir.Dir) error {
+	for vanished := 0; ; {
+		n := len(r.sent.blocks)
+		err := r.blocksOf(ctx, d)
+		if err == nil || r.left || !errors.Is(err, datadir.ErrChanged) {
+			return err
+		}
+		if len(r.sent.blocks) > n {
+			vanished = 0
+		}
+		if vanished++; vanished == maxVanished {
+			return fmt.Errorf("%w (%d times in a row)", err, maxVanished)
+		}
+		r.o.Logger.Debug("a block has gone before its turn, again", "reason", err)
+		again, err := r.open(ctx, datadir.NoHead)
+		if err != nil {
+			return err
+		}
+		defer again.Close()
+		d = again
+		if !r.tell(r.plan) {
+			return nil
+		}
+	}
+}
+
+func (r *reading) blocksOf(ctx context.Context, d *datadir.Dir) error {
+	defer func() {
+		for _, b := range d.Blocks {
+			_ = b.Close() // they were only read
+		}
+	}()
+	action := map[string]wire.Action{}
+	for _, b := range r.plan.Blocks {
+		action[b.ULID] = b.Action
+	}
+	for _, b := range d.Blocks {
+		ulid := b.Meta.ULID
+		if action[ulid] == wire.Skip || r.sent.has(b.Meta) {
+			continue
+		}
+		if err := b.Open(); err != nil {
+			return err
+		}
+		at := r.sent.at(ulid)
+		var err error
+		switch {
+		case action[ulid] == wire.Whole:
+			err = r.files(ctx, b.Files, at)
+		case r.req.WholeBlocks: // what is left of it
+			err = r.cut(ctx, b, slice.Everything(), at.Parts)
+		default:
+			err = r.cut(ctx, b, r.sel, at.Parts)
+		}
+		if err != nil || r.left {
+			return err
+		}
+		r.end.Blocks++
+		r.sent.add(wire.Block{ULID: ulid, Sources: b.Meta.Compaction.Sources})
+		if err := b.Close(); err != nil {
+			return fmt.Errorf("close block %s: %w", ulid, err)
+		}
+	}
 	return nil
 }
 
@@ -146,36 +236,123 @@ func (r *reading) cut(ctx context.Context, b *datadir.Block, sel *slice.Selectio
 	})
 }
 
-// newPlan says what is told of the data dir; its blocks are in the order of d's.
-func newPlan(d *datadir.Dir, sel *slice.Selection, req wire.Request, told told, log *slog.Logger) *wire.Plan {
-	p := &wire.Plan{Head: wire.PlannedHead{Mode: req.Head, Bytes: d.Head.Bytes(), MinValidTime: d.Head.MinValidTime}}
+// newPlan plans what is sent of the data dir. Of an earlier plan it keeps the blocks
+// that were sent.
+func (r *reading) newPlan(d *datadir.Dir) {
+	p := &wire.Plan{Head: wire.PlannedHead{Mode: r.req.Head, Bytes: d.Head.Bytes(), MinValidTime: d.Head.MinValidTime}}
 	p.Bytes = p.Head.Bytes
-	for _, b := range d.Blocks {
-		pb := describe(b)
-		pb.Action, pb.Reason = sel.Decide(b.Meta, req.WholeBlocks)
-		if told.has(b.Meta) {
-			pb.Action, pb.Reason = wire.Skip, "told before"
+	for _, d := range d.Head.Damage() {
+		p.Head.Damage = append(p.Head.Damage, slice.HeadDamage(d))
+	}
+	kept := map[string]bool{}
+	if r.plan != nil {
+		p.Head = r.plan.Head
+		p.Bytes = p.Head.Bytes
+		for _, b := range r.plan.Blocks {
+			if b.Action != wire.Skip && r.sent.blocks[b.ULID] {
+				p.Blocks = append(p.Blocks, b)
+				p.Bytes += b.Bytes
+				kept[b.ULID] = true
+			}
 		}
-		log.Debug("block", "ulid", pb.ULID, "action", pb.Action, "reason", pb.Reason, "minTime", time.UnixMilli(pb.MinTime).UTC(), "maxTime", time.UnixMilli(pb.MaxTime).UTC(), "bytes", pb.Bytes)
+	}
+	for _, b := range d.Blocks {
+		if kept[b.Meta.ULID] {
+			continue
+		}
+		pb := describe(b)
+		pb.Action, pb.Reason = r.decide(b)
+		pb.Dropped = b.Dropped != ""
+		r.o.Logger.Debug("block", "ulid", pb.ULID, "action", pb.Action, "reason", pb.Reason,
+			"minTime", time.UnixMilli(pb.MinTime).UTC(), "maxTime", time.UnixMilli(pb.MaxTime).UTC(), "bytes", pb.Bytes)
 		p.Blocks = append(p.Blocks, pb)
 		if pb.Action != wire.Skip {
 			p.Bytes += pb.Bytes
 		}
 	}
-	for _, d := range d.Head.Damage() {
-		p.Head.Damage = append(p.Head.Damage, slice.HeadDamage(d))
+	r.o.Logger.Debug("head", "mode", p.Head.Mode, "bytes", p.Head.Bytes, "minValidTime", p.Head.MinValidTime)
+	p.LeftOut = leftOut(d, r.sel.Overlaps)
+	if r.plan != nil {
+		p.LeftOut = wire.MergeLeftOut(r.plan.LeftOut, append(p.LeftOut, r.deleted(d)...))
 	}
-	log.Debug("head", "mode", p.Head.Mode, "bytes", p.Head.Bytes, "minValidTime", p.Head.MinValidTime)
-	p.Notes = notes(d)
-	return p
+	r.plan = p
 }
 
-func notes(d *datadir.Dir) []string {
-	var out []string
-	for _, b := range d.Broken {
-		out = append(out, fmt.Sprintf("block %s is left out, Prometheus cannot load it either: %v", b.ULID, b.Err))
+// deleted lists the blocks of the plan that have gone before their turn, and that no
+// other block was made of: retention has deleted them.
+func (r *reading) deleted(d *datadir.Dir) (all []wire.LeftOut) {
+	there, sources := map[string]bool{}, maps.Clone(r.sent.sources)
+	for _, b := range d.LeftOut {
+		there[b.ULID] = true
 	}
-	return out
+	for _, b := range d.Blocks {
+		there[b.Meta.ULID] = true
+		for _, s := range b.Meta.Compaction.Sources {
+			sources[s] = true
+		}
+	}
+	for _, b := range r.plan.Blocks {
+		if b.Action == wire.Skip || there[b.ULID] || r.sent.blocks[b.ULID] {
+			continue
+		}
+		replaced := len(b.Sources) > 0 && !slices.ContainsFunc(b.Sources, func(s string) bool { return !sources[s] })
+		if !replaced {
+			all = append(all, wire.LeftOut{ULID: b.ULID, MinTime: &b.MinTime, MaxTime: &b.MaxTime, Reason: "it was deleted before it was read"})
+		}
+	}
+	return all
+}
+
+// decide says what happens to a block, and why.
+func (r *reading) decide(b *datadir.Block) (wire.Action, string) {
+	action, reason := r.sel.Decide(b.Meta, r.req.WholeBlocks)
+	switch {
+	case r.sent.has(b.Meta):
+		return wire.Skip, "sent before"
+	case action != wire.Skip && b.Dropped != "":
+		return wire.Skip, b.Dropped
+	case action == wire.Whole && len(b.Lost) > 0:
+		return wire.Cut, "lacks chunk segments"
+	}
+	return action, reason
+}
+
+// leftOut lists the blocks of the data dir that cannot be read, or not wholly. What
+// has an unknown range may be wanted.
+func leftOut(d *datadir.Dir, wanted func(datadir.Meta) bool) []wire.LeftOut {
+	var all []wire.LeftOut
+	for _, b := range d.LeftOut {
+		l := wire.LeftOut{ULID: b.ULID, Reason: b.Err.Error()}
+		if b.Meta != nil {
+			if !wanted(*b.Meta) {
+				continue
+			}
+			l.MinTime, l.MaxTime = &b.Meta.MinTime, &b.Meta.MaxTime
+		}
+		all = append(all, l)
+	}
+	for _, b := range d.Blocks {
+		if len(b.Lost) > 0 && b.Dropped == "" && wanted(b.Meta) {
+			all = append(all, wire.LeftOut{
+				ULID: b.Meta.ULID, MinTime: &b.Meta.MinTime, MaxTime: &b.Meta.MaxTime, Partly: true,
+				Reason: fmt.Sprintf("it lacks %d of its %d chunk segments (%s)", len(b.Lost), b.Segments, segments(b.Lost)),
+			})
+		}
+	}
+	return all
+}
+
+// segments names chunk segments, the first few of them.
+func segments(numbers []int) string {
+	const few = 5
+	var names []string
+	for _, n := range numbers[:min(few, len(numbers))] {
+		names = append(names, fmt.Sprintf("%06d", n))
+	}
+	if len(numbers) > few {
+		names = append(names, "…")
+	}
+	return strings.Join(names, ", ")
 }
 
 func describe(b *datadir.Block) wire.PlannedBlock {
@@ -189,17 +366,19 @@ func describe(b *datadir.Block) wire.PlannedBlock {
 }
 
 // Inventory tells what the data dir at path holds.
-func Inventory(ctx context.Context, path string, log *slog.Logger) (*wire.Inventory, error) {
-	d, err := datadir.Open(ctx, path, datadir.Options{
-		Head: datadir.ReadHead, Wanted: func(datadir.Meta) bool { return false }, Logger: log,
-	})
+func Inventory(ctx context.Context, path string, o Options) (*wire.Inventory, error) {
+	d, err := datadir.Open(ctx, path, datadir.Options{Head: datadir.ReadHead, LookOnly: true, Sketch: o.Sketch, Logger: o.Logger})
 	if err != nil {
 		return nil, err
 	}
 	defer d.Close()
-	inv := &wire.Inventory{Notes: notes(d)}
+	inv := &wire.Inventory{LeftOut: leftOut(d, func(datadir.Meta) bool { return true })}
 	for _, b := range d.Blocks {
-		inv.Blocks = append(inv.Blocks, describe(b))
+		if b.Dropped == "" {
+			inv.Blocks = append(inv.Blocks, describe(b))
+		} else {
+			inv.Notes = append(inv.Notes, fmt.Sprintf("block %s is not counted: %s", b.Meta.ULID, b.Dropped))
+		}
 	}
 	if inv.Head, err = slice.HeadInventory(ctx, &d.Head); err != nil {
 		return nil, err

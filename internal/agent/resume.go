@@ -20,15 +20,20 @@ func before(r *wire.Resume) told {
 		return t
 	}
 	for _, b := range r.Have {
-		t.blocks[b.ULID] = true
-		for _, s := range b.Sources {
-			t.sources[s] = true
-		}
+		t.add(b)
 	}
 	if r.At != nil {
 		t.where = *r.At
 	}
 	return t
+}
+
+// add adds a block that was sent.
+func (t told) add(b wire.Block) {
+	t.blocks[b.ULID] = true
+	for _, s := range b.Sources {
+		t.sources[s] = true
+	}
 }
 
 // has tells whether all samples of a block were told: the block itself was, or

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/promdump/promdump/internal/datadir"
@@ -185,7 +186,7 @@ func (p Process) tell(ctx context.Context, call wire.Call, w *wire.Writer) error
 	log.Debug("agent", "dir", dir, "uid", os.Getuid())
 	switch call.Do {
 	case wire.DoInventory:
-		inv, err := Inventory(ctx, dir, log)
+		inv, err := Inventory(ctx, dir, Options{Logger: log})
 		if err != nil {
 			return err
 		}
@@ -194,7 +195,7 @@ func (p Process) tell(ctx context.Context, call wire.Call, w *wire.Writer) error
 		if call.Request == nil {
 			return errors.New("the call has no request")
 		}
-		for m, err := range Read(ctx, dir, *call.Request, log) {
+		for m, err := range Read(ctx, dir, *call.Request, Options{Logger: log}) {
 			if err != nil {
 				return err
 			}
@@ -257,6 +258,8 @@ func failure(err error) wire.Failure {
 	switch {
 	case memory:
 		f.Code = codeNoAgent
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		f.Tip = "a shorter range needs fewer files; or raise the limit of open files in the container"
 	case errors.Is(err, fs.ErrPermission):
 		f.Code = codeNotPermitted
 		f.Tip = fmt.Sprintf("the agent runs as uid %d, which may not read it", os.Getuid())

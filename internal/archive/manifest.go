@@ -67,7 +67,23 @@ type Selection struct {
 type Plan struct {
 	Blocks []PlannedBlock `json:"blocks"`
 	Head   PlannedHead    `json:"head"`
-	Notes  []string       `json:"notes,omitempty"`
+
+	// LeftOut are blocks of the selection that the dump lacks, or lacks a part of,
+	// since they could not be read.
+	LeftOut []LeftOut `json:"leftOut,omitempty"`
+	Notes   []string  `json:"notes,omitempty"`
+}
+
+// LeftOut is a block of the source that Prometheus cannot load, or that lacks
+// samples.
+type LeftOut struct {
+	ULID    string `json:"ulid"`
+	MinTime *int64 `json:"minTime,omitempty"` // included; nil: its meta.json cannot be read
+	MaxTime *int64 `json:"maxTime,omitempty"` // excluded
+	From    string `json:"from,omitempty"`
+	To      string `json:"to,omitempty"`
+	Reason  string `json:"reason"`
+	Partly  bool   `json:"partly,omitempty"` // what could be read of it is in the dump
 }
 
 // PlannedBlock is one block of the source. A cut block has another ULID in the dump.
@@ -100,6 +116,12 @@ func (m Manifest) encode() ([]byte, error) {
 	for i := range m.Plan.Blocks {
 		b := &m.Plan.Blocks[i]
 		b.From, b.To = rfc3339(b.MinTime), rfc3339(b.MaxTime)
+	}
+	m.Plan.LeftOut = slices.Clone(m.Plan.LeftOut)
+	for i := range m.Plan.LeftOut {
+		if b := &m.Plan.LeftOut[i]; b.MinTime != nil && b.MaxTime != nil {
+			b.From, b.To = rfc3339(*b.MinTime), rfc3339(*b.MaxTime)
+		}
 	}
 	text, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {

@@ -27,6 +27,7 @@ type dumpFlags struct {
 	dryRun      bool
 	resume      bool
 	force       bool
+	strict      bool
 }
 
 // dumpConfig is what they mean.
@@ -39,12 +40,13 @@ type dumpConfig struct {
 	dryRun      bool
 	resume      bool
 	force       bool       // replaces a file
+	strict      bool       // what cannot be read is an error, in the end
 	kept        *dump.Kept // with resume
 	now         time.Time
 }
 
 func (f dumpFlags) compile(now time.Time) (dumpConfig, error) {
-	c := dumpConfig{selectors: f.match, file: f.file, tempDir: f.tempDir, dryRun: f.dryRun, resume: f.resume, force: f.force, now: now}
+	c := dumpConfig{selectors: f.match, file: f.file, tempDir: f.tempDir, dryRun: f.dryRun, resume: f.resume, force: f.force, strict: f.strict, now: now}
 	if f.resume && (f.dryRun || f.file == "-" || f.file == "" || f.span != (spanFlags{}) || len(f.match) > 0) {
 		return c, usagef("kubectl promdump --resume -t FILE: what was asked for stands in FILE.partial", "--resume takes -t FILE, and neither times nor --match nor --dry-run")
 	}
@@ -89,7 +91,8 @@ selects, into one verified file. The data dir is only read, and may be that of a
 running Prometheus.
 
 Blocks inside the range are copied byte for byte, others are cut to it. What is
-not in a block yet (the head) becomes blocks too; see --head.
+not in a block yet (the head) becomes blocks too; see --head. A block that Prometheus
+cannot load is left out and named; with --strict the exit code says so.
 
 A running server can be asked instead of its data dir, by remote read: it sends the
 selected chunks as it stores them, of blocks and head together, in windows of two
@@ -130,6 +133,7 @@ last hour is taken; with --max-time alone, the hour that ends there; with
 	fs.StringVar(&f.compression, "compression", "", "`gzip|zstd|none` (default by the file's ending: .tar.gz, .tar.zst, .tar; else gzip)")
 	fs.StringVarP(&f.file, "dump-file", "t", "-", "`file` to write, - for stdout; it appears when it is complete")
 	fs.StringVar(&f.tempDir, "temp-dir", "", "`dir` for temporary files: blocks that are cut, and the head's (default: the system's)")
+	fs.BoolVar(&f.strict, "strict", false, "If true, exit with 4 after a dump that lacks what could not be read, like a block that Prometheus cannot load; the dump is written all the same")
 	fs.BoolVar(&f.dryRun, "dry-run", false, "print what would be taken and write nothing")
 	addForceFlag(fs, &f.force)
 	if a.Resumes {
@@ -158,9 +162,13 @@ func (a *app) runDump(ctx context.Context, c dumpConfig) error {
 		if err != nil {
 			return err
 		}
+		a.leftOut(plan.LeftOut)
 		a.notes(plan.Notes)
 		a.notes(dump.DamageNotes(plan.Head.Damage, 0, plan.Head.Mode == wire.HeadRaw))
-		return printPlan(a.Out, plan, c)
+		if err := printPlan(a.Out, plan, c); err != nil || !c.strict {
+			return err
+		}
+		return dump.Report{Plan: plan}.Loss()
 	}
 	temp := c.tempDir
 	if temp == "" {
@@ -213,6 +221,7 @@ func (a *app) runDump(ctx context.Context, c dumpConfig) error {
 			return fmt.Errorf("the dump is whole, and what it went on with is left: %w", err)
 		}
 	}
+	a.leftOut(report.Plan.LeftOut)
 	a.notes(report.Notes())
 	if report.RawHead && len(report.Plan.Head.Damage) > 0 {
 		a.notes([]string{"with --head block, which is the default, a dump has all that can be read of a damaged head"})
@@ -224,6 +233,9 @@ func (a *app) runDump(ctx context.Context, c dumpConfig) error {
 	a.summary("dumped %s, %s, %s%s, %s in %s → %s",
 		term.Counted(report.Blocks, "block", "blocks"), seriesOf(report.Series, report.SeriesSummed, report.Blocks),
 		term.Counted(report.Samples, "sample", "samples"), raw, term.Bytes(report.BytesWritten), term.Duration(report.Elapsed), out.name)
+	if c.strict {
+		return report.Loss()
+	}
 	return nil
 }
 

@@ -26,6 +26,7 @@ func (a *app) explainEmpty(e *dump.EmptyError, kind string, asked emptiness) err
 	if e.Plan == nil {
 		return e
 	}
+	a.leftOut(e.Plan.LeftOut)                        // it may be what was meant
 	a.notes(append(e.Plan.Notes, e.Head.Notes()...)) // what was left out may be what was meant
 	blocks := blocksOf(e.Plan)
 	if len(blocks) < len(e.Plan.Blocks) {
@@ -40,6 +41,8 @@ func (a *app) explainEmpty(e *dump.EmptyError, kind string, asked emptiness) err
 	holds, first, last, found := holdings(e, blocks)
 	err := fmt.Errorf("%w: the %s holds %s; %s", e, where, holds, asked.missing(e, blocks))
 	switch {
+	case len(e.Plan.LeftOut) > 0:
+		return hinted(err, "what cannot be read, a server cannot read either; promdump meta lists it")
 	case !found:
 		return err
 	case asked.overlaps(e, blocks) && len(asked.selectors) > 0:
@@ -69,6 +72,9 @@ func holdings(e *dump.EmptyError, blocks []wire.PlannedBlock) (text string, firs
 	if found {
 		n := term.Counted(len(blocks), "block", "blocks")
 		holds = append(holds, fmt.Sprintf("%s from %s to %s", n, term.Time(first), term.Time(last)))
+	}
+	if n := len(e.Plan.LeftOut); n > 0 {
+		holds = append(holds, term.Counted(n, "block", "blocks")+" that cannot be read")
 	}
 	switch {
 	case e.HeadMin <= e.HeadMax:
@@ -115,6 +121,8 @@ func (e emptiness) missing(empty *dump.EmptyError, blocks []wire.PlannedBlock) s
 		overlapping += "s"
 	}
 	switch {
+	case len(parts) == 0 && len(empty.Plan.LeftOut) > 0:
+		return "nothing else is in the range that was asked for, " + asked.String()
 	case len(parts) == 0:
 		return "none of it is in the range that was asked for, " + asked.String()
 	case len(e.selectors) > 0:

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/promdump/promdump/internal/archive"
 	"github.com/promdump/promdump/internal/datadir"
+	"github.com/promdump/promdump/internal/dump"
 	"github.com/promdump/promdump/internal/restore"
 )
 
@@ -43,7 +45,7 @@ func ExitCodes() []Meaning {
 		{Failed, "error", "Something failed; the message says what. An empty selection too."},
 		{Usage, "usage", "The command line is wrong. Nothing was read or written."},
 		{Incomplete, "incomplete", "A dump without its end: the one that was read was cut, or the one that was written to stdout could not be finished."},
-		{Unverified, "verification failed", "A dump that is damaged: a digest is wrong, or a block in it is not what Prometheus can read."},
+		{Unverified, "verification failed", "A dump that is damaged: a digest is wrong, or a block in it is not what Prometheus can read. With --strict: a dump that is written, and lacks what could not be read."},
 		{NoTarget, "no such target", "There is no data dir, pod or server there."},
 		{NotPermitted, "not permitted", "A file, a directory or a cluster's rules do not allow it."},
 		{NoAgent, "agent could not run", "The agent could not run in the container."},
@@ -69,6 +71,7 @@ func codeOf(err error) ExitCode {
 	_, usage := errors.AsType[*usageError](err)
 	_, exists := errors.AsType[*existsError](err)
 	_, damaged := errors.AsType[*restore.VerifyError](err)
+	_, loss := errors.AsType[*dump.LossError](err)
 	switch {
 	case err == nil:
 		return Done
@@ -76,7 +79,7 @@ func codeOf(err error) ExitCode {
 		return Usage
 	case errors.Is(err, archive.ErrIncomplete):
 		return Incomplete
-	case damaged, errors.Is(err, archive.ErrDamaged):
+	case damaged, loss, errors.Is(err, archive.ErrDamaged):
 		return Unverified
 	case errors.Is(err, datadir.ErrNotDataDir):
 		return NoTarget
@@ -159,6 +162,12 @@ func hintOf(err error) string {
 	}
 	if hint := limitHint(err); hint != "" {
 		return hint
+	}
+	if _, ok := errors.AsType[*dump.LossError](err); ok {
+		return "all that can be read is dumped; without --strict this is a note, and the exit code is 0"
+	}
+	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+		return "a shorter range needs fewer files; or raise the limit of open files (ulimit -n)"
 	}
 	if isNoSpace(err) {
 		return "--temp-dir names another place for temporary files"

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/oklog/ulid/v2"
 	"github.com/spf13/pflag"
 
 	"github.com/promdump/promdump/internal/datadir"
@@ -62,7 +61,7 @@ func checkDataDir(dir string) error {
 	case err != nil:
 		return &codedError{NoTarget, fmt.Errorf("read data dir: %w", err)}
 	}
-	if holdsData(entries) {
+	if datadir.Check(dir) == nil {
 		return nil
 	}
 	what := "it is empty"
@@ -93,7 +92,7 @@ func isFile(name string) bool {
 func nearDataDir(dir string, entries []fs.DirEntry) string {
 	var candidates []string
 	for _, e := range entries {
-		if e.IsDir() {
+		if e.IsDir() || e.Type()&fs.ModeSymlink != 0 {
 			candidates = append(candidates, filepath.Join(dir, e.Name()))
 		}
 	}
@@ -101,18 +100,9 @@ func nearDataDir(dir string, entries []fs.DirEntry) string {
 		candidates = append(candidates, filepath.Dir(abs))
 	}
 	for _, c := range candidates[max(0, len(candidates)-50):] {
-		if below, err := os.ReadDir(c); err == nil && holdsData(below) {
+		if datadir.Check(c) == nil {
 			return c
 		}
 	}
 	return ""
-}
-
-func holdsData(entries []fs.DirEntry) bool {
-	for _, e := range entries {
-		if _, err := ulid.ParseStrict(e.Name()); e.IsDir() && (e.Name() == "wal" || err == nil) {
-			return true
-		}
-	}
-	return false
 }

@@ -123,6 +123,7 @@ func (a *app) runMeta(ctx context.Context, c metaConfig) error {
 	if err != nil {
 		return err
 	}
+	a.leftOut(inv.LeftOut)
 	v := newMetaView(from.Source.String(), inv)
 	if !inv.HeadUnknown {
 		v.addHead(inv.Head)
@@ -160,7 +161,7 @@ func (a *app) dumpMeta(ctx context.Context, name, tempDir string) (v metaView, e
 		}
 		inv := &wire.Inventory{}
 		if len(sizes) > 0 || raw {
-			if inv, err = local.New(dir, local.Options{Logger: a.logger()}).Inventory(ctx); err != nil {
+			if inv, err = local.New(dir, local.Options{Logger: a.logger(), Sketch: true}).Inventory(ctx); err != nil {
 				return fmt.Errorf("read %s: %w", shown, err)
 			}
 		}
@@ -170,6 +171,9 @@ func (a *app) dumpMeta(ctx context.Context, name, tempDir string) (v metaView, e
 		v = newMetaView(shown, inv)
 		v.Dump = newDumpView(r.Manifest())
 		v.Notes = append(v.Notes, dumpNotes(r.Manifest())...)
+		for _, b := range r.Manifest().Plan.LeftOut {
+			v.LeftOut = append(v.LeftOut, newLeftOutView(b.ULID, b.MinTime, b.MaxTime, b.Reason, b.Partly))
+		}
 		if raw {
 			v.addHead(inv.Head)
 		}
@@ -201,9 +205,6 @@ func sketch(r *archive.Reader, dir string) (sizes map[string]int64, raw bool, er
 			switch rest {
 			case "meta.json":
 				err = unpack(r, path)
-			case "index":
-				// A block without an index is none; nobody looks into it.
-				err = unpack(strings.NewReader(""), path)
 			}
 		}
 		if err != nil {

@@ -23,6 +23,7 @@ type metaView struct {
 	Head       *headView       `json:"head,omitempty"`             // a dump may have none; of a server: not known
 	Blocks     []blockView     `json:"blocks,omitempty"`
 	Unknown    []string        `json:"unknown,omitempty"` // of head and persistentBlocks: what the server does not say
+	LeftOut    []leftOutView   `json:"leftOut,omitempty"` // of a dump: what it lacks of its source
 	Notes      []string        `json:"notes,omitempty"`
 }
 
@@ -65,6 +66,22 @@ type blockView struct {
 	Hints      []string `json:"hints,omitempty"`
 }
 
+// leftOutView is a block that cannot be read, or not all of it.
+type leftOutView struct {
+	ULID string `json:"ulid"`
+	rangeView
+	Reason string `json:"reason"`
+	Partly bool   `json:"partly,omitempty"`
+}
+
+func newLeftOutView(ulid string, minMs, maxMs *int64, reason string, partly bool) leftOutView {
+	v := leftOutView{ULID: ulid, Reason: reason, Partly: partly}
+	if minMs != nil && maxMs != nil {
+		v.rangeView = newRange(*minMs, *maxMs)
+	}
+	return v
+}
+
 type dumpView struct {
 	Format      int       `json:"format"`
 	Tool        string    `json:"tool"`
@@ -79,6 +96,9 @@ type dumpView struct {
 
 func newMetaView(source string, inv *wire.Inventory) metaView {
 	v := metaView{Source: source, Notes: inv.Notes}
+	for _, b := range inv.LeftOut {
+		v.LeftOut = append(v.LeftOut, newLeftOutView(b.ULID, b.MinTime, b.MaxTime, b.Reason, b.Partly))
+	}
 	if inv.HeadUnknown {
 		v.Unknown = append(v.Unknown, unknownHead)
 	}
@@ -183,11 +203,21 @@ func printMeta(w io.Writer, v metaView, wide bool) error {
 	if err := term.Facts(w, "Persistent Blocks Metadata", blocks); err != nil {
 		return err
 	}
-	if !wide || len(v.Blocks) == 0 {
+	if wide && len(v.Blocks) > 0 {
+		fmt.Fprintln(w)
+		if err := term.Table(w, blockColumns(), blockRows(v.Blocks)); err != nil {
+			return err
+		}
+	}
+	if len(v.LeftOut) == 0 {
 		return nil
 	}
 	fmt.Fprintln(w)
-	return term.Table(w, blockColumns(), blockRows(v.Blocks))
+	var rows [][]string
+	for _, b := range v.LeftOut {
+		rows = append(rows, []string{b.ULID, b.From, b.To, b.Reason})
+	}
+	return term.Table(w, []term.Column{{Name: "CANNOT BE READ"}, {Name: "FROM"}, {Name: "UNTIL"}, {Name: "REASON"}}, rows)
 }
 
 // sizeFact is no row where the size is not known.

@@ -34,6 +34,18 @@ func printPlan(w io.Writer, p *wire.Plan, c dumpConfig) error {
 		}
 		rows = append(rows, row)
 	}
+	left := 0
+	for _, b := range p.LeftOut {
+		if b.Partly {
+			continue // it has a row
+		}
+		left++
+		row := []string{b.ULID, "", "", "left out", "", "", "", b.Reason}
+		if b.MinTime != nil && b.MaxTime != nil {
+			row[1], row[2] = term.Time(*b.MinTime), term.Time(*b.MaxTime)
+		}
+		rows = append(rows, row)
+	}
 	windows := len(p.Blocks) > len(blocksOf(p))
 	if windows {
 		rows = append(rows, []string{"head", "", "", "", "", "", "", "in the windows"})
@@ -55,7 +67,12 @@ func printPlan(w io.Writer, p *wire.Plan, c dumpConfig) error {
 		_, err := fmt.Fprintf(w, "\n%s to ask for%s\n", term.Counted(taken, "window", "windows"), about)
 		return err
 	}
-	_, err := fmt.Fprintf(w, "\n%s of %s taken, about %s to read\n", term.Count(taken), term.Counted(len(p.Blocks), "block", "blocks"), term.Bytes(p.Bytes))
+	cannot := ""
+	if left > 0 {
+		cannot = fmt.Sprintf(", %s left out", term.Count(left))
+	}
+	_, err := fmt.Fprintf(w, "\n%s of %s taken%s, about %s to read\n",
+		term.Count(taken), term.Counted(len(p.Blocks)+left, "block", "blocks"), cannot, term.Bytes(p.Bytes))
 	return err
 }
 

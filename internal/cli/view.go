@@ -315,6 +315,7 @@ func (a *app) openData(ctx context.Context, cache *view.Cache, from Opened, c vi
 				Progress: func(p dump.Progress) { progress.Set(p.Read, p.Total, "") },
 			}, w)
 			if err == nil {
+				a.leftOut(report.Plan.LeftOut)
 				a.notes(report.Notes())
 			} else if empty, ok := errors.AsType[*dump.EmptyError](err); ok {
 				err = a.explainEmpty(empty, from.kind(), emptiness{c.request(), c.selectors})

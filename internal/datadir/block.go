@@ -1,7 +1,6 @@
 package datadir
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -9,66 +8,28 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 )
 
-// maxMeta bounds what is read of a meta.json, in bytes. The largest ones list
-// the sources of a block of many months: some hundred kilobytes.
-const maxMeta = 16 << 20
-
-// Meta is what we need of a block's meta.json.
-type Meta struct {
-	ULID    string `json:"ulid"`
-	MinTime int64  `json:"minTime"` // Unix milliseconds, included
-	MaxTime int64  `json:"maxTime"` // Unix milliseconds, excluded
-	Version int    `json:"version"`
-	Stats   struct {
-		Samples    uint64 `json:"numSamples"`
-		Series     uint64 `json:"numSeries"`
-		Chunks     uint64 `json:"numChunks"`
-		Tombstones uint64 `json:"numTombstones"`
-	} `json:"stats"`
-	Compaction Compaction `json:"compaction"`
-}
-
-// Compaction says how a block came to be.
-type Compaction struct {
-	Level   int      `json:"level"`
-	Sources []string `json:"sources"`
-	Hints   []string `json:"hints"`
-}
-
-// fromElsewhere tells whether the block has other samples than the in-order
-// ones of a head (tsdb/block.go: FromOutOfOrder, FromStaleSeries,
-// FromSelectedSeries): such a block says nothing about where the head begins.
-func (c Compaction) fromElsewhere() bool {
-	return slices.ContainsFunc(c.Hints, func(h string) bool {
-		return h == "from-out-of-order" || h == "from-stale-series" || h == "from-selected-series"
-	})
-}
-
-// ParseMeta reads a meta.json.
-func ParseMeta(b []byte) (Meta, error) {
-	var m Meta
-	if err := json.Unmarshal(b, &m); err != nil {
-		return Meta{}, fmt.Errorf("parse meta.json: %w", err)
-	}
-	switch {
-	case m.Version != 1:
-		return Meta{}, fmt.Errorf("meta.json has version %d; this promdump reads version 1", m.Version)
-	case !isULID(m.ULID):
-		return Meta{}, fmt.Errorf("meta.json names no ULID: %q", m.ULID)
-	case m.MinTime > m.MaxTime:
-		return Meta{}, fmt.Errorf("meta.json has a range that ends before it begins: %d to %d", m.MinTime, m.MaxTime)
-	}
-	return m, nil
-}
-
-// Block is a persisted block. Its files are open if the block was wanted.
+// Block is a persisted block.
 type Block struct {
 	Meta  Meta
 	Bytes int64   // of all its files
-	Files []*File // meta.json, chunks in order, index, tombstones
+	Files []*File // meta.json, chunks in order, index, tombstones; empty: see Open
+
+	// Segments is how many chunk segments the index refers to, and Lost are the
+	// numbers, from 1, of those that are not there. Without lost ones Segments is not
+	// always known: 0.
+	Segments int
+	Lost     []int
+
+	// Dropped is why a server deletes the block when it starts, or as soon as it can:
+	// another block replaces it, or its samples are all deleted. Empty: it does not.
+	Dropped string
+
+	dir string // the data dir
 }
 
 // File is the block's file with this name relative to the block, or nil.
@@ -82,15 +43,38 @@ func (b *Block) File(name string) *File {
 }
 
 // Chunks are the block's chunk files, in the order that chunk references count
-// them.
+// them. One that is lost is nil.
 func (b *Block) Chunks() []*File {
 	var files []*File
 	for _, f := range b.Files {
-		if strings.HasPrefix(f.Name, b.Meta.ULID+"/chunks/") {
+		if number, ok := strings.CutPrefix(f.Name, b.Meta.ULID+"/chunks/"); ok {
+			if len(b.Lost) > 0 {
+				n, _ := strconv.Atoi(number) // place has checked it
+				for len(files) < n-1 {
+					files = append(files, nil)
+				}
+			}
 			files = append(files, f)
 		}
 	}
 	return files
+}
+
+// Open opens the block's files unless they are open. A block that is not as it was
+// when the data dir was opened gives [ErrChanged]: open the data dir again.
+func (b *Block) Open() error {
+	if len(b.Files) > 0 {
+		return nil
+	}
+	now, err := openBlock(b.dir, b.Meta, look{check: true, hold: true})
+	if broken, ok := errors.AsType[*brokenError](err); ok {
+		return fmt.Errorf("%w: block %s: %w", errChanged, b.Meta.ULID, broken)
+	}
+	if err != nil {
+		return err
+	}
+	b.Files, b.Bytes, b.Segments, b.Lost = now.Files, now.Bytes, now.Segments, now.Lost
+	return nil
 }
 
 // Close closes the block's files before the data dir is closed: as long as they
@@ -102,79 +86,222 @@ func (b *Block) Close() error {
 }
 
 // brokenError is about what is in a block, not about getting at it.
-type brokenError struct{ err error }
+type brokenError struct {
+	err error
+
+	// missing: something that belongs to the block is not there. It may be just gone,
+	// with the whole block, or not there yet.
+	missing bool
+}
 
 func (e *brokenError) Error() string { return e.err.Error() }
 func (e *brokenError) Unwrap() error { return e.err }
 
-func openBlock(dir, name string, wanted func(Meta) bool) (_ *Block, err error) {
-	b := &Block{}
+func broken(format string, args ...any) error { return &brokenError{err: fmt.Errorf(format, args...)} }
+
+// blockFault sorts an error about a file of a block. What the disk does not give,
+// or the rights do not allow, stays an error: Prometheus may well serve the block.
+func blockFault(dir, name, what string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, errNotRegular):
+		return broken("%s is not a regular file", what)
+	case missing(err) && exists(filepath.Join(dir, name)):
+		return &brokenError{err: fmt.Errorf("%s is missing", what), missing: true}
+	case missing(err):
+		return fmt.Errorf("%w: block %s is gone", errChanged, name)
+	}
+	return err
+}
+
+// readMeta reads the meta.json of a block, and its text.
+func readMeta(dir, name string) (Meta, []byte, error) {
+	f, err := openFile(dir, name+"/meta.json")
+	if err != nil {
+		return Meta{}, nil, blockFault(dir, name, "meta.json", err)
+	}
+	defer f.f.Close()
+	if f.Size > maxMeta {
+		return Meta{}, nil, broken("meta.json has %d bytes, more than promdump reads", f.Size)
+	}
+	text, err := io.ReadAll(f.Body())
+	if err != nil {
+		return Meta{}, nil, fmt.Errorf("read meta.json of block %s: %w", name, err)
+	}
+	m, err := ParseMeta(name, text)
+	if err != nil {
+		return Meta{}, nil, &brokenError{err: err}
+	}
+	return m, text, nil
+}
+
+// look is how a block is looked at.
+type look struct {
+	check bool // whether Prometheus can load it
+	hold  bool // its files stay open
+}
+
+// openBlock opens a block as far as l says. Errors: *brokenError, [errChanged], or
+// what kept us from reading it.
+func openBlock(dir string, m Meta, l look) (_ *Block, err error) {
+	name := m.ULID
+	b := &Block{Meta: m, dir: dir}
+	if !l.check {
+		b.Bytes = sizeOf(filepath.Join(dir, name))
+		return b, nil
+	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, closeAll(b.Files))
+			err = errors.Join(err, b.Close())
 		}
 	}()
-	meta, err := openFile(dir, name+"/meta.json")
-	if errors.Is(err, errChanged) && exists(filepath.Join(dir, name)) {
-		return nil, &brokenError{errors.New("it has no meta.json")}
-	}
-	if err != nil {
-		return nil, err
-	}
-	b.Files = append(b.Files, meta)
-	buf, err := io.ReadAll(io.LimitReader(meta.Body(), maxMeta))
-	if err != nil {
-		return nil, fmt.Errorf("read meta.json: %w", err)
-	}
-	if b.Meta, err = ParseMeta(buf); err != nil {
-		return nil, &brokenError{err}
-	}
-	if b.Meta.ULID != name {
-		return nil, &brokenError{fmt.Errorf("meta.json names another block: %s", b.Meta.ULID)}
-	}
-	chunks, err := segments(dir, name+"/chunks")
-	if err != nil {
-		return nil, err
-	}
-	rest := append(chunks, name+"/index")
-	if exists(filepath.Join(dir, name, "tombstones")) {
-		rest = append(rest, name+"/tombstones")
-	}
-	open := wanted == nil || wanted(b.Meta)
-	b.Bytes = meta.Size
-	for _, n := range rest {
-		if open {
-			f, err := openFile(dir, n)
-			if err != nil {
-				return nil, err
-			}
-			b.Files = append(b.Files, f)
-			b.Bytes += f.Size
-			continue
-		}
-		st, err := os.Stat(filepath.Join(dir, filepath.FromSlash(n)))
+	// add opens a file of the block, and closes it after its check unless it is held.
+	add := func(rel string, check func(*File) error) error {
+		f, err := openFile(dir, name+"/"+rel)
 		if err != nil {
-			return nil, changed(err)
+			return blockFault(dir, name, rel, err)
 		}
-		b.Bytes += st.Size()
+		b.Files = append(b.Files, f)
+		if err := check(f); err != nil {
+			return err
+		}
+		b.Bytes += f.Size
+		if l.hold {
+			return nil
+		}
+		return f.close()
 	}
-	if !open {
-		err := closeAll(b.Files)
+	var text []byte
+	if b.Meta, text, err = readMeta(dir, name); err != nil {
+		return nil, err
+	}
+	err = add("meta.json", func(f *File) (err error) {
+		if f.text, err = b.Meta.repaired(text); f.text != nil {
+			f.Size = int64(len(f.text))
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	segments, err := blockSegments(dir, name)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range segments {
+		if err := add("chunks/"+s, checkSegment); err != nil {
+			return nil, err
+		}
+	}
+	needed := unknown
+	err = add("index", func(f *File) (err error) {
+		if b.Meta.Version == 2 {
+			f.patch = &patch{off: 4, b: 2} // as a server does when it starts, see tsdb/repair.go
+		}
+		needed, err = checkIndex(f)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	// A link to nothing is no file, for a server too.
+	if _, err := os.Stat(filepath.Join(dir, name, "tombstones")); !errors.Is(err, fs.ErrNotExist) {
+		if err := add("tombstones", checkTombstones); err != nil {
+			return nil, err
+		}
+	} else if !exists(filepath.Join(dir, name)) {
+		return nil, fmt.Errorf("%w: block %s is gone", errChanged, name)
+	}
+	if err := b.place(segments, needed); err != nil {
+		return nil, err
+	}
+	if !l.hold {
 		b.Files = nil
-		return b, err
 	}
 	return b, nil
+}
+
+// blockSegments are the names of a block's chunk files in the order in which a
+// server counts them: that of their names, whatever is missing in between
+// (tsdb/chunks/chunks.go, sequenceFiles).
+func blockSegments(dir, name string) ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(dir, name, "chunks"))
+	if errors.Is(err, syscall.ENOTDIR) && exists(filepath.Join(dir, name)) {
+		return nil, broken("chunks is not a directory")
+	}
+	if err != nil {
+		return nil, blockFault(dir, name, "chunks", err)
+	}
+	var names []string
+	for _, e := range entries {
+		if _, err := strconv.ParseUint(e.Name(), 10, 64); err == nil {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
+// place finds out which chunk segment is which. A server counts those that are
+// there: where one is missing, it takes each that follows for the one before it, and
+// finds none of their chunks. Here they count by their names then. In a dump segments
+// have the names that Prometheus gives them, since it allows no others.
+func (b *Block) place(segments []string, needed int) error {
+	if needed == unknown && b.Meta.Stats.Chunks > 0 && len(segments) == 0 {
+		needed = 1
+	}
+	if needed > 0 && len(segments) == 0 {
+		return broken("chunks is empty: none of the samples that its index names is there")
+	}
+	b.Segments = max(needed, 0)
+	numbers := make([]int, len(segments))
+	for i := range segments {
+		numbers[i] = i + 1
+	}
+	if needed > len(segments) {
+		byName := make([]int, len(segments))
+		distinct := map[int]bool{}
+		for i, s := range segments {
+			n, err := strconv.Atoi(s)
+			if err != nil || n < 1 || n > needed {
+				break
+			}
+			byName[i], distinct[n] = n, true
+		}
+		if len(distinct) == len(segments) {
+			numbers = byName
+		}
+		for n := 1; n <= needed; n++ {
+			if !slices.Contains(numbers, n) {
+				b.Lost = append(b.Lost, n)
+			}
+		}
+	}
+	i := 0
+	for _, f := range b.Files {
+		if strings.HasPrefix(f.Name, b.Meta.ULID+"/chunks/") {
+			f.Name = fmt.Sprintf("%s/chunks/%06d", b.Meta.ULID, numbers[i])
+			i++
+		}
+	}
+	return nil
+}
+
+// sizeOf is the size of a block that is not looked into, in bytes.
+func sizeOf(dir string) int64 {
+	var n int64
+	for _, pattern := range []string{"meta.json", "index", "tombstones", "chunks/*"} {
+		found, _ := filepath.Glob(filepath.Join(dir, pattern)) // only a bad pattern is an error
+		for _, name := range found {
+			if st, err := os.Stat(name); err == nil {
+				n += st.Size()
+			}
+		}
+	}
+	return n
 }
 
 func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil
-}
-
-// changed marks a file that is gone as a change of the data dir.
-func changed(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: %w", errChanged, err)
-	}
-	return err
 }

@@ -3,11 +3,9 @@ package datadir
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -16,12 +14,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/tsdb/wlog"
 	"github.com/prometheus/prometheus/util/compression"
 )
-
-var quiet = slog.New(slog.DiscardHandler)
 
 // writeLog writes n records into dir and gives them.
 func writeLog(t *testing.T, dir string, n, size int) [][]byte {
@@ -46,29 +41,6 @@ func writeLog(t *testing.T, dir string, n, size int) [][]byte {
 		t.Fatal(err)
 	}
 	return recs
-}
-
-func writeBlock(t *testing.T, dir string, min, max int64, hints ...string) string {
-	t.Helper()
-	id := ulid.Make().String()
-	files := map[string]string{"index": "i", "chunks/000001": "c1", "chunks/000002": "c2", "tombstones": "t"}
-	var m Meta
-	m.ULID, m.Version, m.MinTime, m.MaxTime, m.Compaction.Hints = id, 1, min, max, hints
-	b, err := json.Marshal(m)
-	if err != nil {
-		t.Fatal(err)
-	}
-	files["meta.json"] = string(b)
-	for name, text := range files {
-		path := filepath.Join(dir, id, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o666); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return id
 }
 
 func mustOpen(t *testing.T, dir string, o Options) *Dir {
@@ -163,32 +135,6 @@ func TestMinValidTimeIsOfBlocksFromTheHead(t *testing.T) {
 	os.Mkdir(filepath.Join(empty, "wal"), 0o777)
 	if d = mustOpen(t, empty, Options{}); d.Head.MinValidTime != math.MinInt64 {
 		t.Errorf("without blocks: got %d", d.Head.MinValidTime)
-	}
-}
-
-func TestBrokenBlocksAreNamedAndLeftOut(t *testing.T) {
-	dir := t.TempDir()
-	good := writeBlock(t, dir, 0, 10)
-	bare := ulid.Make().String()
-	os.Mkdir(filepath.Join(dir, bare), 0o777)
-	newer := writeBlock(t, dir, 10, 20)
-	os.WriteFile(filepath.Join(dir, newer, "meta.json"), []byte(`{"version": 2, "ulid": "`+newer+`"}`), 0o666)
-	liar := writeBlock(t, dir, 20, 30)
-	other, _ := os.ReadFile(filepath.Join(dir, good, "meta.json"))
-	os.WriteFile(filepath.Join(dir, liar, "meta.json"), other, 0o666)
-	writeBlock(t, dir, 10, 20)
-	os.Rename(filepath.Join(dir, writeBlock(t, dir, 0, 5)), filepath.Join(dir, ulid.Make().String()+".tmp-for-deletion"))
-
-	d := mustOpen(t, dir, Options{})
-	var broken []string
-	for _, b := range d.Broken {
-		broken = append(broken, b.ULID)
-	}
-	slices.Sort(broken)
-	want := []string{bare, newer, liar}
-	slices.Sort(want)
-	if !slices.Equal(broken, want) || len(d.Blocks) != 2 {
-		t.Errorf("broken %v, want %v; %d blocks, want 2", broken, want, len(d.Blocks))
 	}
 }
 
@@ -465,27 +411,6 @@ func TestRepairUnderWay(t *testing.T) {
 	}
 }
 
-// A block that we cannot get at is an error; only one that is none is left out.
-func TestBlockThatCannotBeRead(t *testing.T) {
-	dir := t.TempDir()
-	id := writeBlock(t, dir, 0, 10)
-	index := filepath.Join(dir, id, "index")
-	if err := os.Remove(index); err != nil {
-		t.Fatal(err)
-	}
-	d := mustOpen(t, dir, Options{})
-	if len(d.Broken) != 1 || len(d.Blocks) != 0 {
-		t.Errorf("without an index: %d broken, %d blocks", len(d.Broken), len(d.Blocks))
-	}
-	// Permissions do not count for root; a directory cannot be read as a file by anyone.
-	if err := os.Mkdir(index, 0o777); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Open(t.Context(), dir, Options{Logger: quiet}); err == nil || errors.Is(err, errChanged) {
-		t.Errorf("with an index that cannot be read: %v", err)
-	}
-}
-
 // A file that grows while it is read does not grow for us.
 func TestGrowingFile(t *testing.T) {
 	dir := t.TempDir()
@@ -520,9 +445,20 @@ func FuzzParseMeta(f *testing.F) {
 	f.Add([]byte(`{"ulid":"01ARZ3NDEKTSV4RRFFQ69G5FAV","minTime":1,"maxTime":2,"version":1,"stats":{"numSamples":3},"compaction":{"level":1,"hints":["from-out-of-order"]}}`))
 	f.Add([]byte(`{"version":1}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		m, err := ParseMeta(b)
-		if err == nil && (m.Version != 1 || m.MinTime > m.MaxTime || !isULID(m.ULID)) {
-			t.Fatalf("took %+v", m)
+		const name = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
+		m, err := ParseMeta(name, b)
+		if err != nil {
+			return
+		}
+		fixed, err := m.repaired(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if fixed == nil {
+			fixed = b
+		}
+		if again, err := ParseMeta(name, fixed); err != nil || again.Version != 1 || again.named != name {
+			t.Fatalf("%s is repaired to %s: %+v, %v", b, fixed, again, err)
 		}
 	})
 }

@@ -5,13 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -27,8 +28,10 @@ const (
 // ErrNotDataDir says that a directory has neither blocks nor a write-ahead log.
 var ErrNotDataDir = errors.New("not a Prometheus data dir: it has no block and no wal directory")
 
-// errChanged says that the data dir changed between a listing and the opening
-// of what was listed.
+// ErrChanged says that the data dir changed between a listing and the opening of
+// what was listed.
+var ErrChanged = errChanged
+
 var errChanged = errors.New("the data dir changed while its files were opened")
 
 // HeadFiles says which files of the head are opened.
@@ -51,26 +54,38 @@ const (
 type Options struct {
 	Head HeadFiles
 
-	// Wanted says of which blocks the files are opened. All blocks' metas are read.
+	// Wanted says which blocks are looked into and opened. All blocks' metas are read.
+	// Nil: all.
 	Wanted func(Meta) bool
+
+	// LookOnly closes the files of blocks once they were looked into.
+	LookOnly bool
+
+	// Sketch says that the directory is a copy that lacks files of blocks on purpose:
+	// none is looked into.
+	Sketch bool
+
+	// Handles bounds how many files of blocks are held open. 0: what the process may
+	// open; blocks beyond it are opened by [Block.Open].
+	Handles int
 
 	Logger *slog.Logger
 }
 
-// Dir is an opened data dir. Its files can be read whatever Prometheus does
+// Dir is an opened data dir. Its open files can be read whatever Prometheus does
 // meanwhile. The caller closes it.
 type Dir struct {
-	Path   string
-	Head   Head
-	Blocks []*Block // by time, then ULID
-	Broken []Broken
+	Path    string
+	Head    Head
+	Blocks  []*Block  // that can be loaded, or were not looked into; by time, then ULID
+	LeftOut []LeftOut // of what was looked into; by ULID
 }
 
-// Broken is a block directory that cannot be used. Prometheus cannot load it
-// either.
-type Broken struct {
-	ULID string
-	Err  error
+// LeftOut is a block directory that Prometheus cannot load, or does not look at.
+type LeftOut struct {
+	ULID string // name of the directory
+	Err  error  // why
+	Meta *Meta  // nil if it cannot be read
 }
 
 // Open opens what o asks for of the data dir at path.
@@ -78,15 +93,22 @@ func Open(ctx context.Context, path string, o Options) (*Dir, error) {
 	if err := Check(path); err != nil {
 		return nil, err
 	}
+	before, settled := "", false
 	for try := 1; ; try++ {
-		d, err := open(ctx, path, o, try == tries)
+		d, err := open(ctx, path, o, settled || try == tries)
 		if err == nil || !errors.Is(err, errChanged) {
 			return d, err
+		}
+		if settled {
+			return nil, fmt.Errorf("open data dir %s: %w", path, err)
 		}
 		if try == tries {
 			return nil, fmt.Errorf("open data dir %s: %w (%d times in a row)", path, err, tries)
 		}
 		o.Logger.Debug("data dir changed while its files were opened, again", "try", try, "reason", err)
+		// The same error on the same names is no change: it is what there is.
+		now := err.Error() + "\n" + names(path)
+		settled, before = now == before, now
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
@@ -95,19 +117,43 @@ func Open(ctx context.Context, path string, o Options) (*Dir, error) {
 	}
 }
 
+// names are the names in a data dir and in the directories of its head.
+func names(path string) string {
+	var all []string
+	for _, dir := range append([]string{"."}, HeadNames()...) {
+		entries, err := os.ReadDir(filepath.Join(path, dir))
+		if err != nil {
+			all = append(all, err.Error())
+		}
+		for _, e := range entries {
+			all = append(all, dir+"/"+e.Name())
+		}
+	}
+	return strings.Join(all, "\n")
+}
+
 // Check tells whether path looks like a data dir: nil, [ErrNotDataDir], or why it
-// cannot be read.
+// cannot be read. Symbolic links count as what they lead to.
 func Check(path string) error {
 	entries, err := os.ReadDir(path)
 	if err != nil {
 		return fmt.Errorf("read data dir: %w", err)
 	}
 	for _, e := range entries {
-		if e.Name() == "wal" || isULID(e.Name()) {
+		if (e.Name() == "wal" || isULID(e.Name())) && isDir(path, e) {
 			return nil
 		}
 	}
 	return fmt.Errorf("%s: %w", path, ErrNotDataDir)
+}
+
+// isDir reports whether an entry is a directory or a link to one.
+func isDir(path string, e fs.DirEntry) bool {
+	if e.Type()&fs.ModeSymlink == 0 {
+		return e.IsDir()
+	}
+	st, err := os.Stat(filepath.Join(path, e.Name()))
+	return err == nil && st.IsDir()
 }
 
 func open(ctx context.Context, path string, o Options, last bool) (_ *Dir, err error) {
@@ -120,41 +166,129 @@ func open(ctx context.Context, path string, o Options, last bool) (_ *Dir, err e
 	if err := d.Head.open(ctx, path, o.Head, last); err != nil {
 		return nil, err
 	}
-	before, err := blockNames(path)
+	before, links, err := blockNames(path)
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range before {
-		b, err := openBlock(path, name, o.Wanted)
-		if err == nil {
-			d.Blocks = append(d.Blocks, b)
-			continue
+	for _, name := range links {
+		d.LeftOut = append(d.LeftOut, LeftOut{ULID: name, Err: errors.New("it is a symbolic link, and Prometheus does not follow it")})
+	}
+	if err := d.openBlocks(before, o); err != nil {
+		return nil, err
+	}
+	for _, b := range d.LeftOut {
+		if fault, ok := errors.AsType[*brokenError](b.Err); ok && fault.missing && !last {
+			return nil, fmt.Errorf("%w: block %s: %w", errChanged, b.ULID, fault)
 		}
-		// What we may not read, or what the disk does not give, is no broken block:
-		// Prometheus may well serve it.
-		_, broken := errors.AsType[*brokenError](err)
-		if last && errors.Is(err, errChanged) && exists(filepath.Join(path, name)) {
-			broken = true // a file of it is missing for good
-		}
-		if !broken {
-			return nil, err
-		}
-		d.Broken = append(d.Broken, Broken{ULID: name, Err: err})
 	}
 	// The open files are whole already. This catches what a listing itself can
 	// miss while entries are renamed under it.
-	after, err := blockNames(path)
+	after, _, err := blockNames(path)
 	if err != nil {
 		return nil, err
 	}
 	if !last && !slices.Equal(before, after) {
 		return nil, fmt.Errorf("%w: blocks came or went", errChanged)
 	}
-	slices.SortFunc(d.Blocks, func(a, b *Block) int {
-		return cmp.Or(cmp.Compare(a.Meta.MinTime, b.Meta.MinTime), cmp.Compare(a.Meta.MaxTime, b.Meta.MaxTime), cmp.Compare(a.Meta.ULID, b.Meta.ULID))
-	})
 	d.Head.MinValidTime = minValidTime(d.Blocks)
 	return d, nil
+}
+
+// openBlocks fills d.Blocks and d.LeftOut.
+func (d *Dir) openBlocks(names []string, o Options) error {
+	leaveOut := func(name string, m *Meta, err error) error {
+		if _, ok := errors.AsType[*brokenError](err); !ok {
+			return err
+		}
+		d.LeftOut = append(d.LeftOut, LeftOut{ULID: name, Err: err, Meta: m})
+		return nil
+	}
+	var metas []Meta
+	for _, name := range names {
+		m, _, err := readMeta(d.Path, name)
+		if err != nil {
+			if err := leaveOut(name, nil, err); err != nil {
+				return err
+			}
+			continue
+		}
+		metas = append(metas, m)
+	}
+	slices.SortFunc(metas, func(a, b Meta) int {
+		return cmp.Or(cmp.Compare(a.MinTime, b.MinTime), cmp.Compare(a.MaxTime, b.MaxTime), cmp.Compare(a.ULID, b.ULID))
+	})
+	wanted := func(m Meta) bool { return !o.Sketch && (o.Wanted == nil || o.Wanted(m)) }
+	replaced, err := d.replaced(metas, names, o)
+	if err != nil {
+		return err
+	}
+	// A server deletes those without a look at them.
+	d.LeftOut = slices.DeleteFunc(d.LeftOut, func(b LeftOut) bool { return replaced[b.ULID] != "" })
+	handles := o.Handles
+	if handles == 0 && len(metas) > 0 {
+		handles = freeHandles()
+	}
+	for _, m := range metas {
+		dropped := ""
+		switch {
+		case replaced[m.named] != "":
+			dropped = fmt.Sprintf("block %s replaces it, and a server deletes it", replaced[m.named])
+		case m.Compaction.Deletable:
+			dropped = "its samples are deleted, and a server deletes it"
+		}
+		l := look{check: dropped == "" && wanted(m)}
+		l.hold = l.check && !o.LookOnly && handles > 0
+		b, err := openBlock(d.Path, m, l)
+		if l.hold && errors.Is(err, syscall.EMFILE) {
+			handles, l.hold = 0, false
+			b, err = openBlock(d.Path, m, l)
+		}
+		if err != nil {
+			if err := leaveOut(m.ULID, &m, err); err != nil {
+				return err
+			}
+			continue
+		}
+		b.Dropped = dropped
+		d.Blocks = append(d.Blocks, b)
+		if handles -= len(b.Files); handles < 0 {
+			handles = 0
+			if err := b.Close(); err != nil {
+				return err
+			}
+		}
+	}
+	slices.SortStableFunc(d.LeftOut, func(a, b LeftOut) int { return cmp.Compare(a.ULID, b.ULID) })
+	return nil
+}
+
+// replaced finds the blocks that a server deletes when it starts, since a block that
+// it can load has them as parents (tsdb/db.go, reloadBlocks), and names that block.
+func (d *Dir) replaced(metas []Meta, names []string, o Options) (map[string]string, error) {
+	by := map[string]string{}
+	there := map[string]bool{}
+	for _, name := range names {
+		there[name] = true
+	}
+	for _, m := range metas {
+		there[m.named] = true
+	}
+	for _, m := range metas {
+		if !slices.ContainsFunc(m.Compaction.Parents, func(p string) bool { return there[p] }) {
+			continue
+		}
+		_, err := openBlock(d.Path, m, look{check: !o.Sketch})
+		if _, broken := errors.AsType[*brokenError](err); broken {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range m.Compaction.Parents {
+			by[p] = m.ULID
+		}
+	}
+	return by, nil
 }
 
 // minValidTime is the time from which in-order samples of the log count, as
@@ -163,7 +297,7 @@ func open(ctx context.Context, path string, o Options, last bool) (_ *Dir, err e
 func minValidTime(blocks []*Block) int64 {
 	t := int64(math.MinInt64)
 	for _, b := range blocks {
-		if !b.Meta.Compaction.fromElsewhere() {
+		if b.Dropped == "" && !b.Meta.Compaction.fromElsewhere() {
 			t = max(t, b.Meta.MaxTime)
 		}
 	}
@@ -179,76 +313,25 @@ func (d *Dir) Close() error {
 	return err
 }
 
-func blockNames(path string) ([]string, error) {
+// blockNames are the names of block directories, and of links to such.
+func blockNames(path string) (dirs, links []string, err error) {
 	entries, err := os.ReadDir(path)
 	if err != nil {
-		return nil, fmt.Errorf("list blocks: %w", err)
+		return nil, nil, fmt.Errorf("list blocks: %w", err)
 	}
-	var names []string
 	for _, e := range entries {
-		if isULID(e.Name()) && e.IsDir() {
-			names = append(names, e.Name())
+		switch {
+		case !isULID(e.Name()):
+		case e.IsDir():
+			dirs = append(dirs, e.Name())
+		case isDir(path, e):
+			links = append(links, e.Name())
 		}
 	}
-	return names, nil
+	return dirs, links, nil
 }
 
 func isULID(name string) bool {
 	_, err := ulid.ParseStrict(name)
 	return err == nil
-}
-
-// File is an open file of a data dir. Size is what is read of it: a file that
-// grows afterwards does not grow here.
-type File struct {
-	Name string // relative to the data dir, with slashes
-	Size int64  // bytes
-	f    *os.File
-
-	blanks     []blank // what is read otherwise than it is on the disk, in order
-	unrepaired bool    // a server that was repairing this segment has not made the new one
-}
-
-func openFile(dir, name string) (*File, error) {
-	f, err := os.Open(filepath.Join(dir, filepath.FromSlash(name)))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: %w", errChanged, err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	st, err := f.Stat()
-	if err == nil && !st.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a regular file", f.Name())
-	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return &File{Name: name, Size: st.Size(), f: f}, nil
-}
-
-// ReadAt reads like [io.ReaderAt], also beyond Size when the file has grown.
-func (f *File) ReadAt(p []byte, off int64) (int, error) {
-	n, err := f.f.ReadAt(p, off)
-	cover(f.blanks, p[:n], off)
-	return n, err
-}
-
-// Body reads the file from its start to Size. Bodies do not disturb each other.
-func (f *File) Body() *io.SectionReader { return io.NewSectionReader(f, 0, f.Size) }
-
-func closeAll(files []*File) error {
-	var err error
-	for _, f := range files {
-		err = errors.Join(err, f.f.Close())
-	}
-	return err
-}
-
-func sizes(files []*File) int64 {
-	var n int64
-	for _, f := range files {
-		n += f.Size
-	}
-	return n
 }

@@ -37,3 +37,8 @@ func newHeadReport(m *wire.HeadEnd, ignored block.HeadIgnored) HeadReport {
 	}
 	return r
 }
+
+// lossy reports whether samples of the head may be lost.
+func (r HeadReport) lossy() bool {
+	return len(r.Damage) > 0 || r.UnknownSamples+r.UnknownChunkSamples+r.UnknownRecords+r.BadRecords+r.BadChunks > 0
+}

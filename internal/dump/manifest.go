@@ -22,6 +22,11 @@ func (a *assembler) manifest() archive.Manifest {
 			Notes: plan.Notes,
 		},
 	}
+	for _, b := range plan.LeftOut {
+		m.Plan.LeftOut = append(m.Plan.LeftOut, archive.LeftOut{
+			ULID: b.ULID, MinTime: b.MinTime, MaxTime: b.MaxTime, Reason: b.Reason, Partly: b.Partly,
+		})
+	}
 	if a.spec.Kept != nil {
 		for _, b := range a.spec.Kept.Blocks {
 			m.Plan.Blocks = append(m.Plan.Blocks, b.Planned)

@@ -57,6 +57,7 @@ type teller struct {
 
 	chunks  []*window                  // one for each chunk file
 	file    int                        // the one that was read last
+	lost    bool                       // chunk files are missing: what they had is left out
 	symbol  uint64                     // how many symbols there are
 	refs    []chunkRef                 // of the series' chunks that are selected
 	deleted map[uint64][]wire.Interval // by series id
@@ -87,8 +88,13 @@ func (t *teller) block(b *datadir.Block) error {
 		return err
 	}
 	for _, f := range b.Chunks() {
+		if f == nil { // it is lost, and the plan says so
+			t.chunks = append(t.chunks, nil)
+			continue
+		}
 		t.chunks = append(t.chunks, &window{f: f})
 	}
+	t.lost = len(b.Lost) > 0
 	start := &wire.BlockStart{
 		ULID: b.Meta.ULID, MinTime: max(t.sel.MinTime, b.Meta.MinTime), MaxTime: min(t.sel.MaxTime, b.Meta.MaxTime-1),
 		Selected: &wire.Interval{MinTime: t.sel.MinTime, MaxTime: t.sel.MaxTime}, Hints: b.Meta.Compaction.Hints,
@@ -154,6 +160,9 @@ func (t *teller) unread(_ uint64, err error) {
 func (t *teller) selected(e *entry) []chunkRef {
 	t.refs = t.refs[:0]
 	for _, c := range e.chunks {
+		if t.lost && (c.file() >= len(t.chunks) || t.chunks[c.file()] == nil) {
+			continue
+		}
 		if c.maxTime >= t.sel.MinTime && c.minTime <= t.sel.MaxTime {
 			t.refs = append(t.refs, c)
 		}
@@ -283,7 +292,9 @@ func (t *teller) span(refs []chunkRef) ([]byte, error) {
 	}
 	if t.file != first.file() {
 		// Series go through the files in order; a block may have hundreds.
-		t.chunks[t.file].buf = nil
+		if w := t.chunks[t.file]; w != nil {
+			w.buf = nil
+		}
 		t.file = first.file()
 	}
 	w := t.chunks[first.file()]

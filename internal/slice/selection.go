@@ -2,6 +2,7 @@ package slice
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/prometheus/prometheus/model/labels"
 
@@ -39,6 +40,9 @@ func Compile(s wire.Selection) (*Selection, error) {
 	}
 	return out, nil
 }
+
+// Everything selects all series at all times.
+func Everything() *Selection { return &Selection{MinTime: math.MinInt64, MaxTime: math.MaxInt64} }
 
 // matches tells whether a series is selected.
 func (s *Selection) matches(l labels.Labels) bool {

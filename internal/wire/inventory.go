@@ -6,6 +6,9 @@ type Inventory struct {
 	Head   HeadInventory  `json:"head"`
 	Notes  []string       `json:"notes,omitempty"` // things a person should know
 
+	// LeftOut are blocks that Prometheus cannot load, or that lack samples.
+	LeftOut []LeftOut `json:"leftOut,omitempty"`
+
 	// A running server does not tell all of it. Sizes in bytes that it does not tell
 	// are -1.
 	BlocksUnknown bool `json:"blocksUnknown,omitempty"`

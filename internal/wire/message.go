@@ -10,7 +10,9 @@ import "io"
 //	End
 //
 // A source whose stream breaks may go on after a second Plan, and tell what had
-// begun once more: a Forget says what does not count.
+// begun once more: a Forget says what does not count. A second Plan also comes,
+// between two blocks, when blocks of the first were compacted before their turn. It
+// names what was sent already, what is still to come, and no block that has gone.
 //
 // A story that does not finish with End is incomplete, however quietly it
 // stopped. A message, and every slice and reader in it, belongs to its consumer
@@ -25,8 +27,21 @@ type Plan struct {
 	// Bytes is an estimate of what will be read, for progress.
 	Bytes int64 `json:"bytes"`
 
+	// LeftOut are blocks of the selection that the data dir has and the stream does
+	// not have, or not all of, since they cannot be read.
+	LeftOut []LeftOut `json:"leftOut,omitempty"`
+
 	// Notes are things a person should know, each one sentence.
 	Notes []string `json:"notes,omitempty"`
+}
+
+// LeftOut is a block that Prometheus cannot load, or that lacks samples.
+type LeftOut struct {
+	ULID    string `json:"ulid"`
+	MinTime *int64 `json:"minTime,omitempty"` // included; nil: its meta.json cannot be read
+	MaxTime *int64 `json:"maxTime,omitempty"` // excluded
+	Reason  string `json:"reason"`
+	Partly  bool   `json:"partly,omitempty"` // what can be read of it is taken
 }
 
 // Action is what happens to one block.
@@ -54,6 +69,11 @@ type PlannedBlock struct {
 
 	Action Action `json:"action"`
 	Reason string `json:"reason"` // why this action, for a person
+
+	// Dropped: a server deletes the block, since another one replaces it or its
+	// samples are deleted. It is skipped, and does not count as sent: the block that
+	// replaces it is still to come.
+	Dropped bool `json:"dropped,omitempty"`
 }
 
 // PlannedHead is what the data dir has outside of blocks.

@@ -13,12 +13,18 @@ import (
 )
 
 // Options of a Source.
-type Options struct{ Logger *slog.Logger }
+type Options struct {
+	Logger *slog.Logger
+
+	// Sketch says that the directory is a copy that lacks files of blocks on purpose.
+	// Only plans and inventories can be read of it.
+	Sketch bool
+}
 
 // Source is a data dir on this machine.
 type Source struct {
 	dir string
-	log *slog.Logger
+	o   agent.Options
 }
 
 // New makes a source of the data dir. It is opened when it is read.
@@ -26,17 +32,17 @@ func New(dir string, o Options) *Source {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Source{dir: dir, log: o.Logger}
+	return &Source{dir: dir, o: agent.Options{Logger: o.Logger, Sketch: o.Sketch}}
 }
 
 // Read implements source.Source.
 func (s *Source) Read(ctx context.Context, req wire.Request) iter.Seq2[wire.Message, error] {
-	return agent.Read(ctx, s.dir, req, s.log)
+	return agent.Read(ctx, s.dir, req, s.o)
 }
 
 // Inventory implements source.Source.
 func (s *Source) Inventory(ctx context.Context) (*wire.Inventory, error) {
-	return agent.Inventory(ctx, s.dir, s.log)
+	return agent.Inventory(ctx, s.dir, s.o)
 }
 
 // String is the data dir's path.

@@ -44,9 +44,19 @@ func (s *story) listen(_ *conversation, r *wire.Reader) error {
 		return err
 	}
 	var end wire.End // counted of this stream
+	planned := false
 	for m, err := range r.All() {
 		if err != nil {
 			return err
+		}
+		if _, ok := m.(*wire.Plan); ok {
+			if planned {
+				// A second plan in one stream comes between blocks: the last one is whole.
+				if err := s.flush(false); err != nil {
+					return err
+				}
+			}
+			planned = true
 		}
 		s.got++
 		count(&end, m)
@@ -139,7 +149,7 @@ func (s *story) planned(p *wire.Plan) error {
 		known[b.ULID] = !first
 	}
 	for _, b := range p.Blocks {
-		if b.Action == wire.Skip && (first || !known[b.ULID]) {
+		if b.Action == wire.Skip && !b.Dropped && (first || !known[b.ULID]) {
 			// Nothing of it is wanted, also when it becomes a part of another one.
 			s.have = append(s.have, wire.Block{ULID: b.ULID, Sources: b.Sources})
 		}
@@ -148,7 +158,9 @@ func (s *story) planned(p *wire.Plan) error {
 			s.plan.Bytes += b.Bytes
 		}
 	}
-	if !first && len(s.plan.Blocks) == len(known) {
+	leftOut := len(s.plan.LeftOut)
+	s.plan.LeftOut = wire.MergeLeftOut(s.plan.LeftOut, p.LeftOut)
+	if !first && len(s.plan.Blocks) == len(known) && len(s.plan.LeftOut) == leftOut {
 		return nil
 	}
 	plan := *s.plan

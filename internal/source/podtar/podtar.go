@@ -19,6 +19,7 @@ import (
 	"log/slog"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -95,7 +96,7 @@ func (s *Source) Inventory(ctx context.Context) (inv *wire.Inventory, err error)
 		if err := s.pull(ctx, dir, wire.Request{Version: wire.Version, Head: wire.HeadBlock, PlanOnly: true}); err != nil {
 			return false, err
 		}
-		inv, err = local.New(dir, local.Options{Logger: s.o.Logger}).Inventory(ctx)
+		inv, err = local.New(dir, local.Options{Logger: s.o.Logger, Sketch: true}).Inventory(ctx)
 		return false, err
 	})
 	if inv != nil {
@@ -115,8 +116,15 @@ func (s *Source) with(_ context.Context, f func(dir string) (bool, error)) (left
 
 // pull fills dir with what a request needs.
 func (s *Source) pull(ctx context.Context, dir string, req wire.Request) error {
+	var before []string
 	for try := 1; ; try++ {
 		err := s.pullOnce(ctx, dir, req)
+		if absent, ok := errors.AsType[*absentError](err); ok {
+			if slices.Equal(before, absent.names) {
+				return nil // what does not change is how it is
+			}
+			before = absent.names
+		}
 		_, known := errors.AsType[interface {
 			error
 			Hint() string
@@ -175,21 +183,13 @@ func (s *Source) pullOnce(ctx context.Context, dir string, req wire.Request) err
 			return err
 		}
 	}
-	for _, n := range names {
-		if top, rest, _ := strings.Cut(n, "/"); isBlock(top) && rest == "index" {
-			// Those of blocks that are not taken are asked for nothing but to be there.
-			if err := place(dir, n); err != nil {
-				return err
-			}
-		}
-	}
 	if req.PlanOnly && req.Selection.MinTime == 0 && req.Selection.MaxTime == 0 {
 		return nil
 	}
 	plan := req
 	plan.PlanOnly = true
 	var blocks []string
-	for m, err := range local.New(dir, local.Options{Logger: s.o.Logger}).Read(ctx, plan) {
+	for m, err := range local.New(dir, local.Options{Logger: s.o.Logger, Sketch: true}).Read(ctx, plan) {
 		if err != nil {
 			return err
 		}
@@ -204,7 +204,31 @@ func (s *Source) pullOnce(ctx context.Context, dir string, req wire.Request) err
 	if req.PlanOnly || len(blocks) == 0 {
 		return nil
 	}
-	return s.tar(ctx, from, blocks, dir)
+	if err := s.tar(ctx, from, blocks, dir); err != nil {
+		return err
+	}
+	// A block that lacks a file could be a broken one, or one that went away while tar
+	// read it: what replaced that is taken when it is read again.
+	var absent []string
+	for _, n := range names {
+		if top, _, _ := strings.Cut(n, "/"); slices.Contains(blocks, top) {
+			if _, err := os.Stat(path.Join(dir, n)); err != nil {
+				absent = append(absent, n)
+			}
+		}
+	}
+	if len(absent) > 0 {
+		return &absentError{absent}
+	}
+	return nil
+}
+
+// absentError names files of blocks that tar listed and did not give.
+type absentError struct{ names []string }
+
+func (e *absentError) Error() string {
+	top, _, _ := strings.Cut(e.names[0], "/")
+	return fmt.Sprintf("block %s changed while tar read it", top)
 }
 
 func isBlock(name string) bool {

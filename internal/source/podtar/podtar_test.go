@@ -62,7 +62,7 @@ func TestCut(t *testing.T) {
 		}
 	}
 	lost := open(t, tsdb.Dir, func(ctx context.Context, command []string, s pod.Streams) error {
-		if command[1] == "-cf" {
+		if command[1] == "-chf" {
 			s.Out = &short{s.Out, 1024}
 		}
 		return run(ctx, command, s)

@@ -13,7 +13,8 @@ import (
 	"github.com/promdump/promdump/internal/source/pod"
 )
 
-// tar streams names below from into dir.
+// tar streams names below from into dir. Links are followed, as a server does: but
+// for those to blocks, which the listing has nothing of.
 func (s *Source) tar(ctx context.Context, from string, names []string, dir string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -21,7 +22,7 @@ func (s *Source) tar(ctx context.Context, from string, names []string, dir strin
 	var said text
 	ended := make(chan error, 1)
 	go func() {
-		err := s.o.Exec(ctx, append([]string{"tar", "-cf", "-", "-C", from}, names...), pod.Streams{In: strings.NewReader(""), Out: w, Err: &said})
+		err := s.o.Exec(ctx, append([]string{"tar", "-chf", "-", "-C", from}, names...), pod.Streams{In: strings.NewReader(""), Out: w, Err: &said})
 		w.CloseWithError(err) // nil is an end that means nothing
 		ended <- err
 	}()
@@ -93,9 +94,4 @@ func write(path string, r io.Reader) error {
 	}
 	_, err = io.Copy(f, r)
 	return errors.Join(err, f.Close())
-}
-
-// place makes an empty file that stands for one which is not needed.
-func place(dir, name string) error {
-	return write(filepath.Join(dir, filepath.FromSlash(name)), strings.NewReader(""))
 }

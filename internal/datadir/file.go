@@ -1,0 +1,108 @@
+package datadir
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// File is an open file of a data dir. Size is what is read of it: a file that
+// grows afterwards does not grow here.
+type File struct {
+	Name string // relative to the data dir, with slashes
+	Size int64  // bytes
+	f    *os.File
+
+	blanks []blank // what is read otherwise than it is on the disk, in order
+	text   []byte  // is read instead of the file, if it is not nil
+	patch  *patch
+
+	unrepaired bool // a server that was repairing this segment has not made the new one
+}
+
+// patch is a byte that is read otherwise than it is on the disk.
+type patch struct {
+	off int64
+	b   byte
+}
+
+// errNotRegular says that a directory, a device or a pipe is where a file should
+// be.
+var errNotRegular = errors.New("not a regular file")
+
+// openFile opens a file of the data dir. A name that is gone is [errChanged].
+func openFile(dir, name string) (*File, error) {
+	path := filepath.Join(dir, filepath.FromSlash(name))
+	// Before the open: that of a pipe would wait for a writer.
+	if st, err := os.Stat(path); err == nil && !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: %w", path, errNotRegular)
+	}
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %w", errChanged, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = fmt.Errorf("%s: %w", path, errNotRegular)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &File{Name: name, Size: st.Size(), f: f}, nil
+}
+
+// ReadAt reads like [io.ReaderAt], also beyond Size when the file has grown.
+func (f *File) ReadAt(p []byte, off int64) (int, error) {
+	if f.text != nil {
+		return bytes.NewReader(f.text).ReadAt(p, off)
+	}
+	n, err := f.f.ReadAt(p, off)
+	cover(f.blanks, p[:n], off)
+	if f.patch != nil && f.patch.off >= off && f.patch.off < off+int64(n) {
+		p[f.patch.off-off] = f.patch.b
+	}
+	return n, err
+}
+
+// Body reads the file from its start to Size. Bodies do not disturb each other.
+func (f *File) Body() *io.SectionReader { return io.NewSectionReader(f, 0, f.Size) }
+
+func closeAll(files []*File) error {
+	var err error
+	for _, f := range files {
+		err = errors.Join(err, f.close())
+	}
+	return err
+}
+
+// close closes the file, once.
+func (f *File) close() error {
+	if f.f == nil {
+		return nil
+	}
+	err := f.f.Close()
+	f.f = nil
+	return err
+}
+
+func sizes(files []*File) int64 {
+	var n int64
+	for _, f := range files {
+		n += f.Size
+	}
+	return n
+}
+
+// missing reports whether a path leads to nothing: a name is gone, or is not the
+// directory that it should be, or is a link to itself.
+func missing(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP)
+}

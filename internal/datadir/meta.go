@@ -1,0 +1,132 @@
+package datadir
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/oklog/ulid/v2"
+)
+
+// maxMeta bounds a meta.json, in bytes. The largest ones list the sources of a
+// block of many months: some hundred kilobytes.
+const maxMeta = 16 << 20
+
+// Meta is what we need of a block's meta.json.
+type Meta struct {
+	ULID    string `json:"ulid"`    // of the block's directory, whatever meta.json says
+	MinTime int64  `json:"minTime"` // Unix milliseconds, included
+	MaxTime int64  `json:"maxTime"` // Unix milliseconds, excluded
+	Version int    `json:"version"`
+	Stats   struct {
+		Samples    uint64 `json:"numSamples"`
+		Series     uint64 `json:"numSeries"`
+		Chunks     uint64 `json:"numChunks"`
+		Tombstones uint64 `json:"numTombstones"`
+	} `json:"stats"`
+	Compaction Compaction `json:"compaction"`
+
+	named string // the ULID in meta.json
+}
+
+// Compaction says how a block came to be.
+type Compaction struct {
+	Level   int      `json:"level"`
+	Sources []string `json:"sources"`
+	Hints   []string `json:"hints"`
+
+	// Parents are blocks that this one replaces: a server deletes those that are
+	// still there. Deletable marks a block that it deletes itself.
+	Parents   []string `json:"-"`
+	Deletable bool     `json:"deletable,omitempty"`
+}
+
+// fromElsewhere tells whether the block has other samples than the in-order
+// ones of a head (tsdb/block.go: FromOutOfOrder, FromStaleSeries,
+// FromSelectedSeries): such a block says nothing about where the head begins.
+func (c Compaction) fromElsewhere() bool {
+	return slices.ContainsFunc(c.Hints, func(h string) bool {
+		return h == "from-out-of-order" || h == "from-stale-series" || h == "from-selected-series"
+	})
+}
+
+// metaFile has the fields and types of tsdb.BlockMeta, which the agent must not
+// link: JSON that does not fit them is refused by a server (tsdb/block.go,
+// readMetaFile), and nothing else is. It accepts a range that ends before it
+// begins, and a ULID that is missing or is not that of the directory.
+type metaFile struct {
+	ULID    ulid.ULID `json:"ulid"`
+	MinTime int64     `json:"minTime"`
+	MaxTime int64     `json:"maxTime"`
+	Stats   struct {
+		NumSamples          uint64 `json:"numSamples"`
+		NumFloatSamples     uint64 `json:"numFloatSamples"`
+		NumHistogramSamples uint64 `json:"numHistogramSamples"`
+		NumSeries           uint64 `json:"numSeries"`
+		NumChunks           uint64 `json:"numChunks"`
+		NumTombstones       uint64 `json:"numTombstones"`
+	} `json:"stats"`
+	Compaction struct {
+		Level     int         `json:"level"`
+		Sources   []ulid.ULID `json:"sources"`
+		Deletable bool        `json:"deletable"`
+		Parents   []struct {
+			ULID    ulid.ULID `json:"ulid"`
+			MinTime int64     `json:"minTime"`
+			MaxTime int64     `json:"maxTime"`
+		} `json:"parents"`
+		Failed bool     `json:"failed"`
+		Hints  []string `json:"hints"`
+	} `json:"compaction"`
+	Version int `json:"version"`
+}
+
+// ParseMeta reads the meta.json of the block in the directory `name`. Version 2 is
+// accepted: Prometheus 2.1 wrote it, and servers repair it when they start.
+func ParseMeta(name string, b []byte) (Meta, error) {
+	var f metaFile
+	if err := json.Unmarshal(b, &f); err != nil {
+		return Meta{}, fmt.Errorf("parse meta.json: %w", err)
+	}
+	if f.Version != 1 && f.Version != 2 {
+		return Meta{}, fmt.Errorf("meta.json has the unknown version %d", f.Version)
+	}
+	m := Meta{ULID: name, MinTime: f.MinTime, MaxTime: f.MaxTime, Version: f.Version, named: f.ULID.String()}
+	m.Stats.Samples, m.Stats.Series = f.Stats.NumSamples, f.Stats.NumSeries
+	m.Stats.Chunks, m.Stats.Tombstones = f.Stats.NumChunks, f.Stats.NumTombstones
+	m.Compaction.Level, m.Compaction.Hints, m.Compaction.Deletable = f.Compaction.Level, f.Compaction.Hints, f.Compaction.Deletable
+	for _, s := range f.Compaction.Sources {
+		m.Compaction.Sources = append(m.Compaction.Sources, s.String())
+	}
+	for _, p := range f.Compaction.Parents {
+		m.Compaction.Parents = append(m.Compaction.Parents, p.ULID.String())
+	}
+	return m, nil
+}
+
+// repaired is the meta.json as a dump has it: with version 1, as a server repairs
+// version 2 when it starts (tsdb/repair.go), and with the ULID of its directory.
+// Nil: it is right as it is.
+func (m Meta) repaired(b []byte) ([]byte, error) {
+	if m.Version == 1 && m.named == m.ULID {
+		return nil, nil
+	}
+	fields := map[string]json.RawMessage{}
+	if err := json.Unmarshal(b, &fields); err != nil {
+		return nil, fmt.Errorf("parse meta.json: %w", err)
+	}
+	for key := range fields { // JSON keys are matched without regard to case
+		if strings.EqualFold(key, "version") || strings.EqualFold(key, "ulid") {
+			delete(fields, key)
+		}
+	}
+	fields["version"] = json.RawMessage("1")
+	fields["ulid"] = json.RawMessage(`"` + m.ULID + `"`)
+	text, err := json.MarshalIndent(fields, "", "\t")
+	if err != nil {
+		return nil, fmt.Errorf("encode meta.json: %w", err)
+	}
+	return append(bytes.TrimSpace(text), '\n'), nil
+}
