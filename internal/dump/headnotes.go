@@ -87,14 +87,14 @@ func damagePlace(d wire.HeadDamage) string {
 
 // lostTimes says which samples may be lost.
 func lostTimes(d wire.HeadDamage) string {
-	const rest = ", unless an m-mapped chunk has them"
 	switch {
 	case d.After != 0 && d.Before != 0:
-		return fmt.Sprintf("; samples from %s to %s are lost%s", term.Time(d.After), term.Time(d.Before), rest)
+		return fmt.Sprintf("; samples from %s to %s are lost, unless an m-mapped chunk has them",
+			term.Time(d.After), term.Time(d.Before))
 	case d.After != 0:
-		return fmt.Sprintf("; samples from %s on are lost%s", term.Time(d.After), rest)
+		return fmt.Sprintf("; samples from %s on are lost, unless an m-mapped chunk has them", term.Time(d.After))
 	case d.Before != 0:
-		return fmt.Sprintf("; samples before %s are lost%s", term.Time(d.Before), rest)
+		return fmt.Sprintf("; samples before %s are lost, unless an m-mapped chunk has them", term.Time(d.Before))
 	}
 	return ""
 }
