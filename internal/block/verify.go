@@ -275,7 +275,7 @@ func (v *verifier) segments() ([]segment, func(), error) {
 		}
 		name := chunksDir + "/" + e.Name()
 		if want := fmt.Sprintf("%0.6d", len(segs)+1); e.Name() != want {
-			v.found(Odd, name, "stands where %s should", want)
+			v.found(Odd, name, "is where %s should be", want)
 		}
 		data, c, err := v.mmap(name)
 		if err != nil {

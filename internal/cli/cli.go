@@ -259,7 +259,7 @@ func withTemp(parent string, f func(dir string) error) (err error) {
 		if parent == "" {
 			parent = os.TempDir()
 		}
-		return hinted(fmt.Errorf("make temporary directory in %s: %w", parent, unnamed(err)), "--temp-dir names another place for it")
+		return hinted(fmt.Errorf("make temporary directory in %s: %w", parent, unnamed(err)), "name another directory with --temp-dir")
 	}
 	defer func() {
 		err = errors.Join(err, os.RemoveAll(dir))

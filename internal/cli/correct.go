@@ -140,7 +140,7 @@ func (a *app) correctExtra(cmd *cobra.Command, args []string, word string) strin
 	case err == nil && fi.IsDir() && local && !given("data-dir"):
 		return a.instead(args, at, "-d", word)
 	case err == nil && !fi.IsDir() && cmd == cmd.Root():
-		return fmt.Sprintf("a dump file is looked at with: %s meta %s, or open, verify, query", a.Name, shellWord(word))
+		return fmt.Sprintf("to inspect a dump file, run: %s meta %s, or open, verify, query", a.Name, shellWord(word))
 	case strings.Contains(word, ".") && !given("dump-file"):
 		return a.instead(args, at, "-t", word)
 	}

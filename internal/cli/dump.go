@@ -133,7 +133,8 @@ last hour is taken; with --max-time alone, the hour that ends there; with
 	fs.StringVar(&f.compression, "compression", "", "`gzip|zstd|none` (default by the file's ending: .tar.gz, .tar.zst, .tar; else gzip)")
 	fs.StringVarP(&f.file, "dump-file", "t", "-", "`file` to write, - for stdout; it appears when it is complete")
 	fs.StringVar(&f.tempDir, "temp-dir", "", "`dir` for temporary files: blocks that are cut, and the head's (default: the system's)")
-	fs.BoolVar(&f.strict, "strict", false, "If true, exit with 4 after a dump that lacks what could not be read, like a block that Prometheus cannot load; the dump is written all the same")
+	fs.BoolVar(&f.strict, "strict", false, "If true, exit with 4 if the dump lacks data that could not be read, "+
+		"such as a block that Prometheus cannot load; the dump is still written")
 	fs.BoolVar(&f.dryRun, "dry-run", false, "print what would be taken and write nothing")
 	addForceFlag(fs, &f.force)
 	if a.Resumes {

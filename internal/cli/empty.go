@@ -33,22 +33,22 @@ func (a *app) explainEmpty(e *dump.EmptyError, kind string, asked emptiness) err
 		// A server was asked for windows in which it may have samples.
 		if len(asked.selectors) == 0 {
 			return hinted(fmt.Errorf("%w: the %s has no samples in that time", e, where),
-				"which times it has is printed by promdump meta")
+				"promdump meta prints the times that it has")
 		}
 		return hinted(fmt.Errorf("%w: the %s has no samples in that time of %s", e, where, asked.series()),
-			"without --match all series are taken; which times there are is printed by promdump meta")
+			"omit --match to take all series; promdump meta prints the times that there are")
 	}
 	holds, first, last, found := holdings(e, blocks)
 	err := fmt.Errorf("%w: the %s holds %s; %s", e, where, holds, asked.missing(e, blocks))
 	switch {
 	case len(e.Plan.LeftOut) > 0:
-		return hinted(err, "what cannot be read, a server cannot read either; promdump meta lists it")
+		return hinted(err, "a server cannot read these blocks either; promdump meta lists them")
 	case !found:
 		return err
 	case asked.overlaps(e, blocks) && len(asked.selectors) > 0:
-		return hinted(err, "without --match all series of that time are taken; names are listed by promdump open")
+		return hinted(err, "omit --match to take all series of that time; promdump open lists the names")
 	case asked.request.Selection.MinTime <= first && last <= asked.request.Selection.MaxTime:
-		return err // a hint would repeat the range that was asked for
+		return err // a hint would repeat the requested range
 	}
 	return hinted(err, "take all of it with --min-time %s --max-time %s, or see promdump meta",
 		shownTime(first), shownTime(last))
@@ -88,7 +88,7 @@ func holdings(e *dump.EmptyError, blocks []wire.PlannedBlock) (text string, firs
 	return strings.Join(holds, ", and "), first, last, found
 }
 
-// inRange finds what of the holdings is in the range that was asked for.
+// inRange finds what of the holdings is in the requested range.
 func (e emptiness) inRange(empty *dump.EmptyError, blocks []wire.PlannedBlock) (overlapping int, head bool) {
 	sel := e.request.Selection
 	for _, b := range blocks {
@@ -122,14 +122,14 @@ func (e emptiness) missing(empty *dump.EmptyError, blocks []wire.PlannedBlock) s
 	}
 	switch {
 	case len(parts) == 0 && len(empty.Plan.LeftOut) > 0:
-		return "nothing else is in the range that was asked for, " + asked.String()
+		return "nothing else is in the requested range, " + asked.String()
 	case len(parts) == 0:
-		return "none of it is in the range that was asked for, " + asked.String()
+		return "none of it is in the requested range, " + asked.String()
 	case len(e.selectors) > 0:
-		return fmt.Sprintf("no series in the range that was asked for matches %s, and %s it", e.series(), overlapping)
+		return fmt.Sprintf("no series in the requested range matches %s, and %s it", e.series(), overlapping)
 	}
 	if empty.Head.UnknownSamples+empty.Head.UnknownChunkSamples > 0 {
-		return fmt.Sprintf("%s the range that was asked for, %s, and the series of the head's samples are not known", overlapping, asked)
+		return fmt.Sprintf("%s the requested range, %s, and the series of the head's samples are not known", overlapping, asked)
 	}
-	return fmt.Sprintf("%s the range that was asked for, %s, without a sample in it", overlapping, asked)
+	return fmt.Sprintf("%s the requested range, %s, without a sample in it", overlapping, asked)
 }

@@ -155,16 +155,17 @@ func hintOf(err error) string {
 		return "give a file that promdump wrote; what it holds is said by: promdump meta FILE"
 	}
 	if errors.Is(err, archive.ErrIncomplete) {
-		return "the file was cut on its way: get it again; what a lost connection left in FILE.partial goes on with: kubectl promdump --resume -t FILE"
+		return "the file was cut in transit: get it again; after a lost connection, resume FILE.partial with: " +
+			"kubectl promdump --resume -t FILE"
 	}
 	if errors.Is(err, archive.ErrDamaged) {
-		return "get the file again from where it is from; what is wrong with it is listed by: promdump verify FILE"
+		return "get the file again from its source; promdump verify FILE lists what is wrong with this one"
 	}
 	if hint := limitHint(err); hint != "" {
 		return hint
 	}
 	if _, ok := errors.AsType[*dump.LossError](err); ok {
-		return "all that can be read is dumped; without --strict this is a note, and the exit code is 0"
+		return "the dump has all that can be read; without --strict this is a note, and the exit code is 0"
 	}
 	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
 		return "a shorter range needs fewer files; or raise the limit of open files (ulimit -n)"

@@ -120,7 +120,7 @@ func nothingExported(v *view.View, c viewConfig) error {
 	}
 	if len(c.selectors) > 0 {
 		return hinted(fmt.Errorf("nothing is selected: the dump has samples from %s to %s, and no series of them matches %s", term.Time(v.MinTime), term.Time(v.MaxTime), strings.Join(c.selectors, " or ")),
-			"without --match all series are exported")
+			"omit --match to export all series")
 	}
 	return fmt.Errorf("nothing is selected: the dump has no sample from %s to %s", term.Time(v.MinTime), term.Time(v.MaxTime))
 }

@@ -57,7 +57,7 @@ func checkDataDir(dir string) error {
 		return hinted(fmt.Errorf("read data dir: %w", err), "run as the user that Prometheus runs as, or as root")
 	case isFile(dir):
 		return &codedError{NoTarget, hinted(fmt.Errorf("%s is a file, not a directory", dir),
-			"a dump file is named without -d: promdump meta %s", shellWord(dir))}
+			"a dump file is given without -d: promdump meta %s", shellWord(dir))}
 	case err != nil:
 		return &codedError{NoTarget, fmt.Errorf("read data dir: %w", err)}
 	}

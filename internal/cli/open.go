@@ -251,14 +251,14 @@ func limitHint(err error) string {
 	if e, ok := errors.AsType[*query.LimitError](err); ok {
 		switch e.Limit {
 		case query.LimitMemory, query.LimitAnswer:
-			return "--max-memory allows more"
+			return "raise the limit with --max-memory"
 		case query.LimitSamples:
-			return "--max-samples allows more"
+			return "raise the limit with --max-samples"
 		case query.LimitText:
 		}
 	}
 	if _, ok := errors.AsType[*query.TimeoutError](err); ok {
-		return "--query-timeout allows more"
+		return "raise the limit with --query-timeout"
 	}
 	return ""
 }

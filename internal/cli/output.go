@@ -20,7 +20,7 @@ import (
 
 // addForceFlag adds the flag that lets a file be replaced.
 func addForceFlag(fs *pflag.FlagSet, force *bool) {
-	fs.BoolVarP(force, "force", "f", false, "replace the file that -t names if it exists")
+	fs.BoolVarP(force, "force", "f", false, "If true, replace the file that -t names if it exists")
 }
 
 // target of a dump's bytes: a file that appears when it is complete, or a stream
@@ -64,9 +64,9 @@ func (e *existsError) Error() string {
 
 func (e *existsError) Hint() string {
 	if e.kept != "" {
-		return fmt.Sprintf("mv %s %s, if that one can go", shellWord(e.kept), shellWord(e.name))
+		return fmt.Sprintf("to replace the other file: mv %s %s", shellWord(e.kept), shellWord(e.name))
 	}
-	return "name another file with -t, or --force replaces this one"
+	return "name another file with -t, or replace this one with --force"
 }
 
 func (e *existsError) Unwrap() error { return fs.ErrExist }
@@ -283,10 +283,10 @@ func (o *output) commit() error {
 	if err := o.publish(); errors.Is(err, fs.ErrExist) && !o.force {
 		taken, err = o.publishAside()
 		if err != nil {
-			return fmt.Errorf("name the complete output %s: %w; it is in %s", o.name, unnamed(err), o.temp)
+			return fmt.Errorf("rename the complete output to %s: %w; it is in %s", o.name, unnamed(err), o.temp)
 		}
 	} else if err != nil {
-		return errors.Join(fmt.Errorf("name the complete output %s: %w", o.name, unnamed(err)), os.Remove(o.temp))
+		return errors.Join(fmt.Errorf("rename the complete output to %s: %w", o.name, unnamed(err)), os.Remove(o.temp))
 	}
 	dir, err := os.Open(filepath.Dir(o.final))
 	if err != nil {

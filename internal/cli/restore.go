@@ -129,7 +129,7 @@ a restore can be repeated.
 	fs := cmd.Flags()
 	fs.SortFlags = false
 	fs.StringVarP(&f.dir, "data-dir", "d", "", "data `dir` to restore into; made if only its parent exists")
-	fs.StringVarP(&f.file, "dump-file", "t", "", "dump `file`, - for stdin; it may be named without a flag, too")
+	fs.StringVarP(&f.file, "dump-file", "t", "", "Path to the dump `file`, or - for stdin; can be given as an argument instead")
 	fs.BoolVar(&f.dryRun, "dry-run", false, "unpack, verify and print what would be done; the data dir keeps what it has")
 	fs.BoolVar(&f.replace, "replace", false, "remove what the data dir holds")
 	fs.BoolVar(&f.yes, "yes", false, "do not ask before --replace removes anything")

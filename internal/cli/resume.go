@@ -27,8 +27,8 @@ func (a *app) checkPartial(c dumpConfig) error {
 	if fi, err := os.Stat(partial(destination(c.file))); err != nil || !fi.Mode().IsRegular() {
 		return nil
 	}
-	return usagef(fmt.Sprintf("%s --resume -t %s goes on with it; --force begins anew", a.Name, shellWord(c.file)),
-		"%s is there, what an unfinished dump has received", name)
+	return usagef(fmt.Sprintf("resume it with: %s --resume -t %s; or start over with --force", a.Name, shellWord(c.file)),
+		"%s exists: it holds what an unfinished dump received", name)
 }
 
 // readKept reads what an earlier command could not finish, and takes what was

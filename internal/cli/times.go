@@ -37,7 +37,7 @@ func parseTime(s string, now time.Time) (time.Time, error) {
 		t, err = parseDate(s)
 	}
 	if err != nil {
-		return time.Time{}, hinted(fmt.Errorf("%q is no time that can be understood: %w", s, err), "%s", timeForms)
+		return time.Time{}, hinted(fmt.Errorf("%q is not a valid time: %w", s, err), "%s", timeForms)
 	}
 	return t, nil
 }

@@ -61,7 +61,7 @@ func (f *viewFlags) add(fs *pflag.FlagSet) {
 	fs.StringVar(&f.label, "label-from-name", "", "give each series a label that says which file it is from; its `name` is dump unless another is given with =")
 	fs.Lookup("label-from-name").NoOptDefVal = "dump"
 	fs.IntVar(&f.samples, "max-samples", 0, "samples that a query may hold at once (default 50000000)")
-	fs.StringVar(&f.memory, "max-memory", defaultMaxMemory, "Maximum `bytes` of memory beside the dump's own pages; queries that need more are refused")
+	fs.StringVar(&f.memory, "max-memory", defaultMaxMemory, "Maximum `bytes` of memory, without the dump's mapped pages; queries that need more are refused")
 	fs.StringVar(&f.timeout, "query-timeout", "", "`length` of time that a query may take (default 2m)")
 	fs.StringVar(&f.lookback, "lookback", "", "`length` of time for which a sample stands (default 5m)")
 	fs.StringVar(&f.tempDir, "temp-dir", "", "`dir` for temporary files (default: the system's)")
@@ -255,8 +255,8 @@ func (c viewConfig) restrict(v *view.View) error {
 
 // nothingThere is a selection that is beside what there is.
 func nothingThere(minMs, maxMs int64) error {
-	return usagef(fmt.Sprintf("all of it is --min-time %s --max-time %s", shownTime(minMs), shownTime(maxMs)),
-		"the dump has nothing there: it has samples from %s to %s", term.Time(minMs), term.Time(maxMs))
+	return usagef(fmt.Sprintf("select all of it with --min-time %s --max-time %s", shownTime(minMs), shownTime(maxMs)),
+		"no samples in the selected range: the dump has samples from %s to %s", term.Time(minMs), term.Time(maxMs))
 }
 
 func (a *app) openOne(ctx context.Context, cache *view.Cache, file string) (_ *view.Dump, err error) {

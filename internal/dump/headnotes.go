@@ -27,11 +27,11 @@ func (r *HeadReport) Notes() []string {
 		notes = append(notes, n)
 	}
 	if r.BadRecords > 0 {
-		notes = append(notes, fmt.Sprintf("%s of the head's log left out, they do not decode: %s",
+		notes = append(notes, fmt.Sprintf("%s of the head's log left out, they cannot be decoded: %s",
 			term.Counted(r.BadRecords, "record", "records"), r.BadRecord))
 	}
 	if r.BadChunks > 0 {
-		notes = append(notes, fmt.Sprintf("%s left out, they do not decode", term.Counted(r.BadChunks, "m-mapped chunk", "m-mapped chunks")))
+		notes = append(notes, fmt.Sprintf("%s left out, they cannot be decoded", term.Counted(r.BadChunks, "m-mapped chunk", "m-mapped chunks")))
 	}
 	if r.UnknownRecords > 0 {
 		notes = append(notes, fmt.Sprintf("%s of the head's log left out: this version does not know their kind",
@@ -54,7 +54,7 @@ func UnknownSeriesNote(samples, inChunks uint64) string {
 		return ""
 	}
 	return "the head has " + strings.Join(what, " and ") +
-		" without a series: the series records are not in the log any more, so nothing can tell which series they belong to; left out"
+		" without a series: the log lacks their series records, so their series are unknown; left out"
 }
 
 // DamageNotes name the damaged parts of a head. Raw is for a copy of the files,

@@ -50,7 +50,7 @@ func Describe(body []byte) string {
 	case text[0] == '<':
 		return "an HTML page"
 	case json.Valid(text):
-		return "JSON of another shape"
+		return "JSON without the expected fields"
 	case text[0] == '{' || text[0] == '[':
 		return "JSON that is cut or damaged"
 	}
@@ -90,7 +90,7 @@ func fields(body []byte, names ...string) (map[string]json.RawMessage, error) {
 func object(data []byte, names ...string) (map[string]json.RawMessage, error) {
 	var all map[string]json.RawMessage
 	if err := json.Unmarshal(data, &all); err != nil || all == nil {
-		return nil, shape("JSON of another shape")
+		return nil, shape("JSON without the expected fields")
 	}
 	for _, name := range names {
 		if _, ok := all[name]; !ok {
@@ -246,7 +246,7 @@ func Flags(body []byte) (map[string]string, error) {
 	}
 	var flags map[string]string
 	if err := json.Unmarshal(data, &flags); err != nil {
-		return nil, shape("JSON of another shape")
+		return nil, shape("JSON without the expected fields")
 	}
 	for name := range flags {
 		if strings.HasPrefix(name, "storage.tsdb.") {
@@ -264,7 +264,7 @@ func List(body []byte) ([]json.RawMessage, error) {
 	}
 	var list []json.RawMessage
 	if err := json.Unmarshal(data, &list); err != nil {
-		return nil, shape("JSON of another shape")
+		return nil, shape("JSON without the expected fields")
 	}
 	return list, nil
 }

@@ -174,7 +174,7 @@ const keptPart = 16
 // keep notes what a rule takes from now on. Beyond the limit its alerts are dropped.
 func (r *Rules) keep(v ruleView, bytes, limit int64) ruleView {
 	if r.kept+bytes > limit {
-		v.Error, v.Instances = "it has more alerts than memory", []*instanceView{}
+		v.Error, v.Instances = "its alerts need more memory than there is", []*instanceView{}
 		return v
 	}
 	r.kept += bytes
@@ -264,7 +264,7 @@ func (e *evaluation) run(ctx context.Context) (ruleView, error) {
 			if err := e.mustEnd(ctx); err != nil {
 				return *e.view, err
 			}
-			e.view.Error, e.view.Instances = "it has more alerts than memory", []*instanceView{}
+			e.view.Error, e.view.Instances = "its alerts need more memory than there is", []*instanceView{}
 			return *e.view, nil
 		}
 		last = at

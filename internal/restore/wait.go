@@ -67,7 +67,7 @@ func (s *server) wait(ctx context.Context, want []PlannedBlock, timeout time.Dur
 		case err == nil && left == 0:
 			return nil
 		case refused, replica, others == mostOtherAnswers:
-			return fmt.Errorf("whether the server serves the blocks is not known: %w", err)
+			return fmt.Errorf("cannot tell whether the server serves the blocks: %w", err)
 		case err == nil:
 			progress(Progress{Step: Wait, Done: total - int64(left), Total: total})
 		case ctx.Err() == nil:
@@ -116,10 +116,10 @@ func (w *waiting) look(ctx context.Context) (left int, err error) {
 		w.first = now
 	}
 	if !listed {
-		w.seen = fmt.Sprintf("it has looked for blocks %g times since, %g times in vain, and has %g loaded",
+		w.seen = fmt.Sprintf("it has reloaded its blocks %g times since, %g times with an error, and has %g loaded",
 			now.reloads-w.first.reloads, now.failures-w.first.failures, now.loaded)
 	} else if n := now.failures - w.first.failures; n > 0 {
-		w.seen += fmt.Sprintf("; it has looked for blocks %g times in vain", n)
+		w.seen += fmt.Sprintf("; %g reloads of its blocks failed", n)
 	}
 	if now.reloads < w.first.reloads+2 || now.failures != w.first.failures {
 		return len(missing), nil

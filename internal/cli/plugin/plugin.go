@@ -99,7 +99,7 @@ func (p *pods) addAgentFlags(fs *pflag.FlagSet, ways, image string) {
 	p.AddListFlags(fs)
 	fs.StringVar(&p.via, "via", string(viaAuto), ways)
 	fs.StringVar(&p.agentURL, "agent-url", p.agentURL, "`URL` of the agents that are not built in (default: $PROMDUMP_AGENT_URL, or our releases)")
-	fs.BoolVar(&p.download, "download-agent", p.download, "download the agent, whatever is built in")
+	fs.BoolVar(&p.download, "download-agent", p.download, "If true, download the agent even if one is built in")
 	fs.StringVar(&p.memory, "memory-limit", p.memory, "`bytes` that the agent may take in the container, like 64MiB, which is the default")
 	fs.StringVar(&p.image, "image", kube.DefaultImage, image)
 	fs.StringVar(&p.runAs, "run-as-user", p.runAs, "`uid` of that container (default: that of the server)")

@@ -126,7 +126,7 @@ func (r *replacing) Served(ctx context.Context, is cli.Replaced) (note string, e
 		_, refused := errors.AsType[*restore.RequestError](err)
 		switch {
 		case refused:
-			return "", r.explainWeb(fmt.Errorf("whether the server serves what was restored is not known: %w", err))
+			return "", r.explainWeb(fmt.Errorf("cannot tell whether the server serves what was restored: %w", err))
 		case denied:
 			return fmt.Sprintf("whether the server serves what was restored is not known, it cannot be reached (%v); its pod is ready", err), nil
 		case err == nil, wrong:
@@ -134,7 +134,7 @@ func (r *replacing) Served(ctx context.Context, is cli.Replaced) (note string, e
 		}
 		select {
 		case <-ctx.Done():
-			return "", fmt.Errorf("whether the server serves what was restored is not known: %w", err)
+			return "", fmt.Errorf("cannot tell whether the server serves what was restored: %w", err)
 		case <-time.After(time.Second):
 		}
 	}
