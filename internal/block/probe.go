@@ -35,7 +35,7 @@ func Samples(ctx context.Context, dir string, n int) (samples []Sample, err erro
 		return nil, fmt.Errorf("read block %s: %w", dir, err)
 	}
 	defer func() { err = errors.Join(err, q.Close()) }()
-	named := labels.MustNewMatcher(labels.MatchNotEqual, labels.MetricName, "")
+	named := labels.MustNewMatcher(labels.MatchNotEqual, model.MetricNameLabel, "")
 	set := q.Select(ctx, false, &storage.SelectHints{Start: math.MinInt64, End: math.MaxInt64}, named)
 	for len(samples) < n && set.Next() {
 		ls := set.At().Labels().Map()

@@ -150,7 +150,7 @@ func (a *app) inherited(name string) (io.Writer, error) {
 	}
 	n, err := strconv.ParseUint(fd, 10, 16)
 	if err != nil || runtime.GOOS == "windows" {
-		return nil, nil
+		return nil, nil //nolint:nilerr // another name
 	}
 	switch n {
 	case 1:

@@ -25,7 +25,7 @@ func (a *app) checkPartial(c dumpConfig) error {
 	}
 	name := partial(c.file)
 	if fi, err := os.Stat(partial(destination(c.file))); err != nil || !fi.Mode().IsRegular() {
-		return nil
+		return nil //nolint:nilerr // there is nothing to go on with
 	}
 	return usagef(fmt.Sprintf("resume it with: %s --resume -t %s; or start over with --force", a.Name, shellWord(c.file)),
 		"%s exists: it holds what an unfinished dump received", name)

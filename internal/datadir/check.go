@@ -472,7 +472,7 @@ func lastSegment(f *File, off int64) (int, bool) {
 		if i == 0 {
 			ref = int64(next())
 		} else {
-			ref += int64(unzigzag(next()))
+			ref += unzigzag(next())
 		}
 		most = max(most, ref>>32+1)
 	}

@@ -14,5 +14,5 @@ func openFilesLimit() uint64 {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil {
 		return math.MaxUint64
 	}
-	return uint64(r.Cur)
+	return uint64(r.Cur) //nolint:unconvert // it is signed on FreeBSD
 }

@@ -60,7 +60,7 @@ func asLibrary(t testing.TB, dir string) (all []string) {
 		if err != nil {
 			return err
 		}
-		all = append(all, fmt.Sprint(ref, mint, maxt, enc, late, c.Bytes()))
+		all = append(all, fmt.Sprintf("%d %d %d %s %v %x", ref, mint, maxt, enc, late, c.Bytes()))
 		return nil
 	})
 	return all
@@ -77,7 +77,7 @@ func readHeadChunks(t testing.TB, dir string) (all []string, damage []Damage) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		all = append(all, fmt.Sprint(c.Ref, c.MinTime, c.MaxTime, chunkenc.Encoding(c.Encoding), c.OutOfOrder, c.Data))
+		all = append(all, fmt.Sprintf("%d %d %d %s %v %x", c.Ref, c.MinTime, c.MaxTime, chunkenc.Encoding(c.Encoding), c.OutOfOrder, c.Data))
 	}
 	return all, damage
 }

@@ -11,6 +11,7 @@ import (
 // be read or is not there any more.
 type LossError struct {
 	Blocks []wire.LeftOut // left out, or dumped in part
+	Parts  []string       // damaged chunks and series of blocks, a sentence each
 	Head   HeadReport
 }
 
@@ -27,20 +28,27 @@ func (e *LossError) Error() string {
 		}
 		parts = append(parts, fmt.Sprintf("blocks (%d): %s", n, strings.Join(names, ", ")))
 	}
+	if len(e.Parts) > 0 {
+		parts = append(parts, "chunks or series of blocks")
+	}
 	if e.Head.lossy() {
 		parts = append(parts, "parts of the head")
 	}
 	return "the dump lacks what could not be read: " + strings.Join(parts, "; ")
 }
 
-// Loss is a *LossError with all that the dump lacks, or nil.
+// Loss is a *LossError with all that the dump lacks, or nil. A damaged head that was
+// copied raw is not lost, but a server does not serve all of it.
 func (r Report) Loss() error {
-	var blocks []wire.LeftOut
+	e := &LossError{Parts: r.LeftOut, Head: r.Head}
 	if r.Plan != nil {
-		blocks = r.Plan.LeftOut
+		e.Blocks = r.Plan.LeftOut
+		if r.RawHead {
+			e.Head.Damage = r.Plan.Head.Damage
+		}
 	}
-	if len(blocks) == 0 && !r.Head.lossy() {
+	if len(e.Blocks)+len(e.Parts) == 0 && !e.Head.lossy() {
 		return nil
 	}
-	return &LossError{Blocks: blocks, Head: r.Head}
+	return e
 }

@@ -52,7 +52,7 @@ func Judge(t testing.TB, dir string) (v Verdict) {
 	if db == nil {
 		return v
 	}
-	defer db.Close()
+	defer db.Close() //nolint:errcheck // of a copy that is thrown away
 	db.DisableCompactions()
 	if v.Load == nil && len(db.Blocks()) == 0 {
 		v.Load = errors.New("the block is not loaded")
@@ -120,7 +120,7 @@ func selectAll(q storage.Queryable, mint, maxt int64, served Served, all *[]labe
 	if err != nil {
 		return err
 	}
-	defer querier.Close()
+	defer querier.Close() //nolint:errcheck // what was read counts
 	var first error
 	err = recovered(func() error {
 		set := querier.Select(context.Background(), true, nil, ms...)

@@ -52,7 +52,7 @@ func EachIndex(ctx context.Context, cacheDir, file string, f func(*index.Reader)
 		}
 		text, err := io.ReadAll(r)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // the time for reading is over
 		}
 		if err != nil {
 			return err

@@ -192,7 +192,7 @@ func TestReplicas(t *testing.T) {
 				})
 			}
 			sa, sb := make(a, "a"), make(b, "b")
-			address := ""
+			var address string
 			if c.requests != nil {
 				address = balanceRequests(t, c.requests(), sa, sb)
 			} else {
@@ -202,7 +202,7 @@ func TestReplicas(t *testing.T) {
 			if c.refused != nil {
 				_, replica := errors.AsType[*ReplicaError](err)
 				_, label := errors.AsType[*LabelsError](err)
-				_, wantLabel := c.refused.(*LabelsError)
+				_, wantLabel := errors.AsType[*LabelsError](c.refused)
 				if replica == wantLabel || label != wantLabel {
 					t.Errorf("%v, want a %T", err, c.refused)
 				}
@@ -243,8 +243,7 @@ func TestRestarts(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			var once sync.Once
-			var s *server
-			s = serve(t, db, db, func(s *server) {
+			s := serve(t, db, db, func(s *server) {
 				s.external = map[string]string{"replica": "a"}
 			})
 			s.read = func(w http.ResponseWriter, r *http.Request, next http.Handler) {

@@ -350,7 +350,6 @@ func (se *session) restarted(ctx context.Context, first, id promapi.Identity) (b
 	if foreign {
 		return false, nil
 	}
-	now := se.connection()
 	for range firstChecks {
 		again, err := se.identify(ctx)
 		switch {
@@ -364,7 +363,7 @@ func (se *session) restarted(ctx context.Context, first, id promapi.Identity) (b
 		case !id.Same(again):
 			return false, &broken{err: errors.New("the server is being restarted")}
 		}
-		if now = se.connection(); now != nil {
+		if now := se.connection(); now != nil {
 			_ = now.Close()
 		}
 		se.client.CloseIdleConnections()
