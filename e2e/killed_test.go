@@ -17,7 +17,7 @@ import (
 // dump must hold what it serves then. It may hold more: a server that was killed
 // while it compacted out-of-order samples forgets some that are still in its files.
 func TestKilledServer(t *testing.T) {
-	limit := 40 * time.Second
+	limit := 15 * time.Second
 	if v := os.Getenv("PROMDUMP_E2E_SOAK"); v != "" {
 		var err error
 		if limit, err = time.ParseDuration(v); err != nil {

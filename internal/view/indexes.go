@@ -52,7 +52,7 @@ func EachIndex(ctx context.Context, cacheDir, file string, f func(*index.Reader)
 		}
 		text, err := io.ReadAll(r)
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // the time for reading is over
+			return nil
 		}
 		if err != nil {
 			return err
@@ -76,7 +76,7 @@ func EachIndexOfDir(ctx context.Context, dir string, f func(*index.Reader) error
 	}
 	for _, file := range files {
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // the time for reading is over
 		}
 		x, err := index.NewFileReader(file, index.DecodePostingsRaw)
 		if err != nil {
