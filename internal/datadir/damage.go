@@ -12,6 +12,10 @@ var (
 	// ErrRepair reports a segment that a server was repairing when it died. It is
 	// read under this name.
 	ErrRepair = errors.New("a server died while it repaired this segment")
+
+	// ErrName reports a segment that is there, but not under the name that servers
+	// look for: it is read all the same.
+	ErrName = errors.New("servers look for it under another name")
 )
 
 // Damage is a part of the head's files that cannot be read.

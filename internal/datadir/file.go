@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"syscall"
 )
@@ -22,7 +23,8 @@ type File struct {
 	text   []byte  // is read instead of the file, if it is not nil
 	patch  *patch
 
-	unrepaired bool // a server that was repairing this segment has not made the new one
+	fault      error // why nothing can be read of it, if the file is there
+	unrepaired bool  // a server that was repairing this segment has not made the new one
 }
 
 // patch is a byte that is read otherwise than it is on the disk.
@@ -34,6 +36,29 @@ type patch struct {
 // errNotRegular says that a directory, a device or a pipe is where a file should
 // be.
 var errNotRegular = errors.New("not a regular file")
+
+// errNotDir says that something else is where a directory of the head should be.
+var errNotDir = errors.New("not a directory")
+
+// unreadable stands for a file of the head that is there and cannot be one: it reads
+// as an empty file.
+func unreadable(name string, fault error) *File {
+	return &File{Name: name, text: []byte{}, fault: fault}
+}
+
+// faultFatal reports whether a server does not start because of the fault. A segment
+// of a log that it cannot read is one that it repairs.
+func (f *File) faultFatal() bool {
+	dir := path.Dir(f.Name)
+	return dir != "wal" && dir != "wbl"
+}
+
+// begins reports whether the file begins with some bytes.
+func (f *File) begins(with []byte) bool {
+	head := make([]byte, len(with))
+	n, _ := f.ReadAt(head, 0)
+	return f.Size >= int64(len(with)) && bytes.Equal(head[:n], with)
+}
 
 // openFile opens a file of the data dir. A name that is gone is [errChanged].
 func openFile(dir, name string) (*File, error) {

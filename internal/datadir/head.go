@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // Head is what the data directory has outside of blocks.
@@ -84,7 +85,11 @@ func (h *Head) open(ctx context.Context, dir string, want HeadFiles, last bool) 
 	} else if now != checkpoint {
 		return fmt.Errorf("%w: %s came", errChanged, now)
 	}
-	if h.damage = h.gaps(); len(h.damage) > 0 && !last {
+	h.damage = h.gaps()
+	if want == RawHead && checkpoint != "" && len(h.WAL) == len(wal) && len(wal) > 0 && filepath.Base(wal[0].Name) != segmentName(0) {
+		h.damage = append(h.damage, Damage{File: checkpoint, Err: errEmptyCheckpoint, Fatal: true})
+	}
+	if len(h.damage) > 0 && !last {
 		return fmt.Errorf("%w: %v", errChanged, h.damage[0])
 	}
 	if want == RawHead {
@@ -92,6 +97,9 @@ func (h *Head) open(ctx context.Context, dir string, want HeadFiles, last bool) 
 	}
 	return nil
 }
+
+// errEmptyCheckpoint says why a server starts on a head and not on its copy.
+var errEmptyCheckpoint = errors.New("it is empty, and a dump has no empty directories")
 
 // splitSegments divides the segments of the WAL into those that are read after the
 // checkpoint, which ends before segment from, and those that it covers.
@@ -138,7 +146,7 @@ func lastWritten(files []*File) *File {
 // segment that it does not cover.
 func lastCheckpoint(dir string) (name string, from int, err error) {
 	entries, err := os.ReadDir(filepath.Join(dir, "wal"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil && !missing(err) {
 		return "", 0, fmt.Errorf("list wal: %w", err)
 	}
 	for _, e := range entries {
@@ -199,12 +207,18 @@ func segments(dir, name string) ([]string, error) {
 // openSegments opens the numbered files of a directory.
 func openSegments(dir, name string) ([]*File, error) {
 	names, err := numbered(dir, name)
+	if errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) {
+		return []*File{unreadable(name, errNotDir)}, nil
+	}
 	if err != nil {
 		return nil, err
 	}
 	var files []*File
 	for _, n := range names {
 		f, err := openFile(dir, n)
+		if errors.Is(err, errNotRegular) {
+			f, err = unreadable(n, errNotRegular), nil
+		}
 		if err != nil {
 			return nil, errors.Join(err, closeAll(files))
 		}

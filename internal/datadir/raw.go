@@ -2,11 +2,19 @@ package datadir
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"path"
 	"path/filepath"
+	"slices"
+	"strings"
 )
 
 // openRaw makes the opened head fit to be copied.
+//
+// A segment whose repair did not end gets its name back: it is as it was before, and
+// a server repairs it again. What can be no file of a head is left out; if it is a
+// segment, an empty one is in its place.
 //
 // The files that may be written to end at the last whole record or chunk: a torn
 // record makes Prometheus repair its log at start, and a torn chunk makes it drop
@@ -18,6 +26,11 @@ func (h *Head) openRaw(ctx context.Context, dir string, last bool) error {
 		if err == nil && len(found) > 0 && !last {
 			return fmt.Errorf("%w: %s is repaired", errChanged, name)
 		}
+	}
+	h.undoRepairs()
+	h.checkNames()
+	for _, files := range []*[]*File{&h.WAL, &h.WBL, &h.Chunks} {
+		*files = slices.DeleteFunc(*files, func(f *File) bool { return f.fault != nil && f.faultFatal() })
 	}
 	add := func(d Damage) { h.damage = append(h.damage, d) }
 	logs := []struct {
@@ -47,6 +60,30 @@ func (h *Head) openRaw(ctx context.Context, dir string, last bool) error {
 	return h.cutChunks(ctx, add)
 }
 
+func (h *Head) undoRepairs() {
+	for _, f := range slices.Concat(h.WAL, h.WBL) {
+		f.Name = strings.TrimSuffix(f.Name, repairSuffix)
+	}
+	for i := range h.damage {
+		if errors.Is(h.damage[i].Err, ErrRepair) {
+			h.damage[i].Fatal = false
+		}
+	}
+}
+
+// checkNames reports the segments that no server finds.
+func (h *Head) checkNames() {
+	for _, f := range slices.Concat(h.WAL, h.WBL) {
+		n, err := segmentNumber(path.Base(f.Name))
+		if err != nil || strings.Contains(f.Name, "checkpoint.") || f.begins(oldMagic) {
+			continue
+		}
+		if want := segmentName(n); path.Base(f.Name) != want {
+			h.damage = append(h.damage, Damage{File: f.Name, Err: fmt.Errorf("%w: %s", ErrName, want), Fatal: true})
+		}
+	}
+}
+
 // cutChunks ends the last file of head chunks where its last whole chunk ends, and
 // leaves it out if it has none.
 func (h *Head) cutChunks(ctx context.Context, damaged func(Damage)) error {
@@ -65,7 +102,7 @@ func (h *Head) cutChunks(ctx context.Context, damaged func(Damage)) error {
 		}
 		if f.Size = r.whole; f.Size == 0 {
 			h.Chunks = h.Chunks[:i]
-			return f.f.Close()
+			return f.close()
 		}
 	}
 	return nil

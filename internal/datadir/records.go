@@ -72,14 +72,18 @@ type sequence struct{ next int }
 // segment whose repair did not end. The segments of a checkpoint are not in the
 // sequence.
 func (s *sequence) take(f *File) (found []Damage) {
+	if f.fault != nil {
+		found = append(found, Damage{File: f.Name, Err: f.fault, Fatal: f.faultFatal()})
+	}
 	dir, base := path.Split(f.Name)
 	n, err := segmentNumber(base)
 	if err != nil || strings.Contains(dir, "checkpoint.") {
-		return nil
+		return found
 	}
 	from := s.next
 	s.next = n + 1
-	if from != anySegment && n > from {
+	// Logs of Prometheus 2.0 to 2.2 begin with segment 1.
+	if from != anySegment && n > from && !(n == 1 && f.begins(oldMagic)) {
 		d := Damage{File: fmt.Sprintf("%s%0*d", dir, len(strings.TrimSuffix(base, repairSuffix)), from), Err: ErrMissing, Fatal: true}
 		if n-from > 1 {
 			d.Err = fmt.Errorf("%w, and so are those up to %d", ErrMissing, n-1)
@@ -97,6 +101,10 @@ func (s *sequence) take(f *File) (found []Damage) {
 func segmentNumber(base string) (int, error) {
 	return strconv.Atoi(strings.TrimSuffix(base, repairSuffix))
 }
+
+// segmentName is the name of a segment of a log. A checkpoint's are found by their
+// numbers, whatever their names.
+func segmentName(n int) string { return fmt.Sprintf("%08d", n) }
 
 // A segment is a row of pages, a page a row of fragments, each behind a header
 // of type, length and checksum (tsdb/docs/format/wal.md). A record is one full
@@ -205,11 +213,11 @@ func (r *segmentReader) fragment(page []byte) bool {
 		size = int(binary.BigEndian.Uint16(page[1:]))
 	}
 	if len(page) < fragmentHead+size || kind > lastFragment {
-		err := errFragment
 		if at == 0 && bytes.HasPrefix(page, oldMagic) {
-			err = ErrOldLog
+			r.oldLog()
+			return false
 		}
-		r.damage(at, err)
+		r.damage(at, errFragment)
 		r.off += int64(len(page)) // the next place that is known is the next page
 		return false
 	}
@@ -262,6 +270,15 @@ func (r *segmentReader) damage(at int64, err error) {
 	if r.found == nil {
 		r.found = &Damage{File: r.f.Name, Offset: at, Err: err, Fatal: strings.Contains(r.f.Name, "checkpoint.")}
 	}
+}
+
+// oldLog passes over a segment in the old format. Also if it is the last one, it is
+// no torn tail.
+func (r *segmentReader) oldLog() {
+	r.damage(0, ErrOldLog)
+	r.found.Fatal = r.found.Fatal || len(path.Base(r.f.Name)) != len(segmentName(0))
+	r.off, r.start = r.f.Size, r.f.Size
+	r.report()
 }
 
 // report reports damage that has a whole record, or another segment, behind it.

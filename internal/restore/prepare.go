@@ -200,6 +200,10 @@ func (p *Plan) decideHead(ctx context.Context) error {
 	if p.Head == NoHead {
 		return nil
 	}
+	// A server makes it too; a data dir is known by it.
+	if err := os.Mkdir(filepath.Join(p.staging.dump(), "wal"), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
 	damage, err := p.headDamage(ctx)
 	if err != nil {
 		return err

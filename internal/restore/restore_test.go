@@ -3,6 +3,7 @@ package restore
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -348,5 +349,32 @@ func mustServe2(t *testing.T, db *tsdb.DB, spans ...span) {
 	t.Helper()
 	if d := diffSpans(t, tsdbtest.Samples(t, db, tsdbtest.Everything()), spans); d != "" {
 		t.Fatal(d)
+	}
+}
+
+// Of a head without a log no server and no dump knows the series; a restore adds
+// what else there is.
+func TestRawHeadWithoutLog(t *testing.T) {
+	src := tsdbtest.Random(t, t.TempDir(), 11, tsdbtest.Options{Series: 24, Duration: 9 * time.Hour})
+	if err := src.Close(); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(src.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries { // blocks too: the dump has nothing but head chunks
+		if e.Name() != "chunks_head" {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(src.Dir, e.Name())))
+		}
+	}
+	if err = errors.Join(err, os.Mkdir(filepath.Join(src.Dir, "wal"), 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	dump := dumpOf(t, src.Dir, true)
+	dir := t.TempDir()
+	mustRestore(t, dump, Spec{Dir: dir})
+	if got := served(t, dir); len(got) > 0 {
+		t.Errorf("%d series are served", len(got))
 	}
 }

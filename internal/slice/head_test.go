@@ -2,9 +2,11 @@ package slice
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -331,4 +333,34 @@ func FuzzFilter(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Of a repair that did not end nothing is lost, since the old segment is read.
+func TestHeadRepair(t *testing.T) {
+	dir := t.TempDir()
+	w, err := wlog.New(quiet, nil, filepath.Join(dir, "wal"), compression.None)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		rec := enc.Samples([]record.RefSample{sample(1, int64(10+i), 1)}, nil)
+		if i == 0 {
+			err = w.Log(enc.Series([]record.RefSeries{series(1, "shop")}, nil))
+		}
+		if err = errors.Join(err, w.Log(rec)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err = w.NextSegment(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	second := wlog.SegmentName(filepath.Join(dir, "wal"), 1)
+	if err = errors.Join(w.Close(), os.Rename(second, second+".repair")); err != nil {
+		t.Fatal(err)
+	}
+	_, _, end := toldOf(t, &opened(t, dir).Head, everything())
+	want := []wire.HeadDamage{{File: "wal/00000001.repair", Reason: datadir.ErrRepair.Error(), Fatal: true}}
+	if diff := cmp.Diff(want, end.Damage); diff != "" {
+		t.Error(diff)
+	}
 }

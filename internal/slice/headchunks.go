@@ -2,6 +2,7 @@ package slice
 
 import (
 	"context"
+	"errors"
 	"math"
 	"slices"
 
@@ -102,6 +103,10 @@ func (f *filter) damaged(d datadir.Damage) {
 		return
 	}
 	w := HeadDamage(d)
+	if errors.Is(d.Err, datadir.ErrRepair) { // the whole segment is read
+		f.end.Damage = append(f.end.Damage, w)
+		return
+	}
 	if f.newest != math.MinInt64 {
 		w.After = f.newest
 	}
