@@ -106,15 +106,26 @@ func queryLast(args []string) []string {
 	if last < 1 || !isFile(args[last]) {
 		return args
 	}
+	wrong := -1
 	for i, arg := range args[:last] {
 		if _, err := os.Stat(arg); err == nil || arg == "-" {
 			continue
 		}
 		if _, err := query.NewParser().ParseExpr(arg); err == nil {
-			return append(slices.Delete(slices.Clone(args), i, i+1), arg)
+			return queryBehind(args, i)
+		}
+		if wrong < 0 {
+			wrong = i
 		}
 	}
+	if wrong >= 0 { // its error is about the query, not about the name of the file
+		return queryBehind(args, wrong)
+	}
 	return args
+}
+
+func queryBehind(args []string, i int) []string {
+	return append(slices.Delete(slices.Clone(args), i, i+1), args[i])
 }
 
 func (a *app) queryCommand() *cobra.Command {
