@@ -86,7 +86,8 @@ func (h *Head) open(ctx context.Context, dir string, want HeadFiles, last bool) 
 		return fmt.Errorf("%w: %s came", errChanged, now)
 	}
 	h.damage = h.gaps()
-	if want == RawHead && checkpoint != "" && len(h.WAL) == len(wal) && len(wal) > 0 && filepath.Base(wal[0].Name) != segmentName(0) {
+	empty := checkpoint != "" && len(h.WAL) == len(wal)
+	if want == RawHead && empty && len(wal) > 0 && filepath.Base(wal[0].Name) != segmentName(0) {
 		h.damage = append(h.damage, Damage{File: checkpoint, Err: errEmptyCheckpoint, Fatal: true})
 	}
 	if len(h.damage) > 0 && !last {
