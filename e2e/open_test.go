@@ -668,7 +668,7 @@ func safe(t *testing.T, p *pair) {
 		}
 	}
 	small := open(t, "--max-samples", "1000", "--query-timeout", "30s", "--allow-host", "grafana.example", p.files[1])
-	if got := ask(t, "GET", small.url, "/api/v1/query", url.Values{"query": {`sum(sum_over_time({__name__=~".+"}[6h]))`}}); got.code != 422 || !strings.Contains(got.body, "too many samples") {
+	if got := ask(t, "GET", small.url, "/api/v1/query", url.Values{"query": {`sum(sum_over_time({__name__=~".+"}[6h]))`}}); got.code != 422 || !strings.Contains(got.body, "samples at once") {
 		t.Errorf("a query beyond --max-samples: %d %.200s", got.code, got.body)
 	}
 	if got := ask(t, "GET", small.url, "/api/v1/query", q, "Host", "grafana.example:9090"); got.code != 200 {

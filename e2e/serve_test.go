@@ -216,10 +216,11 @@ func TestOldPrometheus(t *testing.T) {
 	today := filepath.Join(t.TempDir(), "today")
 	d := tsdbtest.Random(t, today, 5, tsdbtest.Options{Plain: true, Start: time.Now().Add(-24 * time.Hour)})
 	all = wire.Selection{MinTime: d.MinTime, MaxTime: d.MaxTime}
-	want = tsdbtest.Samples(t, d.DB(), all)
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
 	}
+	// After a restart: out-of-order samples that were deleted may come back then.
+	want = tsdbtest.SamplesDir(t, today, all)
 	s = start(t, restored(t, today), serverOptions{binary: bin})
 	if diff := tsdbtest.Diff(want, s.export(all)); diff != "" {
 		t.Errorf("today's data, served by the old server:\n%s", diff)

@@ -35,7 +35,9 @@ type HeadSpec struct {
 // the same files, with exceptions in favour of the data: start timestamps are
 // always kept, a series keeps its samples when its labels come again under a new
 // ref, and a sample in the log is dropped only if a chunk covers its time (a
-// Prometheus drops all samples before the end of the series' newest chunk).
+// Prometheus drops all samples before the end of the series' newest chunk). As
+// after a restart of Prometheus, deleted out-of-order samples may come back: their
+// m-mapped chunks stay until the file with them is removed.
 //
 // It is no tsdb.Head: it has one open chunk for each series in memory and nothing
 // else of the samples. Finished chunks, and samples that are out of order, go to

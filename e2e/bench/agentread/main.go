@@ -68,7 +68,7 @@ func run(ctx context.Context) (err error) {
 	}
 	peak := watchHeap(ctx)
 	start := time.Now()
-	n, err := drain(agent.Read(ctx, *dir, req, slog.New(slog.DiscardHandler)))
+	n, err := drain(agent.Read(ctx, *dir, req, agent.Options{Logger: slog.New(slog.DiscardHandler)}))
 	if err != nil {
 		return err
 	}
