@@ -140,7 +140,7 @@ type Report struct {
 	Series  uint64   // distinct ones, a sum over the blocks where that cannot be found; without a raw head's
 	Samples uint64   // without a raw head's
 	Bytes   int64    // of the dump
-	Notes   []string // what a person should know of it
+	Notes   []string // what the user should know about the dump
 }
 
 // Write dumps a selection of a source. Only when it returns without an error is the

@@ -25,16 +25,16 @@ import (
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// Options say how a data dir is read.
+// Options control how a data dir is read.
 type Options struct {
 	Logger *slog.Logger
 
-	// Sketch says that the directory is a copy that lacks files of blocks on purpose.
-	// Only plans and inventories can be read of it.
+	// Sketch marks a directory that is a copy without the large files of its blocks. It
+	// supports plans and inventories only.
 	Sketch bool
 
-	// Handles bounds how many files of blocks are held open; 0: what the process may
-	// open.
+	// Handles limits how many block files are held open; 0 means the limit of the
+	// process.
 	Handles int
 }
 
@@ -56,8 +56,8 @@ type reading struct {
 	sel   *slice.Selection
 	o     Options
 	yield func(wire.Message, error) bool
-	left  bool // the consumer wants no more
-	sent  told // the blocks that were sent, before and now
+	left  bool        // the consumer has stopped
+	sent  resumePoint // the blocks that were sent, by earlier streams and by this one
 	plan  *wire.Plan
 	end   wire.End
 }
@@ -113,7 +113,7 @@ func (r *reading) read(ctx context.Context) (err error) {
 	return nil
 }
 
-// open opens the data dir and plans what is still to be sent of it.
+// open opens the data dir and plans what still has to be sent.
 func (r *reading) open(ctx context.Context, head datadir.HeadFiles) (*datadir.Dir, error) {
 	d, err := datadir.Open(ctx, r.path, datadir.Options{
 		Head: head, LookOnly: r.req.PlanOnly, Sketch: r.o.Sketch, Handles: r.o.Handles, Logger: r.o.Logger,
@@ -127,13 +127,12 @@ func (r *reading) open(ctx context.Context, head datadir.HeadFiles) (*datadir.Di
 	return d, nil
 }
 
-// maxVanished is how many times in a row the next block may have gone when its turn
-// comes.
+// maxVanished is how many times in a row the next block may turn out to be deleted.
 const maxVanished = 10
 
-// blocks sends the blocks. Not all of their files are open where the process may
-// open few: a block that has gone when its turn comes was compacted, and what
-// replaced it is sent instead.
+// blocks sends the blocks. If the process may open few files, some blocks are opened
+// only when their turn comes. A block that is gone by then was compacted, and the block
+// that replaced it is sent instead.
 func (r *reading) blocks(ctx context.Context, d *datadir.Dir) error {
 	for vanished := 0; ; {
 		n := len(r.sent.blocks)
@@ -183,7 +182,7 @@ func (r *reading) blocksOf(ctx context.Context, d *datadir.Dir) error {
 		switch {
 		case action[ulid] == wire.Whole:
 			err = r.files(ctx, b.Files, at)
-		case r.req.WholeBlocks: // what is left of it
+		case r.req.WholeBlocks: // the segments that remain
 			err = r.cut(ctx, b, slice.Everything(), at.Parts)
 		default:
 			err = r.cut(ctx, b, r.sel, at.Parts)
@@ -236,8 +235,8 @@ func (r *reading) cut(ctx context.Context, b *datadir.Block, sel *slice.Selectio
 	})
 }
 
-// newPlan plans what is sent of the data dir. Of an earlier plan it keeps the blocks
-// that were sent.
+// newPlan makes the plan of the data dir. It keeps the blocks of an earlier plan that
+// were sent.
 func (r *reading) newPlan(d *datadir.Dir) {
 	p := &wire.Plan{Head: wire.PlannedHead{Mode: r.req.Head, Bytes: d.Head.Bytes(), MinValidTime: d.Head.MinValidTime}}
 	p.Bytes = p.Head.Bytes
@@ -278,8 +277,8 @@ func (r *reading) newPlan(d *datadir.Dir) {
 	r.plan = p
 }
 
-// deleted lists the blocks of the plan that have gone before their turn, and that no
-// other block was made of: retention has deleted them.
+// deleted lists the blocks of the plan that were gone before they were sent and that no
+// other block replaces: retention has deleted them.
 func (r *reading) deleted(d *datadir.Dir) (all []wire.LeftOut) {
 	there, sources := map[string]bool{}, maps.Clone(r.sent.sources)
 	for _, b := range d.LeftOut {
@@ -297,13 +296,15 @@ func (r *reading) deleted(d *datadir.Dir) (all []wire.LeftOut) {
 		}
 		replaced := len(b.Sources) > 0 && !slices.ContainsFunc(b.Sources, func(s string) bool { return !sources[s] })
 		if !replaced {
-			all = append(all, wire.LeftOut{ULID: b.ULID, MinTime: &b.MinTime, MaxTime: &b.MaxTime, Reason: "it was deleted before it was read"})
+			all = append(all, wire.LeftOut{
+				ULID: b.ULID, MinTime: &b.MinTime, MaxTime: &b.MaxTime, Reason: "it was deleted before it was read",
+			})
 		}
 	}
 	return all
 }
 
-// decide says what happens to a block, and why.
+// decide returns what happens to a block, and the reason.
 func (r *reading) decide(b *datadir.Block) (wire.Action, string) {
 	action, reason := r.sel.Decide(b.Meta, r.req.WholeBlocks)
 	switch {
@@ -317,8 +318,8 @@ func (r *reading) decide(b *datadir.Block) (wire.Action, string) {
 	return action, reason
 }
 
-// leftOut lists the blocks of the data dir that cannot be read, or not wholly. What
-// has an unknown range may be wanted.
+// leftOut lists the blocks of the data dir that cannot be read completely. A block
+// whose range is unknown is always listed: it may overlap the selection.
 func leftOut(d *datadir.Dir, wanted func(datadir.Meta) bool) []wire.LeftOut {
 	var all []wire.LeftOut
 	for _, b := range d.LeftOut {
@@ -342,7 +343,7 @@ func leftOut(d *datadir.Dir, wanted func(datadir.Meta) bool) []wire.LeftOut {
 	return all
 }
 
-// segments names chunk segments, the first few of them.
+// segments lists the numbers of the first few chunk segments.
 func segments(numbers []int) string {
 	const few = 5
 	var names []string
@@ -367,7 +368,9 @@ func describe(b *datadir.Block) wire.PlannedBlock {
 
 // Inventory tells what the data dir at path holds.
 func Inventory(ctx context.Context, path string, o Options) (*wire.Inventory, error) {
-	d, err := datadir.Open(ctx, path, datadir.Options{Head: datadir.ReadHead, LookOnly: true, Sketch: o.Sketch, Logger: o.Logger})
+	d, err := datadir.Open(ctx, path, datadir.Options{
+		Head: datadir.ReadHead, LookOnly: true, Sketch: o.Sketch, Logger: o.Logger,
+	})
 	if err != nil {
 		return nil, err
 	}

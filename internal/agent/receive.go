@@ -183,7 +183,8 @@ func (r *receiver) begin(dir string) (*wire.Restored, error) {
 var blockFile = regexp.MustCompile(`^([0-9A-HJKMNP-TV-Z]{26})/(meta\.json|index|tombstones|chunks/[0-9]{6})$`)
 
 // headFile is what may come too when all is replaced.
-var headFile = regexp.MustCompile(`^(wal/(checkpoint\.[0-9]{6,10}/)?[0-9]{6,10}|wbl/[0-9]{8,10}|chunks_head/[0-9]{6,10})$`)
+var headFile = regexp.MustCompile(
+	`^(wal/(checkpoint\.[0-9]{6,10}/)?[0-9]{6,10}|wbl/[0-9]{8,10}|chunks_head/[0-9]{6,10})$`)
 
 func (r *receiver) file(f *wire.File) error {
 	if r.replace != nil {

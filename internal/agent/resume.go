@@ -7,15 +7,15 @@ import (
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// told is what a story that was cut had told.
-type told struct {
+// resumePoint records what an interrupted stream has already sent.
+type resumePoint struct {
 	blocks  map[string]bool // ULIDs
 	sources map[string]bool // of all of them
 	where   wire.Position
 }
 
-func before(r *wire.Resume) told {
-	t := told{blocks: map[string]bool{}, sources: map[string]bool{}}
+func before(r *wire.Resume) resumePoint {
+	t := resumePoint{blocks: map[string]bool{}, sources: map[string]bool{}}
 	if r == nil {
 		return t
 	}
@@ -29,16 +29,16 @@ func before(r *wire.Resume) told {
 }
 
 // add adds a block that was sent.
-func (t told) add(b wire.Block) {
+func (t resumePoint) add(b wire.Block) {
 	t.blocks[b.ULID] = true
 	for _, s := range b.Sources {
 		t.sources[s] = true
 	}
 }
 
-// has tells whether all samples of a block were told: the block itself was, or
-// all that it was compacted of.
-func (t told) has(m datadir.Meta) bool {
+// has reports whether all samples of a block were sent: as the block itself, or as all
+// the blocks that it was compacted from.
+func (t resumePoint) has(m datadir.Meta) bool {
 	if t.blocks[m.ULID] {
 		return true
 	}
@@ -50,16 +50,16 @@ func (t told) has(m datadir.Meta) bool {
 	return len(m.Compaction.Sources) > 0
 }
 
-// at is where a block goes on.
-func (t told) at(ulid string) wire.Position {
+// at returns the position from which a block is to be sent.
+func (t resumePoint) at(ulid string) wire.Position {
 	if t.where.ULID == ulid {
 		return t.where
 	}
 	return wire.Position{}
 }
 
-// first puts the block that was told in part before the others.
-func (t told) first(blocks []*datadir.Block) {
+// first puts the block that was sent in part before the others.
+func (t resumePoint) first(blocks []*datadir.Block) {
 	i := slices.IndexFunc(blocks, func(b *datadir.Block) bool { return b.Meta.ULID == t.where.ULID })
 	if i > 0 {
 		b := blocks[i]

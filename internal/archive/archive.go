@@ -104,11 +104,11 @@ func (l Limits) checkSize(name string, size int64) error {
 	return nil
 }
 
-// entryName is every name that a dump may hold but for ManifestName, NotesName and
-// SumsName. In a block a number has one spelling only: chunks/000001 and
-// chunks/0000001 would be the same segment twice. Segments of the log had six
-// digits until March 2020, and a server may have both. No two of these names differ
-// just in case, so that a dump unpacks on any file system.
+// entryName matches every name that a dump may contain, except ManifestName, NotesName
+// and SumsName. In a block a number has one spelling only: chunks/000001 and
+// chunks/0000001 would be the same segment twice. Segments of the log had six digits
+// until March 2020, and a server may have both. No two of these names differ only in
+// case, so a dump unpacks on any file system.
 var entryName = regexp.MustCompile(`^(?:` +
 	`[0-7][0-9A-HJKMNP-TV-Z]{25}/(?:meta\.json|index|tombstones|chunks/` + six + `)` +
 	`|wal/(?:checkpoint\.` + sixOrEight + `/)?` + sixOrEight +

@@ -20,8 +20,8 @@ type Manifest struct {
 	Selection Selection `json:"selection"`
 	Plan      Plan      `json:"plan"`
 
-	// Notes became known while the dump was written. They are in an entry of their
-	// own, after the files.
+	// Notes are what was found while the dump was written. They are stored in a
+	// separate entry after the files.
 	Notes []string `json:"notes,omitempty"`
 }
 
@@ -68,8 +68,8 @@ type Plan struct {
 	Blocks []PlannedBlock `json:"blocks"`
 	Head   PlannedHead    `json:"head"`
 
-	// LeftOut are blocks of the selection that the dump lacks, or lacks a part of,
-	// since they could not be read.
+	// LeftOut lists the blocks of the selection that the dump lacks, completely or in
+	// part, because they could not be read.
 	LeftOut []LeftOut `json:"leftOut,omitempty"`
 	Notes   []string  `json:"notes,omitempty"`
 }

@@ -43,7 +43,7 @@ func NewReaderLimits(r io.Reader, limits Limits) (*Reader, error) {
 	return d, nil
 }
 
-// Manifest is what the dump says about itself. Its Notes are known when Next has
+// Manifest returns the manifest of the dump. Its Notes are complete once Next has
 // returned io.EOF.
 func (d *Reader) Manifest() Manifest { return d.manifest }
 
@@ -68,9 +68,9 @@ func (d *Reader) readManifest() error {
 	return err
 }
 
-// Next goes to the next file; what is left of the one before is skipped, and
-// verified all the same. It returns io.EOF once the dump has proved to be whole.
-// The manifest, the notes and the digests are no files.
+// Next goes to the next file; what is left of the one before is skipped, and verified
+// all the same. It returns io.EOF once the dump has proved to be whole. The manifest,
+// the notes and the digests do not count as files.
 func (d *Reader) Next() (Entry, error) {
 	if d.err != nil {
 		return Entry{}, d.err

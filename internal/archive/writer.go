@@ -221,8 +221,9 @@ func (d *Writer) File(name string, size int64, r io.Reader) error {
 	return d.end(Entry{name, size})
 }
 
-// Notes writes what became known while the files were written, each note one
-// sentence for a person. It comes after all files; without notes it writes nothing.
+// Notes writes what was found while the files were written: each note is a sentence to
+// be shown to the user. Call it after all files are written; without notes it writes
+// nothing.
 func (d *Writer) Notes(notes []string) error {
 	if err := d.firstError(); err != nil || len(notes) == 0 {
 		return err

@@ -22,18 +22,18 @@ import (
 // maxLabelBytes is the length that Prometheus' labels can hold; at it they panic.
 const maxLabelBytes = 1 << 24
 
-// Builder makes a block of the told series of a cut block: exactly the samples that
-// Prometheus serves of them in the range, whatever is odd about their order. What it
-// is told may come from anywhere: nothing in it makes a Builder panic. After an error
-// the Builder is of no more use, and repeats the error.
+// Builder builds a block from the series that it receives of a cut block. The block has
+// exactly the samples that Prometheus serves of them in the range, even if their order
+// is odd. The input is not trusted: no input makes a Builder panic. After an error the
+// Builder cannot be used; every method returns the same error.
 type Builder struct {
 	w       *writer
 	outside tombstones.Intervals // the times that the spec excludes
 	symbols map[uint32]string
 	err     error
 
-	// The series that is being told.
-	open    bool // told in part
+	// The current series.
+	open    bool // received in part
 	refs    []uint32
 	labels  labels.Labels
 	drop    tombstones.Intervals // outside and what was deleted
@@ -43,8 +43,8 @@ type Builder struct {
 	pairs []labels.Label
 	lb    labels.ScratchBuilder
 	cut   cutter
-	raw   []*rawChunk // to be used again
-	nth   int         // of raw in use
+	raw   []*rawChunk // reused
+	nth   int         // number of raw in use
 }
 
 // NewBuilder begins a block under spec.Parent. Finish or Discard must follow.
@@ -81,17 +81,17 @@ func (b *Builder) Symbols(s *wire.Symbols) error {
 			return b.fail(fmt.Errorf("symbol %d has %d bytes, more than a label can hold", ref, len(str)))
 		}
 		if old, ok := b.symbols[ref]; ok && old != str {
-			return b.fail(fmt.Errorf("symbol %d is told again with another string", ref))
+			return b.fail(fmt.Errorf("symbol %d is received again with another string", ref))
 		}
 		b.symbols[ref] = strings.Clone(str)
 	}
 	return nil
 }
 
-// Series takes a series, or the next part of one, and keeps nothing of it. Chunks
-// that cannot be read, or that must be cut and cannot be decoded, are left out and
-// counted as Lost. The error for a chunk that must be cut and cannot be decoded for want of knowing
-// its encoding is an *EncodingError.
+// Series takes a series, or the next part of one, and keeps nothing of it. Chunks that
+// cannot be read, or that must be cut and cannot be decoded, are left out and counted
+// in Lost. The error for a chunk that must be cut and cannot be decoded for want of
+// knowing its encoding is an *EncodingError.
 func (b *Builder) Series(s *wire.Series) error {
 	if b.err != nil {
 		return b.err
@@ -138,11 +138,11 @@ func (b *Builder) begin(refs []uint32) error {
 	for i := 0; i < len(refs); i += 2 {
 		name, ok := b.symbols[refs[i]]
 		if !ok {
-			return fmt.Errorf("a series refers to symbol %d, which was not told", refs[i])
+			return fmt.Errorf("a series refers to symbol %d, which was not received", refs[i])
 		}
 		value, ok := b.symbols[refs[i+1]]
 		if !ok {
-			return fmt.Errorf("a series refers to symbol %d, which was not told", refs[i+1])
+			return fmt.Errorf("a series refers to symbol %d, which was not received", refs[i+1])
 		}
 		if name != "" { // no query asks for a label without a name
 			b.pairs = append(b.pairs, labels.Label{Name: name, Value: value})
@@ -234,14 +234,15 @@ func (b *Builder) rawChunk(enc chunkenc.Encoding, data []byte) *rawChunk {
 	return c
 }
 
-// Lost is what a block has lost to damage so far.
+// Lost returns what is missing from the block so far because of damage.
 func (b *Builder) Lost() Lost { return b.w.lost }
 
-// Lost counts what a built block cannot have of the source's, and names the first.
+// Lost counts what of the source is missing from a built block, and describes the first
+// losses.
 type Lost struct {
-	Chunks int      // that cannot be read
-	First  []string // of the chunks: of which series, from when to when, and why
-	Labels int      // series that had a label twice, of which the last is kept
+	Chunks int      // chunks that cannot be read
+	First  []string // the first of these chunks: series, times and reason
+	Labels int      // series that had a label twice; the last value is kept
 	Twice  string   // the first of these series
 }
 

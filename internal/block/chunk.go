@@ -89,8 +89,8 @@ type errIterator struct {
 
 func (it errIterator) Err() error { return it.err }
 
-// isGauge tells whether a chunk is of gauge histograms. Its stale samples do not say
-// so themselves.
+// isGauge reports whether a chunk has gauge histograms. Its stale samples do not carry
+// that information.
 func isGauge(enc chunkenc.Encoding, data []byte) bool {
 	header := counterResetHeader(enc, data)
 	return header != nil && chunkenc.CounterResetHeader(*header&chunkenc.CounterResetHeaderMask) == chunkenc.GaugeType
@@ -114,7 +114,7 @@ type reader struct {
 	it    chunkenc.Iterator
 }
 
-// dropped tells whether a time is in one of the intervals, which are in order.
+// dropped reports whether a time is in one of the intervals, which are sorted.
 func dropped(drop tombstones.Intervals, t int64) bool {
 	i := sort.Search(len(drop), func(i int) bool { return drop[i].Maxt >= t })
 	return i < len(drop) && drop[i].Mint <= t

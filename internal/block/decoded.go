@@ -10,7 +10,7 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunks"
 )
 
-// decoded is a sample on its own.
+// decoded is a decoded sample.
 type decoded struct {
 	st, t int64
 	v     float64
@@ -20,7 +20,9 @@ type decoded struct {
 }
 
 // decode appends the samples of a chunk to dst that are to be kept. It never panics.
-func (c *cutter) decode(dst []decoded, enc chunkenc.Encoding, data []byte, keep func(t int64) bool) (_ []decoded, err error) {
+func (c *cutter) decode(dst []decoded, enc chunkenc.Encoding, data []byte,
+	keep func(t int64) bool,
+) (_ []decoded, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("decode chunk of encoding %s: %v", enc, p)
@@ -61,13 +63,12 @@ func (c *cutter) decode(dst []decoded, enc chunkenc.Encoding, data []byte, keep 
 	return dst, nil
 }
 
-// samplesPerChunk is at what size a chunk of sorted samples ends, as in Prometheus'
-// head. It goes on while the time does not.
+// samplesPerChunk is the size at which a chunk of sorted samples ends, as in
+// Prometheus' head. Samples at the time of the last one are still added.
 const samplesPerChunk = 120
 
-// encodeSorted appends to dst chunks of the samples, in the order of time. Chunks
-// must not touch: of samples at the same time that do not go into one chunk, the
-// first is kept.
+// encodeSorted appends chunks of the samples, sorted by time, to dst. Chunks must not
+// touch: if samples at the same time do not fit into one chunk, the first is kept.
 func encodeSorted(dst []chunks.Meta, all []decoded) (_ []chunks.Meta, err error) {
 	defer func() {
 		if p := recover(); p != nil {

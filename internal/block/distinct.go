@@ -12,16 +12,16 @@ import (
 )
 
 // SeriesCounter counts the distinct series of several blocks: a series that is in two
-// of them is one. The index files of the blocks pass through it as they are read, in
-// the order of their bytes, so that a block on its way from elsewhere need not be
-// stored. It holds eight bytes for each series, and for each symbol of one block.
+// of them is one. The index files of the blocks are written to it from start to end, so
+// that a block that is being received need not be stored. It holds eight bytes for each
+// series, and for each symbol of one block.
 //
-// What is not promised: the exact number where an index cannot be read this way, for
-// which [SeriesCounter.Count] says so. Series are told apart by 64 bits of a hash.
+// The number is not exact if an index cannot be read this way; [SeriesCounter.Count]
+// reports that. Series are distinguished by a 64-bit hash.
 type SeriesCounter struct {
 	seed    maphash.Seed
-	ids     []uint64 // of series, the first of them sorted and distinct
-	compact int      // how many these are
+	ids     []uint64 // of series; the first `compact` are sorted and distinct
+	compact int      // see ids
 	inexact bool
 }
 
@@ -34,8 +34,8 @@ const (
 	maxIndexItem = 16 << 20 // bytes of one series or symbol
 )
 
-// Count gives the number of distinct series of the indexes that are done. Not exact:
-// some could not be read.
+// Count returns the number of distinct series of the indexes that are done. exact is
+// false if an index could not be read.
 func (c *SeriesCounter) Count() (n uint64, exact bool) {
 	c.compactIDs()
 	return uint64(len(c.ids)), !c.inexact
@@ -61,8 +61,8 @@ func (c *SeriesCounter) compactIDs() {
 	c.compact = len(c.ids)
 }
 
-// Block counts the series of a block on this machine, of which its meta.json says that
-// it has so many.
+// Block counts the series of a block on this machine. The argument series is the count
+// in its meta.json.
 func (c *SeriesCounter) Block(dir string, series uint64) error {
 	f, err := os.Open(filepath.Join(dir, "index"))
 	if err != nil {
@@ -76,7 +76,8 @@ func (c *SeriesCounter) Block(dir string, series uint64) error {
 	return err
 }
 
-// Index counts the series of one more block, whose meta.json says that it has so many.
+// Index returns a counter for the index of one more block. The argument series is the
+// count in its meta.json.
 func (c *SeriesCounter) Index(series uint64) *IndexCounter {
 	return &IndexCounter{all: c, want: series, next: (*IndexCounter).header}
 }
@@ -89,12 +90,12 @@ type IndexCounter struct {
 	symbols []uint64 // their hashes
 	left    uint64   // symbols to come
 	buf     []byte   // bytes that are not parsed yet
-	pos     int64    // of the first of them, in the file
+	pos     int64    // offset of buf in the file
 
-	next func(*IndexCounter, []byte) (used int, ok bool) // nil: the rest is of no interest
+	next func(*IndexCounter, []byte) (used int, ok bool) // nil: the rest is not needed
 }
 
-// Write takes the next bytes of the file. It never fails: an index that cannot be read
+// Write parses the next bytes of the file. It never fails: an index that cannot be read
 // makes the count inexact.
 func (i *IndexCounter) Write(p []byte) (int, error) {
 	if i.next == nil {
@@ -118,13 +119,13 @@ func (i *IndexCounter) Write(p []byte) (int, error) {
 		i.next, i.buf = nil, nil
 		return len(p), nil
 	}
-	if !held || i.pos > begun { // else it is there already
+	if !held || i.pos > begun { // else it is in ids already
 		i.buf = append(i.buf[:0], data...)
 	}
 	return len(p), nil
 }
 
-// Done ends the file.
+// Done is called after the last byte of the file.
 func (i *IndexCounter) Done() {
 	if i.found != i.want {
 		i.all.inexact = true
@@ -132,11 +133,11 @@ func (i *IndexCounter) Done() {
 	i.next, i.buf, i.symbols = nil, nil, nil
 }
 
-// Each step takes one item from the start of data. Not ok: more bytes are needed, or
-// i.next is nil.
+// Each step parses one item at the start of data. ok is false if more bytes are needed
+// or i.next is nil.
 
-// header is the magic number and the version of the file, and the length and number of
-// the symbols.
+// header parses the magic number and the version of the file, and the length and number
+// of the symbols.
 func (i *IndexCounter) header(data []byte) (int, bool) {
 	const size = 4 + 1 + 4 + 4
 	if len(data) < size {
@@ -177,8 +178,8 @@ func (i *IndexCounter) symbol(data []byte) (int, bool) {
 
 var indexSums = crc32.MakeTable(crc32.Castagnoli)
 
-// series is one series, which begins at a multiple of 16 and ends with a checksum. What
-// has another one is behind the last series.
+// series parses one series, which begins at a multiple of 16 and ends with a checksum.
+// An entry whose checksum differs is behind the last series.
 func (i *IndexCounter) series(data []byte) (int, bool) {
 	const align = 16
 	start := int(-i.pos & (align - 1))
@@ -206,7 +207,7 @@ func (i *IndexCounter) series(data []byte) (int, bool) {
 	return end + crc32.Size, true
 }
 
-// id is of the labels of a series, in whatever order they are.
+// id returns a hash of the labels of a series that does not depend on their order.
 func (i *IndexCounter) id(body []byte) (id uint64, ok bool) {
 	next := func() uint64 {
 		v, n := binary.Uvarint(body)

@@ -9,15 +9,14 @@
 //
 // # Making
 //
-// A [Builder] turns the told series of a cut block into a block that has the
-// selected samples and no others. A chunk that lies inside the range, with
-// nothing deleted in it, keeps its bytes and is never decoded; so it does not
-// matter whether we know its encoding. A chunk at the border, or with deleted
-// samples, is decoded and encoded anew, in the same encoding. Chunks of one
-// series that overlap in time (old blocks have them) are merged, because an index
-// cannot hold them; a time that is there twice stays so, since Prometheus serves
-// both samples. Labels, series and chunks may come in any order. A chunk that cannot
-// be read is left out, and counted as [Lost].
+// A [Builder] turns the received series of a cut block into a block that has the
+// selected samples and no others. A chunk that lies inside the range, with nothing
+// deleted in it, keeps its bytes and is never decoded; so it does not matter whether we
+// know its encoding. A chunk at the border, or with deleted samples, is decoded and
+// encoded anew, in the same encoding. Chunks of one series that overlap in time (old
+// blocks have them) are merged, because an index cannot hold them. Two samples at the
+// same time are both kept, since Prometheus serves both. Labels, series and chunks may
+// come in any order. A chunk that cannot be read is left out, and counted as [Lost].
 //
 // The head's records become blocks here too (head*.go), through the same writer.
 //

@@ -57,8 +57,8 @@ func newHeadShard(spec HeadSpec, id, of int) (*headShard, error) {
 	return h, nil
 }
 
-// record takes a record. One that does not decode is counted; an error is one of
-// the spool.
+// record applies a record. A record that cannot be decoded is counted, not an error:
+// errors come from the spool.
 func (h *headShard) record(log wire.Log, rec []byte) (err error) {
 	kind := h.dec.lib.Type(rec)
 	// Prometheus' decoder and encoders trust what they read, and panic if they must not.

@@ -64,15 +64,17 @@ type HeadBuilder struct {
 	err error // the first one; it is final
 }
 
-// HeadIgnored counts what was left out of a head. A Prometheus that starts on the
-// same files does not serve it either.
+// HeadIgnored counts what was left out of a head. A Prometheus that starts on the same
+// files does not serve these samples either.
 type HeadIgnored struct {
 	UnknownSeries uint64 // samples in records whose series no series record names, or that was deleted
 	UnknownChunks uint64 // samples in m-mapped chunks whose series no series record names
-	NotInOrder    uint64 // samples in the WAL that are not later than the series' newest (those that count are in the WBL)
-	BadChunks     uint64 // m-mapped chunks that must be decoded and cannot be
-	BadRecords    uint64 // records that do not decode
-	BadRecord     error  // of the first of them; nil: none
+	// NotInOrder counts samples in the WAL that are not later than the series' newest.
+	// Out-of-order samples that a server accepts are in the WBL.
+	NotInOrder uint64
+	BadChunks  uint64 // m-mapped chunks that must be decoded and cannot be
+	BadRecords uint64 // records that do not decode
+	BadRecord  error  // of the first bad record; nil: none
 }
 
 // batch is a copy of one message's records, which all shards read.

@@ -30,8 +30,8 @@ type mappedSeries struct {
 	claimed atomic.Bool // a series record names the ref
 }
 
-// Chunks takes m-mapped chunks, in the order in which the server wrote them. All of
-// them come before the first records. Nothing of m is kept.
+// Chunks adds m-mapped chunks, in the order in which the server wrote them. All chunks
+// must be added before the first records. m is not retained.
 func (h *HeadBuilder) Chunks(m *wire.HeadChunks) error {
 	if err := h.firstError(); err != nil {
 		return err
@@ -78,7 +78,7 @@ func (m *mappedChunks) add(c wire.HeadChunk) error {
 	case c.OutOfOrder:
 		s.late = append(s.late, ref)
 	case last >= 0 && s.inOrder[last].maxt >= c.MinTime && slices.ContainsFunc(s.inOrder, again):
-		return nil // somebody copied a file
+		return nil // the same chunk again, as in a copied file
 	case last >= 0 && s.inOrder[last].maxt >= c.MinTime:
 		// A server writes the chunks of a series in the order of time. After a repair
 		// that lost series records it gives their refs to new series: the older chunks
@@ -92,7 +92,7 @@ func (m *mappedChunks) add(c wire.HeadChunk) error {
 	return nil
 }
 
-// seal ends the chunks: from now on they are read.
+// seal is called after the last chunk: from then on chunks are only read.
 func (m *mappedChunks) seal() error {
 	if m.sealed {
 		return nil
@@ -104,7 +104,7 @@ func (m *mappedChunks) seal() error {
 	return m.spool.flush()
 }
 
-// unclaimed counts the samples of chunks that no series record names.
+// unclaimed counts the samples of chunks whose ref is in no series record.
 func (m *mappedChunks) unclaimed() uint64 {
 	n := m.replaced
 	for _, s := range m.byRef {
@@ -115,7 +115,7 @@ func (m *mappedChunks) unclaimed() uint64 {
 	return n
 }
 
-// claim gives a series the m-mapped chunks of a ref that names it.
+// claim moves the m-mapped chunks of a ref to the series that a record names.
 func (h *headShard) claim(ref chunks.HeadSeriesRef, s *headSeries) error {
 	if h.mapped == nil {
 		return nil
@@ -146,8 +146,7 @@ func (h *headShard) claim(ref chunks.HeadSeriesRef, s *headSeries) error {
 			s.mapped = append(s.mapped, c)
 		}
 	}
-	// What the log had before is in the blocks already, or these are again the same
-	// samples.
+	// Earlier samples of the log are in blocks already, or the chunks repeat them.
 	for len(s.mapped) > 0 && s.mapped[0].mint <= s.lastT {
 		if err := h.addLateChunk(s, s.mapped[0]); err != nil {
 			return err
@@ -169,8 +168,8 @@ func mergeByTime(a, b []spooledRef) (all []spooledRef) {
 	return append(append(all, a...), b...)
 }
 
-// lookAhead keeps the times of the next m-mapped chunk beside the series' own
-// times, where every sample looks.
+// lookAhead copies the times of the next m-mapped chunk into the series, so that the
+// check for each sample is cheap.
 func (s *headSeries) lookAhead() {
 	s.nextMin, s.nextMax = math.MaxInt64, math.MaxInt64
 	if len(s.mapped) > 0 {
@@ -178,8 +177,8 @@ func (s *headSeries) lookAhead() {
 	}
 }
 
-// passMapped takes the m-mapped chunks that end before t into the series. It
-// reports whether the next one covers t: then it has the sample already.
+// passMapped adds the m-mapped chunks that end before t to the series. It reports
+// whether the next chunk covers t: such a chunk already has the sample.
 func (h *headShard) passMapped(s *headSeries, t int64) (covered bool, err error) {
 	for len(s.mapped) > 0 && s.mapped[0].maxt < t {
 		if err := h.takeMapped(s); err != nil {
@@ -189,8 +188,8 @@ func (h *headShard) passMapped(s *headSeries, t int64) (covered bool, err error)
 	return len(s.mapped) > 0 && s.mapped[0].mint <= t, nil
 }
 
-// takeMapped takes the next m-mapped chunk into the series. Its bytes are kept,
-// unless it reaches over the border of the selection or of a window.
+// takeMapped adds the next m-mapped chunk to the series. Its bytes are kept unless it
+// crosses the border of the selection or of a window.
 func (h *headShard) takeMapped(s *headSeries) error {
 	c := s.mapped[0]
 	s.mapped = s.mapped[1:]
@@ -202,7 +201,7 @@ func (h *headShard) takeMapped(s *headSeries) error {
 	if err := s.open.end(&h.sink); err != nil {
 		return err
 	}
-	s.open.app = nil // the next sample does not follow the one before the chunk
+	s.open.app = nil // the next sample follows the chunk, not the open one
 	s.lastT, s.lastType = max(s.lastT, c.maxt), valueType(c.enc)
 	inside := c.mint >= h.spec.MinTime && c.maxt <= h.spec.MaxTime
 	if inside && windowStart(c.mint, h.spec.BlockRange) == windowStart(c.maxt, h.spec.BlockRange) {
@@ -221,7 +220,7 @@ func (h *headShard) takeMapped(s *headSeries) error {
 	return err
 }
 
-// addLateChunk takes the samples of a chunk as out-of-order ones.
+// addLateChunk adds the samples of a chunk as out-of-order samples.
 func (h *headShard) addLateChunk(s *headSeries, c spooledRef) error {
 	return h.eachSample(c, func(smp sample) error {
 		h.addWindow(smp.t)
@@ -230,8 +229,8 @@ func (h *headShard) addLateChunk(s *headSeries, c spooledRef) error {
 	})
 }
 
-// eachSample calls add for each sample of an m-mapped chunk in the builder's range.
-// A chunk that does not decode is counted and left out from there on.
+// eachSample calls add for each sample of an m-mapped chunk in the builder's range. A
+// chunk that cannot be decoded is counted; its samples up to the error are kept.
 func (h *headShard) eachSample(c spooledRef, add func(sample) error) error {
 	if c.mint > h.spec.MaxTime || c.maxt < h.spec.MinTime {
 		return nil
@@ -252,8 +251,8 @@ func (h *headShard) eachSample(c spooledRef, add func(sample) error) error {
 	return err
 }
 
-// eachSample calls add for the samples of a chunk. It returns what is wrong with
-// the chunk, and add's error.
+// eachSample calls add for the samples of a chunk. failed is the error of decoding the
+// chunk, err the error of add.
 func eachSample(enc chunkenc.Encoding, data []byte, add func(sample) error) (failed, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -279,7 +278,7 @@ func eachSample(enc chunkenc.Encoding, data []byte, add func(sample) error) (fai
 	return it.Err(), nil
 }
 
-// sampleAt is the sample that an iterator stands at.
+// sampleAt returns the current sample of an iterator.
 func sampleAt(it chunkenc.Iterator, typ chunkenc.ValueType) sample {
 	s := sample{st: it.AtST(), t: it.AtT()}
 	switch typ {
@@ -293,7 +292,7 @@ func sampleAt(it chunkenc.Iterator, typ chunkenc.ValueType) sample {
 	return s
 }
 
-// valueType is what the samples of a chunk are.
+// valueType returns the type of a chunk's samples.
 func valueType(enc chunkenc.Encoding) chunkenc.ValueType {
 	switch enc {
 	case chunkenc.EncHistogram, chunkenc.EncHistogramST:

@@ -17,7 +17,8 @@ func Of(findings []Finding, levels ...Level) (of []Finding) {
 	return of
 }
 
-// Count is how many problems the findings stand for.
+// Count returns the number of problems in the findings, including those that are only
+// counted.
 func Count(findings []Finding) (n int) {
 	for _, f := range findings {
 		n += max(f.More, 1)
@@ -25,9 +26,9 @@ func Count(findings []Finding) (n int) {
 	return n
 }
 
-// Notes says in a sentence for each level what findings mean for who goes on in
-// spite of them, with the first places. Unloadable ones have none: there is no
-// going on.
+// Notes returns a sentence for each level that explains what the findings mean for the
+// use of the block, with the first places. Unloadable findings have none: such a block
+// cannot be used.
 func Notes(findings []Finding) (notes []string) {
 	for _, l := range []struct {
 		level Level

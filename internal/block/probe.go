@@ -21,9 +21,9 @@ type Sample struct {
 	Time   int64 // Unix milliseconds
 }
 
-// Samples returns at most n samples of the block in dir that a query of PromQL returns,
-// each of another series: none that are deleted, no stale markers, and no series whose
-// labels only newer servers know. It reads no more than it needs.
+// Samples returns at most n samples of the block in dir that a PromQL query returns,
+// each from a different series. It skips deleted samples, stale markers, and series
+// whose label names older servers reject. It reads no more than it needs.
 func Samples(ctx context.Context, dir string, n int) (samples []Sample, err error) {
 	b, err := tsdb.OpenBlock(slog.New(slog.DiscardHandler), dir, nil, nil)
 	if err != nil {

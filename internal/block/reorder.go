@@ -25,10 +25,10 @@ type spooled struct {
 	chunks int64    // where its chunks begin in the spool
 }
 
-// inOrder writes what the writer has into a new one, in the order that an index must
-// have: series that have the same labels become one, and chunks that overlap are
-// encoded anew, so that they do not. It needs the chunks once more on disk, and in
-// memory the labels of all series.
+// inOrder copies the writer's series into a new writer, in the order that an index must
+// have. Series with the same labels become one, and overlapping chunks are encoded
+// again without overlap. It needs space on disk for a second copy of the chunks, and
+// memory for the labels of all series.
 func (w *writer) inOrder(ctx context.Context) (_ *writer, err error) {
 	if err := w.spool.Flush(); err != nil {
 		return nil, fmt.Errorf("write spool: %w", err)
@@ -214,12 +214,12 @@ func (s segmentFiles) read(ref chunks.ChunkRef) (chunkenc.Chunk, error) {
 	return &rawChunk{enc: chunkenc.Encoding(b[k]), data: b[k+chunks.ChunkEncodingSize : end : end]}, nil
 }
 
-// apart makes chunks that follow one another out of chunks in any order. Only those
-// that overlap are decoded, and given to lose if they cannot be. If they are of an
-// unknown encoding, the error is an *EncodingError without its series.
+// apart returns chunks in the order of time that do not overlap. It decodes only chunks
+// that overlap, and calls lose for each that cannot be decoded. For an unknown encoding
+// the error is an *EncodingError without its series.
 func apart(metas []chunks.Meta, lose func(chunks.Meta, error)) ([]chunks.Meta, error) {
 	for i := range metas {
-		metas[i].Ref = chunks.ChunkRef(i) // where it lies does not matter any more
+		metas[i].Ref = chunks.ChunkRef(i) // its place in the file is not needed any more
 	}
 	slices.SortStableFunc(metas, func(a, b chunks.Meta) int { return cmp.Compare(a.MinTime, b.MinTime) })
 	u := union{lose: lose, lost: map[chunks.ChunkRef]bool{}}
@@ -241,7 +241,7 @@ func apart(metas []chunks.Meta, lose func(chunks.Meta, error)) ([]chunks.Meta, e
 		}
 		from = to
 	}
-	// What the index says of a chunk may be wrong. Then only the samples tell.
+	// The index may have wrong times for a chunk; only the samples have the right ones.
 	for i := range out {
 		if i > 0 && out[i].MinTime <= out[i-1].MaxTime {
 			return u.of(metas)
@@ -250,15 +250,15 @@ func apart(metas []chunks.Meta, lose func(chunks.Meta, error)) ([]chunks.Meta, e
 	return out, nil
 }
 
-// union merges chunks, whose Ref is their place in the series.
+// union merges chunks. The Ref of a chunk is its number in the series.
 type union struct {
 	lose func(chunks.Meta, error)
 	lost map[chunks.ChunkRef]bool // was given to lose
 	cut  cutter
 }
 
-// of makes chunks of all samples of the chunks, in the order of time. A time that
-// was there twice is there twice, in the same order: Prometheus serves both samples.
+// of returns chunks with all samples of the given chunks, in the order of time. Two
+// samples at the same time are both kept, in the same order: Prometheus serves both.
 func (u *union) of(metas []chunks.Meta) ([]chunks.Meta, error) {
 	metas = slices.Clone(metas)
 	slices.SortFunc(metas, func(a, b chunks.Meta) int { return cmp.Compare(a.Ref, b.Ref) })

@@ -17,7 +17,7 @@ import (
 	"github.com/prometheus/prometheus/tsdb/tombstones"
 )
 
-// Level says what Prometheus does with a block that has a finding.
+// Level is the severity of a finding: what Prometheus does with such a block.
 type Level uint8
 
 // The levels, the worst first.
@@ -46,7 +46,8 @@ type Finding struct {
 	Place   string // "meta.json", "index, series {…}, chunk 3 (chunks/000001 at 1234)", …
 	Problem string
 
-	// More is set in a finding that stands for others, which are not listed.
+	// More is the number of findings that this one stands for because they are not
+	// listed.
 	More int
 }
 
@@ -56,13 +57,12 @@ func (f Finding) String() string { return f.Block + ": " + f.Place + ": " + f.Pr
 type Stats struct {
 	Samples, Series, Chunks uint64
 
-	// Unknown counts the chunks whose encoding is not known: their checksum is
-	// right, their samples were not read. That is odd and no damage: a newer
-	// Prometheus reads them.
+	// Unknown counts the chunks of an unknown encoding. Their checksum is right, their
+	// samples were not read. They are odd, not damaged: a newer Prometheus reads them.
 	Unknown uint64
 
-	// MinTime and MaxTime are of the first and the last sample, both included, in
-	// Unix milliseconds. Without a chunk that can be read both are zero.
+	// MinTime and MaxTime are of the first and the last sample, both included, in Unix
+	// milliseconds; both are zero if no chunk can be read.
 	MinTime, MaxTime int64
 }
 
@@ -89,7 +89,10 @@ func Verify(ctx context.Context, dir string, report func(Finding)) (Stats, error
 	stats, err := v.run(ctx)
 	for l, n := range v.counts {
 		if n -= maxFindings; n > 0 {
-			report(Finding{Level: Level(l), Block: v.name, Place: "block", Problem: fmt.Sprintf("%d more problems are not listed", n), More: n})
+			report(Finding{
+				Level: Level(l), Block: v.name, Place: "block",
+				Problem: fmt.Sprintf("%d more problems are not listed", n), More: n,
+			})
 		}
 	}
 	if err != nil {
@@ -188,8 +191,8 @@ func (v *verifier) meta() (*tsdb.BlockMeta, error) {
 	return meta, nil
 }
 
-// stats compares what meta.json says with what there is. Prometheus does not look
-// at the numbers.
+// stats compares the statistics in meta.json with the block. Prometheus ignores these
+// numbers.
 func (v *verifier) stats(meta *tsdb.BlockMeta, got chunkStats) {
 	want := meta.Stats
 	if got.Chunks > 0 && want.NumSamples == 0 && want.NumSeries == 0 && want.NumChunks == 0 {

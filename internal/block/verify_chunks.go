@@ -25,7 +25,8 @@ type chunkStats struct {
 // shareSeries is how many series a worker takes at a time.
 const shareSeries = 256
 
-// share is what was found in some series, to be reported in their order.
+// share is the result of checking some of the series; shares are reported in the order
+// of the series.
 type share struct {
 	findings []Finding // at most maxFindings of each level
 	counts   [levels]int
@@ -86,7 +87,8 @@ func (v *verifier) chunks(ctx context.Context, x *indexFile, meta *tsdb.BlockMet
 		}
 	}
 	if sum.Unknown > 0 {
-		v.found(Odd, chunksDir, "%d chunks have an encoding that is not known here; only a Prometheus that knows it can query them", sum.Unknown)
+		v.found(Odd, chunksDir,
+			"%d chunks have an encoding that is not known here; only a Prometheus that knows it can query them", sum.Unknown)
 	}
 	return sum, ctx.Err()
 }
@@ -170,7 +172,7 @@ func (c *chunkChecker) series(ref uint64) {
 	}
 }
 
-// chunk reads one chunk and says what is wrong with it. The level is Odd when its
+// chunk reads one chunk and returns what is wrong with it. The level is Odd when its
 // samples can be read, with a problem or without.
 func (c *chunkChecker) chunk(m chunks.Meta) (level Level, problem string) {
 	ref, off := chunks.BlockChunkRef(m.Ref).Unpack()
@@ -212,7 +214,7 @@ func (c *chunkChecker) samples(enc chunkenc.Encoding, data []byte, m chunks.Meta
 		c.stats.Unknown++
 		return Odd, ""
 	}
-	if count == 0 && len(data) >= headerBytes(enc) { // whatever follows is not read
+	if count == 0 && len(data) >= headerBytes(enc) { // readers ignore the bytes that follow
 		return Odd, "it has no samples"
 	}
 	if first, last, ok := walked(enc, data); ok && first == m.MinTime && last == m.MaxTime {

@@ -24,8 +24,8 @@ type indexFile struct {
 	align   uint64 // what a series' ref counts in: bytes, or 16 bytes since version 2
 
 	reader  *index.Reader     // Prometheus' own
-	symbols []string          // in the file's order, which should be that of strings
-	places  map[string]uint32 // of the symbols, when they are not in order
+	symbols []string          // in the file's order, which should be sorted
+	places  map[string]uint32 // of the symbols, if they are not sorted
 	at      map[uint32]uint32 // version 1 refers to symbols by offset: to the place in symbols
 	refs    []uint64          // of all series, ascending
 }
@@ -112,14 +112,15 @@ func (v *verifier) symbols(x *indexFile) bool {
 	return true
 }
 
-// findSeries finds the series by going from entry to entry. Prometheus goes by the
-// postings only; so does findSeries where the section is not what it should be.
+// findSeries finds the series by reading entry after entry. Prometheus uses the
+// postings only; findSeries falls back to them if the section is damaged.
 func (v *verifier) findSeries(x *indexFile) {
 	if v.walkSeries(x) {
 		return
 	}
 	refs := map[uint64]struct{}{}
-	_ = index.ReadPostingsOffsetTable(x.data, x.toc.PostingsTable, func(_, _ []byte, off uint64, _ int) error { // its error is found with the postings
+	// The error is reported by postings.
+	_ = index.ReadPostingsOffsetTable(x.data, x.toc.PostingsTable, func(_, _ []byte, off uint64, _ int) error {
 		x.list(off, func(ref uint64) { refs[ref] = struct{}{} })
 		return nil
 	})
@@ -129,7 +130,8 @@ func (v *verifier) findSeries(x *indexFile) {
 func (v *verifier) walkSeries(x *indexFile) bool {
 	const place = "index, series"
 	if x.toc.LabelIndices > uint64(len(x.data)) || x.toc.Series > x.toc.LabelIndices {
-		v.found(Odd, place, "the section goes from %d to %d, in a file of %d bytes", x.toc.Series, x.toc.LabelIndices, len(x.data))
+		v.found(Odd, place, "the section goes from %d to %d, in a file of %d bytes",
+			x.toc.Series, x.toc.LabelIndices, len(x.data))
 		return false
 	}
 	for pos := x.toc.Series; ; {
@@ -246,7 +248,7 @@ func (v *verifier) postings(ctx context.Context, x *indexFile, sets map[uint64]p
 		if problem != "" && level != Odd || got == want && ok {
 			return nil
 		}
-		if compared++; compared > 2*maxFindings { // each takes a walk over all series
+		if compared++; compared > 2*maxFindings { // each comparison reads all series
 			v.found(Unreadable, place(), "they list %d series, not the %d that have the label", got.n, want.n)
 			return nil
 		}
@@ -275,8 +277,8 @@ func postingsOf(name, value string) func() string {
 	return func() string { return fmt.Sprintf("index, postings of %.100q=%.100q", name, value) }
 }
 
-// lookups looks up every label pair as Prometheus does, which takes the table to be
-// in order.
+// lookups looks up every label pair as Prometheus does, which assumes that the table is
+// sorted.
 func (v *verifier) lookups(ctx context.Context, x *indexFile, sets map[uint64]pairSet) {
 	for _, key := range slices.Sorted(maps.Keys(sets)) {
 		name, value := x.symbols[key>>32], x.symbols[uint32(key)]
@@ -296,8 +298,8 @@ func (v *verifier) lookups(ctx context.Context, x *indexFile, sets map[uint64]pa
 	}
 }
 
-// compareList says how a list differs from the series that have the label pair.
-// Without names the pair stands for all series.
+// compareList returns how a list differs from the series that have the label pair. An
+// empty pair stands for all series.
 func (x *indexFile) compareList(off uint64, name, value string) (Level, string) {
 	in := map[uint64]bool{}
 	x.list(off, func(ref uint64) { in[ref] = true })
@@ -369,7 +371,7 @@ func (x *indexFile) compare(a, b uint32) int {
 	return cmp.Compare(x.symbols[a], x.symbols[b])
 }
 
-// place finds the place of a symbol.
+// place returns the index of a symbol in symbols.
 func (x *indexFile) place(symbol string) (uint32, bool) {
 	if x.places != nil {
 		i, ok := x.places[symbol]

@@ -34,8 +34,9 @@ type Spec struct {
 	// milliseconds. In meta.json the end is excluded, so it says MaxTime + 1.
 	MinTime, MaxTime int64
 
-	// Selected bounds the samples in place of MinTime and MaxTime when they may lie
-	// outside of these. The block's range in meta.json then grows with its samples.
+	// Selected is the range of samples to keep, in place of MinTime and MaxTime, if
+	// samples may lie outside of these. The block's range in meta.json then grows to
+	// cover them.
 	Selected *wire.Interval
 
 	// Origin says what the samples are from (a block's ULID, "head", …). It is part
@@ -51,10 +52,11 @@ type Spec struct {
 // staging directory that may be in memory, for a slice of a few megabytes.
 const segmentBytes = 64 << 20
 
-// writer writes one block: series in the order of their labels, each with its
-// finished chunks in the order of time. Another order costs writing it twice. Its memory grows with the number of distinct label names and
-// values, not with series or chunks: a block's index begins with all symbols, so
-// the series wait in a spool file until the last is known.
+// writer writes one block: series in the order of their labels, each with its finished
+// chunks in the order of time. Another order means that it is written twice. Its memory
+// grows with the number of distinct label names and values, not with series or chunks:
+// a block's index begins with all symbols, so the series wait in a spool file until the
+// last is known.
 //
 //	newWriter, (addSeries | startSeries addChunks* endSeries)*, finish or discard
 type writer struct {
@@ -73,7 +75,7 @@ type writer struct {
 
 	last     labels.Labels // of the series before this one
 	inSeries bool
-	lastMax  int64 // of the series' chunks so far; valid when chunkNow > 0
+	lastMax  int64 // of the series' chunks so far; valid if chunkNow > 0
 	chunkNow int   // chunks of the series so far
 
 	lost             Lost
@@ -88,7 +90,8 @@ func newWriter(spec Spec) (_ *writer, err error) {
 	if spec.MinTime > spec.MaxTime {
 		return nil, fmt.Errorf("build block: its first time %d is after its last %d", spec.MinTime, spec.MaxTime)
 	}
-	w := &writer{spec: spec, symbols: map[string]uint32{}, digest: sha256.New(), minTime: math.MaxInt64, maxTime: math.MinInt64}
+	w := &writer{spec: spec, symbols: map[string]uint32{}, digest: sha256.New(),
+		minTime: math.MaxInt64, maxTime: math.MinInt64}
 	if w.outer, err = os.MkdirTemp(spec.Parent, "build-*"); err != nil {
 		return nil, fmt.Errorf("build block: %w", err)
 	}

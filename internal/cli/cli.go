@@ -140,7 +140,8 @@ func Run(ctx context.Context, program Program, args []string, streams term.Strea
 	}
 	if !a.running {
 		// Whatever cobra refuses before a command runs was typed wrong.
-		err = &usageError{err: err, hint: cmp.Or(a.correct(root, cmd, args, err), fmt.Sprintf("see %s --help", cmd.CommandPath()))}
+		err = &usageError{err: err,
+			hint: cmp.Or(a.correct(root, cmd, args, err), fmt.Sprintf("see %s --help", cmd.CommandPath()))}
 	}
 	code := codeOf(err)
 	if code == Failed && a.readerGone(err) {
@@ -259,7 +260,8 @@ func withTemp(parent string, f func(dir string) error) (err error) {
 		if parent == "" {
 			parent = os.TempDir()
 		}
-		return hinted(fmt.Errorf("make temporary directory in %s: %w", parent, unnamed(err)), "name another directory with --temp-dir")
+		return hinted(fmt.Errorf("make temporary directory in %s: %w", parent, unnamed(err)),
+			"name another directory with --temp-dir")
 	}
 	defer func() {
 		err = errors.Join(err, os.RemoveAll(dir))

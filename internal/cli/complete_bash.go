@@ -10,13 +10,13 @@ import (
 )
 
 // quotedBash makes "promdump completion bash" print a script that completes within an
-// open quote, where PromQL is typed. Cobra's evaluates the words as they are typed, which
-// fails then, and escapes what it inserts, which is wrong there.
+// open quote, where PromQL is typed. Cobra's script evaluates the words as typed, which
+// fails within a quote, and escapes what it inserts, which is wrong there.
 func (a *app) quotedBash(root *cobra.Command) {
 	root.InitDefaultCompletionCmd()
 	cmd, _, err := root.Find([]string{"completion", "bash"})
 	if err != nil || cmd.Name() != "bash" {
-		return // kubectl's own
+		return // kubectl completes plugins itself
 	}
 	cmd.RunE = a.run(func(context.Context, []string) error {
 		var script bytes.Buffer

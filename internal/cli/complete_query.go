@@ -18,10 +18,10 @@ import (
 	"github.com/promdump/promdump/internal/view"
 )
 
-// completeTime is how long a person waits for what a shell may offer.
+// completeTime limits how long completion reads a dump.
 const completeTime = 2 * time.Second
 
-// place is where in a PromQL expression its end is, and so what may stand there.
+// place is the kind of word that may come at the end of a PromQL expression.
 type place int
 
 const (
@@ -30,11 +30,11 @@ const (
 	atValue               // the value of a label, within quotes
 )
 
-// labelLists are the words that a list of labels follows.
+// labelLists are the keywords that a list of labels follows.
 var labelLists = []string{"by", "without", "on", "ignoring", "group_left", "group_right"}
 
-// promQLEnd finds the place at the end of an expression that is typed, and the word
-// that is begun there. Label is the one whose value is at the place.
+// promQLEnd returns the place at the end of an incomplete expression, and the word that
+// begins there. For atValue, label is the label whose value is typed.
 func promQLEnd(text string) (at place, word, label string) {
 	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_:."
 	var (
@@ -87,8 +87,8 @@ func promQLEnd(text string) (at place, word, label string) {
 	return atMetric, word, ""
 }
 
-// completeQuery offers dump files, and behind the first of them what PromQL can be made
-// of their labels.
+// completeQuery offers dump files, and after the first of them metrics, labels, values
+// and functions of PromQL.
 func (a *app) completeQuery(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 	found := a.indexesOf(cmd, args)
 	if len(found) == 0 {
@@ -101,12 +101,12 @@ func (a *app) completeQuery(cmd *cobra.Command, args []string, typed string) ([]
 	return offers, directive
 }
 
-// completeMatch offers what selectors can be made of.
+// completeMatch offers metrics, labels and values for a selector.
 func (a *app) completeMatch(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 	return offerPromQL(cmd.Context(), a.indexesOf(cmd, args), typed)
 }
 
-// indexes are those of a dump file or a data dir.
+// indexes reads the indexes of a dump file or a data dir.
 type indexes func(ctx context.Context, f func(*index.Reader) error) error
 
 func (a *app) indexesOf(cmd *cobra.Command, args []string) (all []indexes) {
@@ -137,7 +137,7 @@ func offerPromQL(ctx context.Context, found []indexes, typed string) ([]string, 
 	offer := func(all []string) {
 		for _, s := range all {
 			if strings.HasPrefix(s, word) {
-				names[strings.Clone(s)] = true // an index unmaps its own when it is closed
+				names[strings.Clone(s)] = true // closing an index unmaps its strings
 			}
 		}
 	}
@@ -172,7 +172,7 @@ func labelsOf(ctx context.Context, x *index.Reader, at place, label string) ([]s
 		return x.LabelNames(ctx)
 	case at == atMetric:
 		all, err := x.SortedLabelValues(ctx, model.MetricNameLabel, nil)
-		// What needs quotes cannot stand there.
+		// Names that need quotes cannot be offered there.
 		return slices.DeleteFunc(all, func(s string) bool { return !model.LegacyValidation.IsValidMetricName(s) }), err
 	case label != "":
 		return x.SortedLabelValues(ctx, label, nil)
@@ -180,7 +180,7 @@ func labelsOf(ctx context.Context, x *index.Reader, at place, label string) ([]s
 	return nil, io.EOF
 }
 
-// functions are PromQL's, and its aggregations, with the parenthesis that follows.
+// functions returns PromQL's functions and aggregations, with the opening parenthesis.
 func functions() (all []string) {
 	for name := range parser.Functions {
 		all = append(all, name+"(")
@@ -193,9 +193,9 @@ func functions() (all []string) {
 	return all
 }
 
-// dumpNames are the dump files that a name begins.
+// dumpNames returns the dump files whose names begin with typed.
 func dumpNames(typed string) (all []string) {
-	files, _ := filepath.Glob(typed + "*") // what is no pattern begins none
+	files, _ := filepath.Glob(typed + "*") // a bad pattern matches nothing
 	for _, file := range files {
 		if fi, err := os.Stat(file); err != nil || fi.IsDir() {
 			continue

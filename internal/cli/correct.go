@@ -13,8 +13,8 @@ import (
 	"github.com/promdump/promdump/internal/suggest"
 )
 
-// correct finds what a command line that cobra refuses may have meant, as the command
-// that can be run instead. Empty: nothing is near.
+// correct returns a hint with a command to run in place of one that cobra refuses. It
+// is empty if no command is similar.
 func (a *app) correct(root, cmd *cobra.Command, args []string, err error) string {
 	if flag := longFlag(cmd, args); flag >= 0 {
 		return a.instead(args, flag, "-"+args[flag])
@@ -28,8 +28,8 @@ func (a *app) correct(root, cmd *cobra.Command, args []string, err error) string
 	return a.correctCommand(root, args)
 }
 
-// instead is the hint with one argument replaced, none of them if with is empty.
-// Headers may be secrets, which are not repeated.
+// instead returns the hint with one argument replaced; none is replaced if with is
+// empty. Headers may be secrets, so that they are not repeated.
 func (a *app) instead(args []string, at int, with ...string) string {
 	for _, arg := range args {
 		if strings.Contains(arg, "header") {
@@ -41,8 +41,8 @@ func (a *app) instead(args []string, at int, with ...string) string {
 	return "did you mean: " + a.Name + " " + shellWords(words)
 }
 
-// longFlag finds a long flag with one dash, like -since: pflag takes its letters for
-// flags of their own.
+// longFlag finds a long flag with one dash, like -since: pflag parses it as several
+// short flags.
 func longFlag(cmd *cobra.Command, args []string) int {
 	return slices.IndexFunc(args, func(arg string) bool {
 		name, _, _ := strings.Cut(strings.TrimPrefix(arg, "-"), "=")
@@ -59,7 +59,7 @@ func (a *app) correctFlag(cmd *cobra.Command, args []string, e *pflag.NotExistEr
 	if at < 0 {
 		return ""
 	}
-	// A dump file is named by -t where one is written or restored, and bare elsewhere.
+	// dump and restore take a dump file with -t, other commands as an argument.
 	if (typed == "-t" || typed == "--dump-file") && strings.Contains(cmd.Use, "FILE") {
 		return a.instead(args, at)
 	}
@@ -78,7 +78,7 @@ func (a *app) correctFlag(cmd *cobra.Command, args []string, e *pflag.NotExistEr
 	return a.instead(args, at, "--"+near[0]+strings.TrimPrefix(args[at], typed))
 }
 
-// elsewhere names the commands that have a flag which this one has not.
+// elsewhere names the commands that have a flag which this command lacks.
 func (a *app) elsewhere(cmd *cobra.Command, typed string) string {
 	var have []string
 	for _, c := range cmd.Root().Commands() {
@@ -96,14 +96,14 @@ func (a *app) elsewhere(cmd *cobra.Command, typed string) string {
 	return fmt.Sprintf("%s is a flag of %s", typed, strings.Join(have, ", "))
 }
 
-// correctCommand is for a word where a command should be.
+// correctCommand returns the hint for an unknown word in place of a command.
 func (a *app) correctCommand(root *cobra.Command, args []string) string {
 	word := ""
 	rest, _, err := root.Find(args)
 	if err == nil && rest != root {
 		return ""
 	}
-	_ = root.ParseFlags(args) // what is wrong with them was not what was refused
+	_ = root.ParseFlags(args) // an error in the flags is not the one to explain
 	if left := root.Flags().Args(); len(left) > 0 {
 		word = left[0]
 	}
@@ -126,8 +126,8 @@ func (a *app) correctCommand(root *cobra.Command, args []string) string {
 	return ""
 }
 
-// correctExtra is for an argument of a command that takes none. What it is says which
-// flag it is for.
+// correctExtra returns the hint for an argument of a command that takes none. The kind
+// of argument decides which flag is proposed.
 func (a *app) correctExtra(cmd *cobra.Command, args []string, word string) string {
 	at := slices.Index(args, word)
 	if at < 0 {
@@ -147,14 +147,15 @@ func (a *app) correctExtra(cmd *cobra.Command, args []string, word string) strin
 	return ""
 }
 
-// extraError is an argument too many.
+// extraError reports an argument to a command that takes none.
 type extraError struct{ path, arg string }
 
 func (e *extraError) Error() string {
 	return fmt.Sprintf("%s takes no argument %q", e.path, e.arg)
 }
 
-// noArgs is cobra.NoArgs in words: what is too much is no unknown command.
+// noArgs is cobra.NoArgs with a better error: an extra argument is not an unknown
+// command.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil

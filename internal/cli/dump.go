@@ -39,14 +39,17 @@ type dumpConfig struct {
 	tempDir     string // empty: the system's
 	dryRun      bool
 	resume      bool
-	force       bool       // replaces a file
-	strict      bool       // what cannot be read is an error, in the end
+	force       bool       // replace an existing file
+	strict      bool       // end with an error if data could not be read
 	kept        *dump.Kept // with resume
 	now         time.Time
 }
 
 func (f dumpFlags) compile(now time.Time) (dumpConfig, error) {
-	c := dumpConfig{selectors: f.match, file: f.file, tempDir: f.tempDir, dryRun: f.dryRun, resume: f.resume, force: f.force, strict: f.strict, now: now}
+	c := dumpConfig{
+		selectors: f.match, file: f.file, tempDir: f.tempDir, dryRun: f.dryRun,
+		resume: f.resume, force: f.force, strict: f.strict, now: now,
+	}
 	if f.resume && (f.dryRun || f.file == "-" || f.file == "" || f.span != (spanFlags{}) || len(f.match) > 0) {
 		return c, usagef("kubectl promdump --resume -t FILE: what was asked for stands in FILE.partial", "--resume takes -t FILE, and neither times nor --match nor --dry-run")
 	}
@@ -240,7 +243,7 @@ func (a *app) runDump(ctx context.Context, c dumpConfig) error {
 	return nil
 }
 
-// seriesOf is the number of distinct series, or says of a sum that it is one.
+// seriesOf formats the number of distinct series, or a sum over blocks, marked as such.
 func seriesOf(n uint64, summed bool, blocks int) string {
 	if summed && blocks > 1 {
 		return fmt.Sprintf("%s (summed over %s blocks)", term.Counted(n, "series", "series"), term.Count(blocks))

@@ -9,7 +9,7 @@ import (
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// emptiness is what was asked for when nothing came of it.
+// emptiness is a selection that has no data.
 type emptiness struct {
 	request   wire.Request
 	selectors []string
@@ -17,7 +17,8 @@ type emptiness struct {
 
 func (e emptiness) series() string { return strings.Join(e.selectors, " or ") }
 
-// explainEmpty says what there is, and which part of what was asked for is not.
+// explainEmpty returns an error that says what the source has, and which part of the
+// selection is missing.
 func (a *app) explainEmpty(e *dump.EmptyError, kind string, asked emptiness) error {
 	where := "data dir"
 	if kind == remoteKind {
@@ -26,11 +27,11 @@ func (a *app) explainEmpty(e *dump.EmptyError, kind string, asked emptiness) err
 	if e.Plan == nil {
 		return e
 	}
-	a.leftOut(e.Plan.LeftOut)                        // it may be what was meant
-	a.notes(append(e.Plan.Notes, e.Head.Notes()...)) // what was left out may be what was meant
+	a.leftOut(e.Plan.LeftOut)                        // perhaps the selected blocks
+	a.notes(append(e.Plan.Notes, e.Head.Notes()...)) // perhaps the selected samples were left out
 	blocks := blocksOf(e.Plan)
 	if len(blocks) < len(e.Plan.Blocks) {
-		// A server was asked for windows in which it may have samples.
+		// A server was asked for the windows in which it may have samples.
 		if len(asked.selectors) == 0 {
 			return hinted(fmt.Errorf("%w: the %s has no samples in that time", e, where),
 				"promdump meta prints the times that it has")
@@ -54,7 +55,7 @@ func (a *app) explainEmpty(e *dump.EmptyError, kind string, asked emptiness) err
 		shownTime(first), shownTime(last))
 }
 
-// holdings are what there is, and from when to when.
+// holdings describes what the source has, and its time range.
 func holdings(e *dump.EmptyError, blocks []wire.PlannedBlock) (text string, first, last int64, found bool) {
 	var holds []string
 	cover := func(minMs, maxMs int64) {
@@ -104,7 +105,7 @@ func (e emptiness) overlaps(empty *dump.EmptyError, blocks []wire.PlannedBlock) 
 	return n > 0 || head
 }
 
-// missing says what was empty: the range, or the series in it.
+// missing describes what is empty: the range, or the selected series in it.
 func (e emptiness) missing(empty *dump.EmptyError, blocks []wire.PlannedBlock) string {
 	sel := e.request.Selection
 	asked := span{sel.MinTime, sel.MaxTime}
@@ -129,7 +130,8 @@ func (e emptiness) missing(empty *dump.EmptyError, blocks []wire.PlannedBlock) s
 		return fmt.Sprintf("no series in the requested range matches %s, and %s it", e.series(), overlapping)
 	}
 	if empty.Head.UnknownSamples+empty.Head.UnknownChunkSamples > 0 {
-		return fmt.Sprintf("%s the requested range, %s, and the series of the head's samples are not known", overlapping, asked)
+		return fmt.Sprintf("%s the requested range, %s, and the series of the head's samples are not known",
+			overlapping, asked)
 	}
 	return fmt.Sprintf("%s the requested range, %s, without a sample in it", overlapping, asked)
 }

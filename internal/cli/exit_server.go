@@ -10,7 +10,8 @@ import (
 const (
 	hintOneServer = "give the URL of one server, not that of a Service or a load balancer in front of several; " +
 		"in a cluster: kubectl promdump -n NAMESPACE -p POD --via remote-read"
-	hintOtherAnswer = "is the URL that of a Prometheus, with its path prefix and without /api/v1/read? Something else may answer there, " +
+	hintOtherAnswer = "is the URL that of a Prometheus, with its path prefix and without /api/v1/read? " +
+		"Something else may answer there, " +
 		"like the login page of a proxy: --basic-auth-user, --bearer-token-file or --header identify the client"
 )
 
@@ -28,7 +29,8 @@ func serverHint(err error) string {
 	case labels:
 		return "if the config of the server was changed, run the command again; else " + hintOneServer
 	case several:
-		return "--wait takes the URL of the server on the data directory, not that of a Service or a load balancer in front of several"
+		return "--wait takes the URL of the server on the data directory, " +
+			"not that of a Service or a load balancer in front of several"
 	case answer, wait:
 		return hintOtherAnswer
 	case unknown:
@@ -37,7 +39,8 @@ func serverHint(err error) string {
 	return ""
 }
 
-// serverCode is the exit code for such an error; Done: it has none of its own.
+// serverCode returns the exit code for such an error, or Done if it has none of its
+// own.
 func serverCode(err error) ExitCode {
 	_, answer := errors.AsType[*remoteread.AnswerError](err)
 	_, unknown := errors.AsType[*remoteread.UnknownError](err)

@@ -119,10 +119,12 @@ func nothingExported(v *view.View, c viewConfig) error {
 		return errors.New("nothing is selected: there is no sample in it")
 	}
 	if len(c.selectors) > 0 {
-		return hinted(fmt.Errorf("nothing is selected: the dump has samples from %s to %s, and no series of them matches %s", term.Time(v.MinTime), term.Time(v.MaxTime), strings.Join(c.selectors, " or ")),
+		return hinted(fmt.Errorf("nothing is selected: the dump has samples from %s to %s, and no series of them matches %s",
+			term.Time(v.MinTime), term.Time(v.MaxTime), strings.Join(c.selectors, " or ")),
 			"omit --match to export all series")
 	}
-	return fmt.Errorf("nothing is selected: the dump has no sample from %s to %s", term.Time(v.MinTime), term.Time(v.MaxTime))
+	return fmt.Errorf("nothing is selected: the dump has no sample from %s to %s",
+		term.Time(v.MinTime), term.Time(v.MaxTime))
 }
 
 // leftOut says what is not in the file, and why.

@@ -9,8 +9,8 @@ import (
 	"syscall"
 )
 
-// readerGone reports whether an error is that nobody reads our stdout any more. Other
-// pipes and sockets break too, and those are errors of their own.
+// readerGone reports whether err means that the reader of stdout has closed it. A
+// broken pipe or socket other than stdout is an ordinary error.
 func (a *app) readerGone(err error) bool {
 	out, ok := a.Out.(*os.File)
 	e, failed := errors.AsType[*fs.PathError](err)

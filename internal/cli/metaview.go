@@ -22,8 +22,8 @@ type metaView struct {
 	Persistent *persistentView `json:"persistentBlocks,omitempty"` // of a server: not known
 	Head       *headView       `json:"head,omitempty"`             // a dump may have none; of a server: not known
 	Blocks     []blockView     `json:"blocks,omitempty"`
-	Unknown    []string        `json:"unknown,omitempty"` // of head and persistentBlocks: what the server does not say
-	LeftOut    []leftOutView   `json:"leftOut,omitempty"` // of a dump: what it lacks of its source
+	Unknown    []string        `json:"unknown,omitempty"` // which of head and persistentBlocks the server does not report
+	LeftOut    []leftOutView   `json:"leftOut,omitempty"` // blocks of the source that the dump lacks, also in part
 	Notes      []string        `json:"notes,omitempty"`
 }
 
@@ -66,7 +66,7 @@ type blockView struct {
 	Hints      []string `json:"hints,omitempty"`
 }
 
-// leftOutView is a block that cannot be read, or not all of it.
+// leftOutView is a block that cannot be read completely.
 type leftOutView struct {
 	ULID string `json:"ulid"`
 	rangeView
@@ -139,7 +139,7 @@ const (
 	unknownBlocks = "persistentBlocks"
 )
 
-// unknownFacts is printed in place of what a server does not say.
+// unknownFacts is printed in place of facts that a server does not report.
 func unknownFacts() []term.Fact {
 	return []term.Fact{{Name: "Earliest time:", Value: "unknown, the server does not say"}}
 }
@@ -152,7 +152,7 @@ func known(bytes int64) *int64 {
 	return &bytes
 }
 
-// addHead adds the head, and notes for what of it cannot be read.
+// addHead adds the head, and notes on the parts that cannot be read.
 func (v *metaView) addHead(h wire.HeadInventory) {
 	v.Head = newHeadView(h)
 	v.Notes = append(v.Notes, dump.DamageNotes(h.Damage, h.MoreDamage, false)...)
@@ -169,7 +169,7 @@ func newHeadView(h wire.HeadInventory) *headView {
 	return v
 }
 
-// dumpNotes are what was said when a dump was written, for whoever reads it now.
+// dumpNotes returns the notes that were recorded when a dump was written.
 func dumpNotes(m archive.Manifest) (notes []string) {
 	for _, n := range slices.Concat(m.Plan.Notes, m.Notes) {
 		notes = append(notes, "when it was dumped: "+n)

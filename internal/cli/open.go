@@ -239,14 +239,14 @@ func listen(ctx context.Context, addrs []string) (net.Listener, error) {
 	return nil, hinted(fmt.Errorf("listen: %w", first), "--listen names another address, or port 0 for any that is free")
 }
 
-// A connection takes memory too, and what arrives before a request is let in is not
-// in any account.
+// A connection takes memory too, and the memory limit does not count what arrives
+// before a request is admitted.
 const (
 	maxConnections = 256
 	maxHeader      = 256 << 10 // a query in a URL is in it
 )
 
-// limitHint names the flag that raises the limit which a query ran into.
+// limitHint returns a hint with the flag that raises the limit which a query exceeded.
 func limitHint(err error) string {
 	if e, ok := errors.AsType[*query.LimitError](err); ok {
 		switch e.Limit {
@@ -263,7 +263,8 @@ func limitHint(err error) string {
 	return ""
 }
 
-// explainLimit says in an answer what the command line says of the same error.
+// explainLimit returns the text for an HTTP answer: the error with the command line's
+// hint.
 func explainLimit(err error) string {
 	if hint := hintOf(err); hint != "" {
 		return err.Error() + " (hint: " + hint + ")"

@@ -18,7 +18,7 @@ import (
 	"github.com/promdump/promdump/internal/term"
 )
 
-// addForceFlag adds the flag that lets a file be replaced.
+// addForceFlag adds the flag that allows an existing file to be replaced.
 func addForceFlag(fs *pflag.FlagSet, force *bool) {
 	fs.BoolVarP(force, "force", "f", false, "If true, replace the file that -t names if it exists")
 }
@@ -33,8 +33,8 @@ type output struct {
 	temp  string   // name of file until it is complete; empty: written in place
 	final string
 
-	force       bool // may replace what final names
-	overPartial bool // may replace what an earlier command kept
+	force       bool // may replace the file final
+	overPartial bool // may replace the partial file of an earlier command
 }
 
 // compressionOf is what the name of a file asks for, gzip if nothing.
@@ -52,7 +52,7 @@ func compressionOf(name string) archive.Compression {
 // existsError refuses to write over a file.
 type existsError struct {
 	name string // as typed
-	kept string // where the complete output is instead; empty: nothing was read or written
+	kept string // where the complete output is; empty if none was written
 }
 
 func (e *existsError) Error() string {
@@ -71,8 +71,8 @@ func (e *existsError) Hint() string {
 
 func (e *existsError) Unwrap() error { return fs.ErrExist }
 
-// checkOutput refuses what can be known to be wrong before anything is opened. A file
-// that exists is refused unless force is set.
+// checkOutput checks what can be checked before anything is opened. A file that exists
+// is refused unless force is set.
 func (a *app) checkOutput(name string, force bool) error {
 	stream := a.Out
 	if name != "-" {
@@ -114,8 +114,8 @@ func checkFile(name string, force bool) error {
 	return nil
 }
 
-// destination follows links to where a file is or will be: a link stays a link, and
-// what it names is written.
+// destination follows symbolic links to the file that is or will be written: the link
+// itself stays.
 func destination(name string) string {
 	const links = 40 // as Linux follows
 	for range links {
@@ -138,8 +138,8 @@ func destination(name string) string {
 	return name
 }
 
-// inherited gives the stream that a name like /dev/stdout or /dev/fd/3 is for. Opening
-// such a name again would begin at the start of a file that the shell has opened.
+// inherited returns the open stream for a name like /dev/stdout or /dev/fd/3. Opening
+// such a name again would start at the beginning of a file that the shell has opened.
 func (a *app) inherited(name string) (io.Writer, error) {
 	clean := filepath.ToSlash(filepath.Clean(name))
 	fd := map[string]string{"/dev/stdout": "1", "/dev/stderr": "2"}[clean]
@@ -159,7 +159,8 @@ func (a *app) inherited(name string) (io.Writer, error) {
 		return a.Err, nil
 	}
 	if a.given == nil {
-		// Kept: a file that the garbage collector finds is closed.
+		// Kept in a field: an unreferenced file would be closed by the garbage
+		// collector.
 		a.given = os.NewFile(uintptr(n), name)
 	}
 	if _, err := a.given.Stat(); err != nil {
@@ -168,9 +169,9 @@ func (a *app) inherited(name string) (io.Writer, error) {
 	return a.given, nil
 }
 
-// openOutput makes the file under a temporary name beside its own, so that it can
-// be given its name when it is complete. What is no regular file (a device, a named
-// pipe) is written as it is. dataDir is where nothing may be written.
+// openOutput makes the file under a temporary name beside its own, so that it can be
+// given its name when it is complete. A device or a named pipe is written directly.
+// Nothing may be written in dataDir.
 func (a *app) openOutput(name, dataDir string, force bool) (*output, error) {
 	if name == "-" {
 		widen(a.Out)
@@ -207,11 +208,12 @@ func (a *app) openOutput(name, dataDir string, force bool) (*output, error) {
 	return &output{to: f, name: name, file: f, temp: temp, final: final, force: force}, nil
 }
 
-// longestBase leaves room for what a temporary name has more, within the 255 bytes
-// that filesystems take.
+// longestBase leaves room for the additions of a temporary name within the 255 bytes
+// that filesystems allow.
 const longestBase = 200
 
-// unnamed takes the name of a temporary file off an error: nobody typed it.
+// unnamed removes the name of a temporary file from an error: the user does not know
+// it.
 func unnamed(err error) error {
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		return e.Err
@@ -267,8 +269,8 @@ func (o *output) full(err error) error {
 // stream tells whether what was written cannot be taken back.
 func (o *output) stream() bool { return o.temp == "" }
 
-// commit makes the file durable and gives it its name, which nothing else may have
-// got meanwhile: then it gets another one, and an [existsError] says which.
+// commit syncs the file and renames it to its final name. If another file has taken
+// that name meanwhile, the file gets a free name, which the [existsError] contains.
 func (o *output) commit() error {
 	if o.file == nil {
 		return nil
@@ -304,8 +306,8 @@ func (o *output) publish() error {
 	return renameNew(o.temp, o.final)
 }
 
-// publishAside gives a complete output the first name that is free, since an hour of
-// reading is not thrown away for a name.
+// publishAside renames a complete output to the first free name: an hour of reading
+// must not be lost because a name is taken.
 func (o *output) publishAside() (taken, err error) {
 	for i := 1; ; i++ {
 		aside := fmt.Sprintf("%s.%d", o.final, i)
@@ -318,7 +320,8 @@ func (o *output) publishAside() (taken, err error) {
 	}
 }
 
-// renameNew is a rename that never replaces a file, whoever makes it at the same time.
+// renameNew renames a file and never replaces one, even if it is created at the same
+// time.
 func renameNew(from, to string) error {
 	err := os.Link(from, to)
 	if err == nil {
@@ -327,7 +330,7 @@ func renameNew(from, to string) error {
 	if errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	// A filesystem without hard links: the empty file that is replaced is our own.
+	// On a filesystem without hard links an empty file of our own reserves the name.
 	placeholder, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
 		return err

@@ -29,9 +29,9 @@ type queryConfig struct {
 	expr       string
 	ranged     bool
 	at         *time.Time // nil: the end of the dump
-	start, end *time.Time // nil: the dump's own
+	start, end *time.Time // nil: those of the dump
 	step       time.Duration
-	times      func(*queryConfig, time.Time) error // sets at, start and end by what is now
+	times      func(*queryConfig, time.Time) error // sets at, start and end relative to now
 	print      func(*app, asked) error
 }
 
@@ -78,7 +78,7 @@ func (f queryFlags) compile(args []string, data Data, everything bool, now time.
 	return c, err
 }
 
-// times reads the moments that are asked for.
+// times parses the times that are asked for.
 func (f queryFlags) times(c *queryConfig, now time.Time) (err error) {
 	for _, t := range []struct {
 		flag, value string
@@ -99,8 +99,8 @@ func (f queryFlags) times(c *queryConfig, now time.Time) (err error) {
 	return nil
 }
 
-// queryLast puts a query that stands before its dump file behind it. As they are typed
-// the command cannot be meant: its file does not exist, and its query is a file.
+// queryLast swaps a query and the dump file after it. It does so only if the command
+// cannot work as typed: its file does not exist, and its query is a file.
 func queryLast(args []string) []string {
 	last := len(args) - 1
 	if last < 1 || !isFile(args[last]) {
@@ -168,8 +168,8 @@ is its last hour; of a data dir or a server it is the time of this machine.`,
 	return cmd
 }
 
-// question is what the engine is asked of a view, whose end is the default moment and
-// the now of a dump file.
+// question builds the query for the engine. The end of the view is the default time,
+// and the "now" of a dump file.
 func (c queryConfig) question(v *view.View) (q query.Question, err error) {
 	first, last := time.UnixMilli(v.MinTime), time.UnixMilli(v.MaxTime)
 	if len(c.view.files) > 0 {
@@ -200,15 +200,15 @@ func (c queryConfig) question(v *view.View) (q query.Question, err error) {
 	if q.Step = c.step; q.Step == 0 {
 		q.Step = term.Step(q.End.Sub(q.Start))
 	}
-	// In milliseconds of 64 bits without a sign: a Duration has just 292 years.
+	// Computed in unsigned 64-bit milliseconds: a Duration has just 292 years.
 	if n := uint64(q.End.UnixMilli()-q.Start.UnixMilli()) / uint64(max(q.Step.Milliseconds(), 1)); n > maxPoints {
 		return q, usagef("a longer --step, or a shorter range", "%d points for each series are more than %d", n, maxPoints)
 	}
 	return q, nil
 }
 
-// inEngine refuses times that Prometheus' engine cannot be asked for: it counts
-// nanoseconds in 64 bits, and would answer for another time without a word.
+// inEngine refuses times beyond the range of Prometheus' engine: it counts nanoseconds
+// in 64 bits, and would silently answer for a different time.
 func inEngine(q query.Question) error {
 	const first, last = math.MinInt64 / int64(time.Millisecond), math.MaxInt64 / int64(time.Millisecond)
 	for _, t := range []time.Time{q.Start, q.End} {
@@ -234,7 +234,7 @@ func (a *app) runQuery(ctx context.Context, c queryConfig) (err error) {
 	}
 	hangs := false
 	defer func() {
-		if hangs { // what prints the answer still does, into a pipe that is not read
+		if hangs { // the output still blocks on a pipe that is not read
 			err = errors.Join(err, v.Abandon())
 			return
 		}

@@ -20,7 +20,7 @@ type row struct {
 	labels labels.Labels
 	ms     int64
 	value  string
-	short  string // of the value, where that is long; else empty
+	short  string // a short form of a long value; else empty
 }
 
 // each gives the values of an answer, in its order.
@@ -198,8 +198,7 @@ func (a *app) printAnswerGraph(q asked) error {
 	}.Write(a.Out)
 }
 
-// commonLabels splits the labels that all series have with the same value from those
-// that tell them apart.
+// commonLabels separates the labels that all series share from those that differ.
 func commonLabels(all []labels.Labels) (common labels.Labels, different []labels.Labels) {
 	if len(all) == 0 {
 		return common, nil

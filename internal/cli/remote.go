@@ -149,7 +149,7 @@ func (c RemoteConfig) Client() (*http.Client, error) {
 
 // Source is the server at u. Name names it for a person; empty: the URL does.
 func (c RemoteConfig) Source(u *url.URL, name string, asked Asked) (*remoteread.Source, error) {
-	if _, err := c.Client(); err != nil { // before anything is asked
+	if _, err := c.Client(); err != nil { // before the first request
 		return nil, err
 	}
 	return remoteread.New(remoteread.Options{

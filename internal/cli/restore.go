@@ -38,7 +38,7 @@ type restoreConfig struct {
 	restart, wait bool // of a place elsewhere
 }
 
-// take takes a dump file that is named without a flag, as other commands have it.
+// take sets the dump file from an argument, as in other commands.
 func (f *restoreFlags) take(args []string) error {
 	switch {
 	case len(args) == 0:
@@ -129,7 +129,8 @@ a restore can be repeated.
 	fs := cmd.Flags()
 	fs.SortFlags = false
 	fs.StringVarP(&f.dir, "data-dir", "d", "", "data `dir` to restore into; made if only its parent exists")
-	fs.StringVarP(&f.file, "dump-file", "t", "", "Path to the dump `file`, or - for stdin; can be given as an argument instead")
+	fs.StringVarP(&f.file, "dump-file", "t", "",
+		"Path to the dump `file`, or - for stdin; can be given as an argument instead")
 	fs.BoolVar(&f.dryRun, "dry-run", false, "unpack, verify and print what would be done; the data dir keeps what it has")
 	fs.BoolVar(&f.replace, "replace", false, "remove what the data dir holds")
 	fs.BoolVar(&f.yes, "yes", false, "do not ask before --replace removes anything")
@@ -206,7 +207,7 @@ func (a *app) runRestore(ctx context.Context, c restoreConfig) (err error) {
 	return nil
 }
 
-// restored is the summary. The blocks are in dir.
+// restored prints the summary. The blocks are in dir.
 func (a *app) restored(r *restore.Report, dir, from, to string, took time.Duration) {
 	var series, samples uint64
 	distinct := block.NewSeriesCounter()
@@ -228,7 +229,8 @@ func (a *app) restored(r *restore.Report, dir, from, to string, took time.Durati
 		more += ", the server serves them"
 	}
 	a.summary("restored %s, %s, %s%s, %s in %s: %s → %s",
-		term.Counted(len(r.Added), "block", "blocks"), distinctOf(distinct, series, len(r.Added)), term.Counted(samples, "sample", "samples"),
+		term.Counted(len(r.Added), "block", "blocks"), distinctOf(distinct, series, len(r.Added)),
+		term.Counted(samples, "sample", "samples"),
 		more, term.Bytes(r.Bytes), term.Duration(took), from, to)
 }
 

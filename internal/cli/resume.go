@@ -17,8 +17,8 @@ func unfinished(err error, out *output) error {
 		"the same command with --resume -t %s, and without times and --match, goes on from there", out.name)}
 }
 
-// checkPartial refuses to begin anew where an earlier command left something that it
-// may go on with: if this one is cut too, its rest would take that one's place.
+// checkPartial refuses to start over if an earlier command left a partial file that can
+// be resumed: if this dump is interrupted too, its partial file would replace that one.
 func (a *app) checkPartial(c dumpConfig) error {
 	if !a.Resumes || c.resume || c.force || c.file == "-" {
 		return nil

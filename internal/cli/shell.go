@@ -2,7 +2,7 @@ package cli
 
 import "strings"
 
-// shellWord is a word as it is typed in a shell: as it is, or in single quotes.
+// shellWord quotes a word for a shell if it needs quotes.
 func shellWord(s string) string {
 	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:=,@%+…"
 	if s != "" && strings.Trim(s, plain) == "" {
@@ -11,7 +11,7 @@ func shellWord(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// shellWords is a command line.
+// shellWords quotes words and joins them to a command line.
 func shellWords(words []string) string {
 	quoted := make([]string, len(words))
 	for i, w := range words {

@@ -38,7 +38,7 @@ func (s span) String() string {
 	return fmt.Sprintf("from %s to %s", term.Time(s.minMs), term.Time(s.maxMs))
 }
 
-// emptySpanError is a range that ends before it begins.
+// emptySpanError reports a range that ends before it begins.
 type emptySpanError span
 
 func (e emptySpanError) Error() string {
@@ -50,8 +50,9 @@ func isEmptySpan(err error) bool {
 	return empty
 }
 
-// compile reads the flags. What "now" is, and --since counts from, is the clock of what
-// is read: the machine's for data, the last sample's time for a dump file.
+// compile parses the flags. now is the time that "now" means and that --since counts
+// from: the machine's clock for a data dir or server, the last sample's time for a dump
+// file.
 func (f spanFlags) compile(now time.Time) (span, error) {
 	first, err := oneOf("--min-time", f.min, "--start-time", f.start)
 	if err != nil {

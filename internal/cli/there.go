@@ -79,7 +79,8 @@ it.`,
 	fs := cmd.Flags()
 	fs.SortFlags = false
 	a.Place.AddFlags(fs)
-	fs.StringVarP(&f.file, "dump-file", "t", "", "Path to the dump `file`, or - for stdin; can be given as an argument instead")
+	fs.StringVarP(&f.file, "dump-file", "t", "",
+		"Path to the dump `file`, or - for stdin; can be given as an argument instead")
 	fs.BoolVar(&f.dryRun, "dry-run", false, "unpack, verify and print what would be done; nothing is sent")
 	fs.BoolVar(&f.replace, "replace", false, "remove what the data dir holds; the server must be restarted then")
 	fs.BoolVar(&f.yes, "yes", false, "do not ask before --replace removes anything")

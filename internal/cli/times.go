@@ -108,9 +108,8 @@ func parseDate(s string) (time.Time, error) {
 	return time.Time{}, errors.New("it has none of the forms that are known")
 }
 
-// ceilMs and floorMs keep a closed range exact where a time is finer than
-// Prometheus' milliseconds. Times beyond int64, like a window around its end, are its
-// ends.
+// ceilMs and floorMs keep a closed range exact where a time is finer than Prometheus'
+// milliseconds. Times beyond int64, as of a window around its end, are clamped.
 func ceilMs(t time.Time) int64 {
 	ms := floorMs(t)
 	if ms < math.MaxInt64 && time.UnixMilli(ms).Before(t) {
@@ -129,7 +128,7 @@ func floorMs(t time.Time) int64 {
 	return t.UnixMilli()
 }
 
-// shownTime is a time in a command line that can be pasted into a shell.
+// shownTime formats a time for a command line that can be pasted into a shell.
 func shownTime(ms int64) string {
 	return shellWord(term.Time(ms))
 }

@@ -98,7 +98,8 @@ type verification struct {
 	raw      bool
 }
 
-// distinctOf is the number that a counter found, or the sum of the blocks' own.
+// distinctOf formats the number of distinct series of a counter, or else the sum over
+// the blocks.
 func distinctOf(c *block.SeriesCounter, sum uint64, blocks int) string {
 	n, exact := c.Count()
 	if !exact {
@@ -123,7 +124,7 @@ func (v *verification) found(place, problem string) {
 	fmt.Fprintln(v.Out, term.Printable(place+": "+problem))
 }
 
-// block takes a finding of a block. What Prometheus serves all the same is a warning.
+// block reports a finding of a block. An odd finding is a warning.
 func (v *verification) block(f block.Finding) {
 	if f.Level != block.Odd {
 		v.found(f.Block+": "+f.Place, f.Problem)
@@ -131,7 +132,8 @@ func (v *verification) block(f block.Finding) {
 		return
 	}
 	if !v.quiet {
-		v.Talk("warning: %s: %s (odd, but Prometheus serves it)", term.Printable(f.Block+": "+f.Place), term.Printable(f.Problem))
+		v.Talk("warning: %s: %s (odd, but Prometheus serves it)",
+			term.Printable(f.Block+": "+f.Place), term.Printable(f.Problem))
 	}
 }
 
@@ -208,8 +210,8 @@ func (v *verification) dir(ctx context.Context, dir string) error {
 	return v.rawHead(ctx, dir)
 }
 
-// rawHead reads the head to its end. What keeps a server from starting is a
-// finding; what it repairs is a note.
+// rawHead reads the whole head. Damage that keeps a server from starting is a finding;
+// damage that it repairs is a note.
 func (v *verification) rawHead(ctx context.Context, dir string) (err error) {
 	d, err := datadir.Open(ctx, dir, datadir.Options{
 		Head: datadir.RawHead, Wanted: func(datadir.Meta) bool { return false }, Logger: v.logger(),

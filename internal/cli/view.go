@@ -37,9 +37,9 @@ type viewFlags struct {
 // viewConfig is what they mean.
 type viewConfig struct {
 	files     []string                          // none: the Data
-	span      span                              // that is taken of the Data
-	spanned   bool                              // times were given
-	spanOf    func(now time.Time) (span, error) // of dump files, whose end is their now
+	span      span                              // the range to read from Data
+	spanned   bool                              // the user gave times
+	spanOf    func(now time.Time) (span, error) // for dump files: now is the end of the dump
 	matchers  [][]wire.Matcher
 	selectors []string
 	cacheDir  string
@@ -61,7 +61,8 @@ func (f *viewFlags) add(fs *pflag.FlagSet) {
 	fs.StringVar(&f.label, "label-from-name", "", "give each series a label that says which file it is from; its `name` is dump unless another is given with =")
 	fs.Lookup("label-from-name").NoOptDefVal = "dump"
 	fs.IntVar(&f.samples, "max-samples", 0, "samples that a query may hold at once (default 50000000)")
-	fs.StringVar(&f.memory, "max-memory", defaultMaxMemory, "Maximum `bytes` of memory, without the dump's mapped pages; queries that need more are refused")
+	fs.StringVar(&f.memory, "max-memory", defaultMaxMemory,
+		"Maximum `bytes` of memory, without the dump's mapped pages; queries that need more are refused")
 	fs.StringVar(&f.timeout, "query-timeout", "", "`length` of time that a query may take (default 2m)")
 	fs.StringVar(&f.lookback, "lookback", "", "`length` of time for which a sample stands (default 5m)")
 	fs.StringVar(&f.tempDir, "temp-dir", "", "`dir` for temporary files (default: the system's)")
@@ -87,7 +88,7 @@ func (f viewFlags) compile(files []string, data Data, everything bool, now time.
 	switch {
 	case len(files) > 0:
 		c.spanOf = f.span.compile
-		// Which times are meant is known when the dump is open.
+		// The range is known only when the dump is open.
 		if _, err := c.spanOf(now); err != nil && !isEmptySpan(err) {
 			return c, err
 		}
@@ -133,7 +134,7 @@ func (f viewFlags) compile(files []string, data Data, everything bool, now time.
 	return c, nil
 }
 
-// request is what is taken of the Data.
+// request returns the request to read from Data.
 func (c viewConfig) request() wire.Request {
 	return wire.Request{
 		Version:   wire.Version,
@@ -224,8 +225,8 @@ func (a *app) openView(ctx context.Context, c viewConfig) (_ *view.View, err err
 	return v, c.restrict(v)
 }
 
-// restrict leaves of dump files what the times and --match select. Of the Data no more
-// was taken.
+// restrict limits the view of dump files to what the times and --match select. Data
+// needs no limit: no more was read.
 func (c viewConfig) restrict(v *view.View) error {
 	if len(c.files) == 0 || !c.spanned && len(c.selectors) == 0 {
 		return nil
@@ -253,7 +254,7 @@ func (c viewConfig) restrict(v *view.View) error {
 	return nil
 }
 
-// nothingThere is a selection that is beside what there is.
+// nothingThere returns the error for a range that has no samples.
 func nothingThere(minMs, maxMs int64) error {
 	return usagef(fmt.Sprintf("select all of it with --min-time %s --max-time %s", shownTime(minMs), shownTime(maxMs)),
 		"no samples in the selected range: the dump has samples from %s to %s", term.Time(minMs), term.Time(maxMs))

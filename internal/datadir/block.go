@@ -19,14 +19,15 @@ type Block struct {
 	Bytes int64   // of all its files
 	Files []*File // meta.json, chunks in order, index, tombstones; empty: see Open
 
-	// Segments is how many chunk segments the index refers to, and Lost are the
-	// numbers, from 1, of those that are not there. Without lost ones Segments is not
-	// always known: 0.
+	// Segments is the number of chunk segments that the index refers to, and Lost has
+	// the numbers, from 1, of those that are missing. If none is lost, Segments may be
+	// 0: unknown.
 	Segments int
 	Lost     []int
 
-	// Dropped is why a server deletes the block when it starts, or as soon as it can:
-	// another block replaces it, or its samples are all deleted. Empty: it does not.
+	// Dropped is the reason why a server deletes the block when it starts, or as soon
+	// as it can: another block replaces it, or its samples are all deleted. It is empty
+	// if the server keeps the block.
 	Dropped string
 
 	dir string // the data dir
@@ -60,8 +61,8 @@ func (b *Block) Chunks() []*File {
 	return files
 }
 
-// Open opens the block's files unless they are open. A block that is not as it was
-// when the data dir was opened gives [ErrChanged]: open the data dir again.
+// Open opens the block's files unless they are open. If the block has changed since the
+// data dir was opened, it returns [ErrChanged]: open the data dir again.
 func (b *Block) Open() error {
 	if len(b.Files) > 0 {
 		return nil
@@ -89,8 +90,8 @@ func (b *Block) Close() error {
 type brokenError struct {
 	err error
 
-	// missing: something that belongs to the block is not there. It may be just gone,
-	// with the whole block, or not there yet.
+	// missing: a file of the block is missing. The whole block may just have been
+	// deleted, or be incomplete yet.
 	missing bool
 }
 
@@ -99,8 +100,8 @@ func (e *brokenError) Unwrap() error { return e.err }
 
 func broken(format string, args ...any) error { return &brokenError{err: fmt.Errorf(format, args...)} }
 
-// blockFault sorts an error about a file of a block. What the disk does not give,
-// or the rights do not allow, stays an error: Prometheus may well serve the block.
+// blockFault classifies an error about a file of a block. Errors of the disk or of
+// permissions do not make a block broken: Prometheus may well serve it.
 func blockFault(dir, name, what string, err error) error {
 	switch {
 	case err == nil:
@@ -115,7 +116,7 @@ func blockFault(dir, name, what string, err error) error {
 	return err
 }
 
-// readMeta reads the meta.json of a block, and its text.
+// readMeta reads the meta.json of a block. It returns the text, too.
 func readMeta(dir, name string) (Meta, []byte, error) {
 	f, err := openFile(dir, name+"/meta.json")
 	if err != nil {
@@ -136,14 +137,14 @@ func readMeta(dir, name string) (Meta, []byte, error) {
 	return m, text, nil
 }
 
-// look is how a block is looked at.
+// look controls what openBlock checks and keeps open.
 type look struct {
 	check bool // whether Prometheus can load it
 	hold  bool // its files stay open
 }
 
-// openBlock opens a block as far as l says. Errors: *brokenError, [errChanged], or
-// what kept us from reading it.
+// openBlock opens a block as l says. An error is a *brokenError, [errChanged], or an
+// error of reading it.
 func openBlock(dir string, m Meta, l look) (_ *Block, err error) {
 	name := m.ULID
 	b := &Block{Meta: m, dir: dir}
@@ -205,7 +206,7 @@ func openBlock(dir string, m Meta, l look) (_ *Block, err error) {
 	if err != nil {
 		return nil, err
 	}
-	// A link to nothing is no file, for a server too.
+	// A broken link counts as a missing file, as for a server.
 	if _, err := os.Stat(filepath.Join(dir, name, "tombstones")); !errors.Is(err, fs.ErrNotExist) {
 		if err := add("tombstones", checkTombstones); err != nil {
 			return nil, err
@@ -287,7 +288,7 @@ func (b *Block) place(segments []string, needed int) error {
 	return nil
 }
 
-// sizeOf is the size of a block that is not looked into, in bytes.
+// sizeOf returns the size of a block that is not opened, in bytes.
 func sizeOf(dir string) int64 {
 	var n int64
 	for _, pattern := range []string{"meta.json", "index", "tombstones", "chunks/*"} {

@@ -15,17 +15,16 @@ import (
 	"github.com/prometheus/prometheus/tsdb/tombstones"
 )
 
-// What follows is what tsdb.OpenBlock looks at, in a few reads and a pass over the
-// index's symbols and its table of postings. A block that these checks refuse keeps
-// a server from starting, and a running one from loading any new block (tsdb/db.go,
-// reloadBlocks); one that they accept is loaded. TestJudge holds them to that.
+// These checks do what tsdb.OpenBlock does, in a few reads and a pass over the index's
+// symbols and its table of postings. A block that they refuse keeps a server from
+// starting, and a running one from loading any new block (tsdb/db.go, reloadBlocks). A
+// block that they accept is loaded. TestJudge proves both.
 
-// unknown is the number of chunk segments that an index needs when that cannot be
-// told.
+// unknown stands for a number of chunk segments that cannot be determined.
 const unknown = -1
 
-// readAt fills p from off. An end of the file within it means that the block is
-// broken; other errors are the disk's.
+// readAt fills p from off. If the file ends too early, the block is broken; other
+// errors come from the disk.
 func readAt(f *File, p []byte, off int64, what string) error {
 	n, err := f.ReadAt(p, off)
 	if n == len(p) {
@@ -37,8 +36,7 @@ func readAt(f *File, p []byte, off int64, what string) error {
 	return err
 }
 
-// checkSegment looks at the header of a chunk segment (tsdb/chunks/chunks.go,
-// newReader).
+// checkSegment checks the header of a chunk segment (tsdb/chunks/chunks.go, newReader).
 func checkSegment(f *File) error {
 	name := f.Name[len("01ARZ3NDEKTSV4RRFFQ69G5FAV/"):]
 	if f.Size < chunks.SegmentHeaderSize {
@@ -59,8 +57,8 @@ func checkSegment(f *File) error {
 
 const tocSize = 6*8 + crc32.Size
 
-// checkIndex looks at an index as index.NewFileReader does, and says how many chunk
-// segments it needs.
+// checkIndex checks an index as index.NewFileReader does. It returns how many chunk
+// segments the index needs.
 func checkIndex(f *File) (needed int, err error) {
 	if f.Size < index.HeaderLen {
 		return 0, broken("index has %d bytes, less than a header", f.Size)
@@ -111,8 +109,8 @@ func checkIndex(f *File) (needed int, err error) {
 type section struct {
 	r    *bufio.Reader
 	name string
-	left int64  // bytes of the content that were not read yet
-	sum  uint32 // of those that were
+	left int64  // bytes of the content, not read yet
+	sum  uint32 // of the bytes that were read
 	want uint32
 }
 
@@ -137,7 +135,7 @@ func openSection(f *File, off uint64, name string) (*section, error) {
 	}, nil
 }
 
-// take reads n bytes into buf, or, beyond keep of them, passes over the rest.
+// take reads n bytes into buf. It skips those beyond the first keep.
 func (s *section) take(buf []byte, n uint64, keep int) ([]byte, error) {
 	if n > uint64(s.left) {
 		return nil, broken("index: an entry of its %s is longer than it", s.name)
@@ -152,7 +150,7 @@ func (s *section) take(buf []byte, n uint64, keep int) ([]byte, error) {
 	return buf, s.pass(int64(n) - int64(kept))
 }
 
-// pass passes over n bytes that were counted already.
+// pass skips n bytes that were counted already.
 func (s *section) pass(n int64) error {
 	for n > 0 {
 		p, err := s.r.Peek(int(min(n, 32<<10)))
@@ -213,16 +211,16 @@ func (s *section) finish() error {
 }
 
 const (
-	// longName is how much of a name or symbol is looked at, in bytes.
+	// longName is how many bytes of a name or symbol are compared.
 	longName = 1 << 20
 
-	// manyNames bounds the names that are looked for among the symbols, in bytes of
-	// all of them: in bounded memory there is no room for more.
+	// manyNames limits the total bytes of names that are looked up among the symbols,
+	// because memory is bounded.
 	manyNames = 4 << 20
 )
 
-// postingsTable reads the table of postings: the names in it, and where the list of
-// all series is; -1: there is none.
+// postingsTable reads the table of postings. It returns the names in it, and the offset
+// of the list of all series, -1 if there is none.
 func postingsTable(f *File, off uint64) (names [][]byte, all int64, err error) {
 	s, err := openSection(f, off, "table of postings")
 	if err != nil {
@@ -279,8 +277,8 @@ func postingsTable(f *File, off uint64) (names [][]byte, all int64, err error) {
 	return slices.CompactFunc(names, bytes.Equal), all, nil
 }
 
-// symbolTable reads the symbols, and looks for the names among them. Symbols that
-// are not sorted are not searched: a server finds some of them, and some not.
+// symbolTable reads the symbols, and looks up the names among them. Unsorted symbols
+// are not searched: a server finds only some of them.
 func symbolTable(f *File, off uint64, names [][]byte) (sorted bool, err error) {
 	s, err := openSection(f, off, "symbols")
 	if err != nil {
@@ -318,8 +316,8 @@ func symbolTable(f *File, off uint64, names [][]byte) (sorted bool, err error) {
 // smallIndex is the size up to which an index is read whole, in bytes.
 const smallIndex = 4 << 20
 
-// checkSmallIndex lets the TSDB's own reader judge an index whose symbols are not
-// sorted, which no Prometheus writes. Large ones are taken for good.
+// checkSmallIndex checks an index with unsorted symbols, which no Prometheus writes,
+// with the TSDB's own reader. Large ones are accepted unchecked.
 func checkSmallIndex(f *File) (err error) {
 	if f.Size > smallIndex {
 		return nil
@@ -348,7 +346,7 @@ func (b byteSlice) Range(start, end int) []byte { return b[start:end] }
 // tombstonesHead is the size of magic and version, in bytes.
 const tombstonesHead = 4 + 1
 
-// checkTombstones looks at a tombstones file as tombstones.ReadTombstones does.
+// checkTombstones checks a tombstones file as tombstones.ReadTombstones does.
 func checkTombstones(f *File) error {
 	if f.Size < tombstonesHead+crc32.Size {
 		return broken("tombstones has %d bytes, less than a header and a checksum", f.Size)
@@ -396,8 +394,8 @@ func checkTombstones(f *File) error {
 	return nil
 }
 
-// decodeTombstones lets the TSDB's own decoder judge: it panics on some deletions
-// without an end, and a server with it.
+// decodeTombstones runs the TSDB's own decoder: it panics on some deletions without an
+// end, and so does a server.
 func decodeTombstones(f *File) (err error) {
 	b := make([]byte, f.Size)
 	if err := readAt(f, b, 0, "tombstones"); err != nil {
@@ -414,9 +412,10 @@ func decodeTombstones(f *File) (err error) {
 	return nil
 }
 
-// segmentsNeeded is how many chunk segments the last series of an index need. A
-// writer adds series and chunks in one order, so no series before them needs more.
-// What cannot be read here is found by whoever reads the series: unknown.
+// segmentsNeeded returns how many chunk segments the last series of an index need. A
+// writer adds series and chunks in the same order, so no earlier series needs more. If
+// the series cannot be read here, it returns unknown; the error appears when the series
+// are read.
 func segmentsNeeded(f *File, version int, all int64) int {
 	const looks = 8 // series at the end may have no chunks
 	var head [8]byte
@@ -446,8 +445,8 @@ func segmentsNeeded(f *File, version int, all int64) int {
 	return needed
 }
 
-// lastSegment is the number of the last chunk segment that a series refers to; 0: it
-// has no chunks.
+// lastSegment returns the number of the last chunk segment that a series refers to, 0
+// if it has no chunks.
 func lastSegment(f *File, off int64) (int, bool) {
 	if off >= f.Size {
 		return 0, false

@@ -9,8 +9,8 @@ var (
 	// ErrMissing reports that a file is missing between others that are there.
 	ErrMissing = errors.New("it is missing")
 
-	// ErrRepair reports a segment that a server was repairing when it died. It is
-	// read under this name.
+	// ErrRepair reports a segment that a server was repairing when it died. The segment
+	// is read under the name that it has during a repair.
 	ErrRepair = errors.New("a server died while it repaired this segment")
 
 	// ErrName reports a segment that is there, but not under the name that servers

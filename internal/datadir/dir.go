@@ -28,8 +28,8 @@ const (
 // ErrNotDataDir says that a directory has neither blocks nor a write-ahead log.
 var ErrNotDataDir = errors.New("not a Prometheus data dir: it has no block and no wal directory")
 
-// ErrChanged says that the data dir changed between a listing and the opening of
-// what was listed.
+// ErrChanged reports that the data dir changed between listing it and opening the
+// listed files.
 var ErrChanged = errChanged
 
 var errChanged = errors.New("the data dir changed while its files were opened")
@@ -40,13 +40,12 @@ type HeadFiles int
 const (
 	NoHead HeadFiles = iota
 
-	// ReadHead opens the head's logs and head chunks to be read, whatever state they
-	// are in.
+	// ReadHead opens the head's logs and head chunks for reading, damaged or not.
 	ReadHead
 
-	// RawHead opens them to be copied: each log and the head chunks end where a
-	// server that starts on the copy needs no repair. Damage before that is reported
-	// and left as it is.
+	// RawHead opens them for copying: each log and the head chunks end at a point where
+	// a server that starts on the copy needs no repair. Damage before that point is
+	// reported and copied.
 	RawHead
 )
 
@@ -54,19 +53,19 @@ const (
 type Options struct {
 	Head HeadFiles
 
-	// Wanted says which blocks are looked into and opened. All blocks' metas are read.
-	// Nil: all.
+	// Wanted selects the blocks to check and open; nil selects all. The meta.json of
+	// every block is read.
 	Wanted func(Meta) bool
 
-	// LookOnly closes the files of blocks once they were looked into.
+	// LookOnly closes the files of blocks after the check.
 	LookOnly bool
 
-	// Sketch says that the directory is a copy that lacks files of blocks on purpose:
-	// none is looked into.
+	// Sketch marks a directory that is a copy without the large files of its blocks: no
+	// block is checked.
 	Sketch bool
 
-	// Handles bounds how many files of blocks are held open. 0: what the process may
-	// open; blocks beyond it are opened by [Block.Open].
+	// Handles limits how many block files are held open; 0 means the limit of the
+	// process. Blocks beyond the limit are opened by [Block.Open].
 	Handles int
 
 	Logger *slog.Logger
@@ -77,11 +76,11 @@ type Options struct {
 type Dir struct {
 	Path    string
 	Head    Head
-	Blocks  []*Block  // that can be loaded, or were not looked into; by time, then ULID
-	LeftOut []LeftOut // of what was looked into; by ULID
+	Blocks  []*Block  // that can be loaded, or were not checked; sorted by time, then ULID
+	LeftOut []LeftOut // of the checked blocks; sorted by ULID
 }
 
-// LeftOut is a block directory that Prometheus cannot load, or does not look at.
+// LeftOut is a block directory that Prometheus cannot load or ignores.
 type LeftOut struct {
 	ULID string // name of the directory
 	Err  error  // why
@@ -106,7 +105,8 @@ func Open(ctx context.Context, path string, o Options) (*Dir, error) {
 			return nil, fmt.Errorf("open data dir %s: %w (%d times in a row)", path, err, tries)
 		}
 		o.Logger.Debug("data dir changed while its files were opened, again", "try", try, "reason", err)
-		// The same error on the same names is no change: it is what there is.
+		// The same error on the same names means that the data dir does not change: it
+		// is damaged.
 		now := err.Error() + "\n" + names(path)
 		settled, before = now == before, now
 		select {
@@ -117,7 +117,7 @@ func Open(ctx context.Context, path string, o Options) (*Dir, error) {
 	}
 }
 
-// names are the names in a data dir and in the directories of its head.
+// names returns the names in a data dir and in the directories of its head.
 func names(path string) string {
 	var all []string
 	for _, dir := range append([]string{"."}, HeadNames()...) {
@@ -133,7 +133,7 @@ func names(path string) string {
 }
 
 // Check tells whether path looks like a data dir: nil, [ErrNotDataDir], or why it
-// cannot be read. Symbolic links count as what they lead to.
+// cannot be read. Symbolic links are followed.
 func Check(path string) error {
 	entries, err := os.ReadDir(path)
 	if err != nil {
@@ -171,7 +171,9 @@ func open(ctx context.Context, path string, o Options, last bool) (_ *Dir, err e
 		return nil, err
 	}
 	for _, name := range links {
-		d.LeftOut = append(d.LeftOut, LeftOut{ULID: name, Err: errors.New("it is a symbolic link, and Prometheus does not follow it")})
+		d.LeftOut = append(d.LeftOut, LeftOut{
+			ULID: name, Err: errors.New("it is a symbolic link, and Prometheus does not follow it"),
+		})
 	}
 	if err := d.openBlocks(before, o); err != nil {
 		return nil, err
@@ -222,7 +224,7 @@ func (d *Dir) openBlocks(names []string, o Options) error {
 	if err != nil {
 		return err
 	}
-	// A server deletes those without a look at them.
+	// A server deletes these without loading them.
 	d.LeftOut = slices.DeleteFunc(d.LeftOut, func(b LeftOut) bool { return replaced[b.ULID] != "" })
 	handles := o.Handles
 	if handles == 0 && len(metas) > 0 {
@@ -262,8 +264,9 @@ func (d *Dir) openBlocks(names []string, o Options) error {
 	return nil
 }
 
-// replaced finds the blocks that a server deletes when it starts, since a block that
-// it can load has them as parents (tsdb/db.go, reloadBlocks), and names that block.
+// replaced returns the blocks that a server deletes when it starts because a block that
+// it can load has them as parents (tsdb/db.go, reloadBlocks), each with the name of
+// that block.
 func (d *Dir) replaced(metas []Meta, names []string, o Options) (map[string]string, error) {
 	by := map[string]string{}
 	there := map[string]bool{}
@@ -313,7 +316,7 @@ func (d *Dir) Close() error {
 	return err
 }
 
-// blockNames are the names of block directories, and of links to such.
+// blockNames returns the names of block directories and of links to such.
 func blockNames(path string) (dirs, links []string, err error) {
 	entries, err := os.ReadDir(path)
 	if err != nil {

@@ -1,14 +1,13 @@
 // Package datadir reads a Prometheus data dir that a living Prometheus may be
 // writing to.
 //
-// A data dir holds blocks (directories named by a ULID, immutable until they
-// are deleted) and the head: what is not in a block yet. The head is in three
-// places. wal/checkpoint.N and the segments after N have the records of in-order
-// samples, and of the series; wbl/ has those of out-of-order samples. chunks_head/
-// has the chunks that were full: m-mapped chunks. Mostly the logs have their
-// samples as well. They do not after a crash: a server that starts repairs its log
-// by cutting it at the damage, and goes on serving the chunks. So the head is all
-// three together.
+// A data dir holds blocks (directories named by a ULID, immutable until they are
+// deleted) and the head: what is not in a block yet. The head is in three places.
+// wal/checkpoint.N and the segments after N have the records of in-order samples, and
+// of the series; wbl/ has those of out-of-order samples. chunks_head/ has the chunks
+// that were full: m-mapped chunks. Usually the logs have the same samples as well, but
+// not after a crash: a server that starts repairs its log by cutting it at the damage,
+// and still serves the chunks. So the head consists of all three.
 //
 // The files of a head are read as far as they can be. Where Prometheus cuts its log
 // at the first damage, or does not start at all, reading goes on at the next whole

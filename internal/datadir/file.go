@@ -12,29 +12,27 @@ import (
 	"syscall"
 )
 
-// File is an open file of a data dir. Size is what is read of it: a file that
-// grows afterwards does not grow here.
+// File is an open file of a data dir. Only Size bytes are read, even if the file grows.
 type File struct {
 	Name string // relative to the data dir, with slashes
 	Size int64  // bytes
 	f    *os.File
 
-	blanks []blank // what is read otherwise than it is on the disk, in order
-	text   []byte  // is read instead of the file, if it is not nil
+	blanks []blank // bytes that read differently than on disk, sorted
+	text   []byte  // if not nil, the content in place of the file's
 	patch  *patch
 
 	fault      error // why nothing can be read of it, if the file is there
 	unrepaired bool  // a server that was repairing this segment has not made the new one
 }
 
-// patch is a byte that is read otherwise than it is on the disk.
+// patch is a byte that reads differently than on disk.
 type patch struct {
 	off int64
 	b   byte
 }
 
-// errNotRegular says that a directory, a device or a pipe is where a file should
-// be.
+// errNotRegular reports a directory, a device or a pipe in place of a file.
 var errNotRegular = errors.New("not a regular file")
 
 // errNotDir says that something else is where a directory of the head should be.
@@ -63,7 +61,7 @@ func (f *File) begins(with []byte) bool {
 // openFile opens a file of the data dir. A name that is gone is [errChanged].
 func openFile(dir, name string) (*File, error) {
 	path := filepath.Join(dir, filepath.FromSlash(name))
-	// Before the open: that of a pipe would wait for a writer.
+	// Checked before opening: to open a pipe would wait for a writer.
 	if st, err := os.Stat(path); err == nil && !st.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s: %w", path, errNotRegular)
 	}
@@ -84,7 +82,7 @@ func openFile(dir, name string) (*File, error) {
 	return &File{Name: name, Size: st.Size(), f: f}, nil
 }
 
-// ReadAt reads like [io.ReaderAt], also beyond Size when the file has grown.
+// ReadAt implements [io.ReaderAt]. It also reads beyond Size if the file has grown.
 func (f *File) ReadAt(p []byte, off int64) (int, error) {
 	if f.text != nil {
 		return bytes.NewReader(f.text).ReadAt(p, off)
@@ -97,7 +95,8 @@ func (f *File) ReadAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
-// Body reads the file from its start to Size. Bodies do not disturb each other.
+// Body returns a reader from the start of the file to Size. Several bodies can be read
+// at once.
 func (f *File) Body() *io.SectionReader { return io.NewSectionReader(f, 0, f.Size) }
 
 func closeAll(files []*File) error {
@@ -126,8 +125,8 @@ func sizes(files []*File) int64 {
 	return n
 }
 
-// missing reports whether a path leads to nothing: a name is gone, or is not the
-// directory that it should be, or is a link to itself.
+// missing reports whether err means that a path does not exist: a name is gone, is not
+// a directory, or is a link to itself.
 func missing(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP)
 }

@@ -5,10 +5,10 @@ import (
 	"os"
 )
 
-// spareHandles are left to the rest of the process.
+// spareHandles is the number of files left to the rest of the process.
 const spareHandles = 64
 
-// freeHandles is how many more files we may hold open.
+// freeHandles returns how many more files the process may hold open.
 func freeHandles() int {
 	limit := openFilesLimit()
 	if limit > math.MaxInt32 {

@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// openFilesLimit is how many files this process may have open. Go raises the soft
+// openFilesLimit returns how many files this process may have open. Go raises the soft
 // limit to the hard one when a process starts.
 func openFilesLimit() uint64 {
 	var r syscall.Rlimit

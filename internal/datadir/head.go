@@ -15,7 +15,7 @@ import (
 	"syscall"
 )
 
-// Head is what the data directory has outside of blocks.
+// Head has the files of a data directory that are not in blocks.
 type Head struct {
 	WAL    []*File // the checkpoint's segments, then those after it
 	WBL    []*File // the out-of-order log
@@ -31,8 +31,8 @@ type Head struct {
 	damage   []Damage
 }
 
-// Damage is what [Open] found wrong with the head's files. For [RawHead] that is
-// all; otherwise it is what shows without reading them.
+// Damage returns the damage that [Open] found in the head's files. For [RawHead] that
+// is all damage; otherwise it is what can be found without reading the files.
 func (h *Head) Damage() []Damage { return h.damage }
 
 // Bytes is the size of the head's files, in bytes.
@@ -45,8 +45,8 @@ func (h *Head) close() error {
 // open opens the head chunks before the logs: a log that is younger than the
 // chunks has all of their samples that still count, an older one may not.
 //
-// What may be a change under way gives errChanged. In the last try it is taken as
-// it is: a server that died may have left it so.
+// A state that may be a change in progress gives errChanged. The last try accepts it: a
+// server that died may have left it.
 func (h *Head) open(ctx context.Context, dir string, want HeadFiles, last bool) error {
 	h.MinValidTime = math.MinInt64
 	if want == NoHead {
@@ -105,8 +105,8 @@ var errEmptyCheckpoint = errors.New("it is empty, and a dump has no empty direct
 // splitSegments divides the segments of the WAL into those that are read after the
 // checkpoint, which ends before segment from, and those that it covers.
 //
-// If it covers all of them, it is from another log: a server that starts skips
-// them, and then writes to them. They are read.
+// A checkpoint that covers all segments is from another log: a server that starts skips
+// these segments, and then appends to them. They are read.
 func splitSegments(all []*File, from int) (read, covered []*File) {
 	i := slices.IndexFunc(all, func(f *File) bool {
 		n, err := segmentNumber(filepath.Base(f.Name))
@@ -118,7 +118,7 @@ func splitSegments(all []*File, from int) (read, covered []*File) {
 	return all[i:], all[:i]
 }
 
-// gaps are the files that are missing between others.
+// gaps returns the files that are missing in a sequence.
 func (h *Head) gaps() (found []Damage) {
 	for _, log := range []struct {
 		files []*File
@@ -167,11 +167,11 @@ func lastCheckpoint(dir string) (name string, from int, err error) {
 // records before the damage to a new segment with the old name.
 const repairSuffix = ".repair"
 
-// numbered are the names of the numbered files in a directory, in order. A
-// directory that does not exist has none.
+// numbered returns the sorted names of the numbered files in a directory. A directory
+// that does not exist has none.
 //
-// A segment that was being repaired stands for the new one with its number, which
-// has a part of its records.
+// A segment that was being repaired takes the place of the new one with its number,
+// which has only a part of its records.
 func numbered(dir, name string) ([]string, error) {
 	entries, err := os.ReadDir(filepath.Join(dir, filepath.FromSlash(name)))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -192,7 +192,7 @@ func numbered(dir, name string) ([]string, error) {
 	return names, nil
 }
 
-// segments are the numbered files of a directory. A gap between them gives
+// segments returns the numbered files of a directory. A gap between them gives
 // errChanged.
 func segments(dir, name string) ([]string, error) {
 	names, err := numbered(dir, name)

@@ -84,7 +84,7 @@ type chunkFileReader struct {
 	whole    int64 // where the last whole chunk ends; 0 if even the header is not whole
 	chunk    HeadChunk
 	found    *Damage // not reported yet: it may be the torn end of the last file
-	damaging bool    // damage was reported
+	damaging bool    // damage was already reported
 	err      error   // of the disk
 }
 
@@ -137,8 +137,8 @@ func (r *chunkFileReader) next() bool {
 	return false
 }
 
-// parse reads the chunk at a place into r.chunk. Its size is 0 at the end of what
-// was written; with an error it is what the chunk's header says, or 0.
+// parse reads the chunk at an offset into r.chunk. The size is 0 at the end of the
+// written part. With an error it is the size from the chunk's header, or 0.
 func (r *chunkFileReader) parse(off int64) (size int64, err error) {
 	head := r.at(off, chunkHeader+binary.MaxVarintLen32)
 	if len(bytes.TrimLeft(head[:min(len(head), chunkTimes)], "\x00")) == 0 {
@@ -173,18 +173,18 @@ func (r *chunkFileReader) parse(off int64) (size int64, err error) {
 	return size, nil
 }
 
-// resume finds where reading goes on after damage: behind the damaged chunk if its
-// length is right, else at the next place that reads as a chunk.
+// resume finds the offset where reading continues after damage: behind the damaged
+// chunk if its length is right, else at the next offset that parses as a chunk.
 func (r *chunkFileReader) resume(off, size int64) int64 {
 	if size > 0 {
 		if _, err := r.parse(off + size); err == nil {
 			return off + size
 		}
 	}
-	// Zeros are skipped, but for those that a ref begins with.
+	// Zeros are skipped, except those at the start of a ref.
 	off = max(off+1, r.zerosEnd(off)-8)
 	for ; off < r.f.Size && r.err == nil; off++ {
-		// The checksum decides; this is to compute few of them.
+		// The checksum decides; this check only avoids computing it at every offset.
 		head := r.at(off, chunkHeader)
 		const plausibleRef, plausibleSpan = 1 << 40, 1 << 40 // milliseconds
 		if len(head) < chunkHeader {
@@ -202,7 +202,7 @@ func (r *chunkFileReader) resume(off, size int64) int64 {
 	return r.f.Size
 }
 
-// zerosEnd is where the zeros that begin at off end.
+// zerosEnd returns the end of the zeros that begin at off.
 func (r *chunkFileReader) zerosEnd(off int64) int64 {
 	for off < r.f.Size {
 		b := r.at(off, readAhead)
@@ -232,15 +232,15 @@ func (r *chunkFileReader) report(end int64) {
 	}
 }
 
-// readBuffer reads a file from its start to its end, with looks ahead.
+// readBuffer reads a file from start to end, and can look ahead.
 type readBuffer struct {
 	f   *File
 	off int64
 	buf []byte
 }
 
-// at gives the n bytes at off, or fewer at the end of the file. They are valid
-// until the next call.
+// at returns the n bytes at off, or fewer at the end of the file. They are valid until
+// the next call.
 func (b *readBuffer) at(off int64, n int) ([]byte, error) {
 	n = int(max(0, min(int64(n), b.f.Size-off)))
 	if off < b.off || off+int64(n) > b.off+int64(len(b.buf)) {

@@ -14,9 +14,9 @@ import (
 // block of many months: some hundred kilobytes.
 const maxMeta = 16 << 20
 
-// Meta is what we need of a block's meta.json.
+// Meta has the fields that promdump needs of a block's meta.json.
 type Meta struct {
-	ULID    string `json:"ulid"`    // of the block's directory, whatever meta.json says
+	ULID    string `json:"ulid"`    // name of the block's directory, not the ULID in meta.json
 	MinTime int64  `json:"minTime"` // Unix milliseconds, included
 	MaxTime int64  `json:"maxTime"` // Unix milliseconds, excluded
 	Version int    `json:"version"`
@@ -31,7 +31,7 @@ type Meta struct {
 	named string // the ULID in meta.json
 }
 
-// Compaction says how a block came to be.
+// Compaction describes how a block was created.
 type Compaction struct {
 	Level   int      `json:"level"`
 	Sources []string `json:"sources"`
@@ -43,9 +43,9 @@ type Compaction struct {
 	Deletable bool     `json:"deletable,omitempty"`
 }
 
-// fromElsewhere tells whether the block has other samples than the in-order
-// ones of a head (tsdb/block.go: FromOutOfOrder, FromStaleSeries,
-// FromSelectedSeries): such a block says nothing about where the head begins.
+// fromElsewhere reports whether the block has other samples than the in-order ones of a
+// head (tsdb/block.go: FromOutOfOrder, FromStaleSeries, FromSelectedSeries): such a
+// block says nothing about where the head begins.
 func (c Compaction) fromElsewhere() bool {
 	return slices.ContainsFunc(c.Hints, func(h string) bool {
 		return h == "from-out-of-order" || h == "from-stale-series" || h == "from-selected-series"
@@ -106,9 +106,9 @@ func ParseMeta(name string, b []byte) (Meta, error) {
 	return m, nil
 }
 
-// repaired is the meta.json as a dump has it: with version 1, as a server repairs
-// version 2 when it starts (tsdb/repair.go), and with the ULID of its directory.
-// Nil: it is right as it is.
+// repaired returns the meta.json for a dump: with version 1, as a server repairs
+// version 2 when it starts (tsdb/repair.go), and with the ULID of its directory. It
+// returns nil if no change is needed.
 func (m Meta) repaired(b []byte) ([]byte, error) {
 	if m.Version == 1 && m.named == m.ULID {
 		return nil, nil

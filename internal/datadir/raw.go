@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// openRaw makes the opened head fit to be copied.
+// openRaw prepares the opened head for copying.
 //
 // A segment whose repair did not end gets its name back: it is as it was before, and
 // a server repairs it again. What can be no file of a head is left out; if it is a

@@ -62,13 +62,13 @@ func records(ctx context.Context, files []*File, last *File, start int, damaged 
 	}
 }
 
-// anySegment begins a sequence at whatever number comes first.
+// anySegment lets a sequence start at any number.
 const anySegment = -1
 
-// sequence finds what is missing in the files of a log.
+// sequence finds missing files in a log.
 type sequence struct{ next int }
 
-// take takes the next file. It reports the files that are missing before it, and a
+// take accepts the next file. It reports files that are missing before it, and a
 // segment whose repair did not end. The segments of a checkpoint are not in the
 // sequence.
 func (s *sequence) take(f *File) (found []Damage) {
@@ -96,8 +96,8 @@ func (s *sequence) take(f *File) (found []Damage) {
 	return found
 }
 
-// segmentNumber is the number in the name of a segment, also of one that a server
-// was repairing.
+// segmentNumber returns the number in the name of a segment, including one that a
+// server was repairing.
 func segmentNumber(base string) (int, error) {
 	return strconv.Atoi(strings.TrimSuffix(base, repairSuffix))
 }
@@ -138,8 +138,8 @@ var oldMagic = []byte{0x43, 0xAF, 0x00, 0xEF}
 var ErrOldLog = errors.New("it has the format of Prometheus 2.0 to 2.2, which recent servers cannot read")
 
 // segmentReader reads one segment; a record never spans two. It accepts what
-// wlog.Reader accepts. Where that one ends at the first damage, this one goes on
-// with the next record that is whole.
+// wlog.Reader accepts. wlog.Reader ends at the first damage; segmentReader continues
+// with the next whole record.
 type segmentReader struct {
 	f       *File
 	last    bool
@@ -189,15 +189,15 @@ func (r *segmentReader) next() bool {
 	return false
 }
 
-// page is the rest of the current page; empty at the end of the segment, and
+// page returns the rest of the current page. It is empty at the end of the segment and
 // after an error.
 func (r *segmentReader) page() (page []byte) {
 	page, r.err = r.ahead.at(r.off, int(pageSize-r.off%pageSize))
 	return page
 }
 
-// fragment reads what comes next in the page. It reports whether that completes a
-// record.
+// fragment reads the next fragment in the page. It reports whether the fragment
+// completes a record.
 func (r *segmentReader) fragment(page []byte) bool {
 	at := r.off
 	kind := page[0] & fragmentType
@@ -260,8 +260,8 @@ func (r *segmentReader) fragment(page []byte) bool {
 	return true
 }
 
-// damage notes that there is no whole record at a place. A record that has begun
-// is lost.
+// damage records that there is no whole record at an offset. A record that has begun is
+// lost.
 func (r *segmentReader) damage(at int64, err error) {
 	if r.inside {
 		at = r.start

@@ -62,9 +62,9 @@ type Report struct {
 	Plan         *wire.Plan
 	Blocks       int
 	Series       uint64   // distinct ones of all blocks
-	SeriesSummed bool     // they are summed over the blocks: an index could not be read
+	SeriesSummed bool     // Series is a sum over the blocks, because an index could not be read
 	Samples      uint64   // of the blocks; a raw head's are not counted
-	LeftOut      []string // what was selected and cannot be read, a sentence each; they are among the plan's notes
+	LeftOut      []string // selected data that cannot be read, one sentence each; the plan's notes have them too
 	RawHead      bool
 	Head         HeadReport
 	BytesRead    int64
@@ -111,7 +111,10 @@ func Write(ctx context.Context, src source.Source, spec Spec, w io.Writer) (repo
 	if err != nil {
 		return report, fmt.Errorf("make staging directory: %w", err)
 	}
-	a := &assembler{ctx: ctx, src: src, spec: spec, staging: staging, count: &counter{w: w}, series: block.NewSeriesCounter(), headEnd: wire.HeadEnd{MinTime: math.MaxInt64, MaxTime: math.MinInt64}}
+	a := &assembler{
+		ctx: ctx, src: src, spec: spec, staging: staging, count: &counter{w: w}, series: block.NewSeriesCounter(),
+		headEnd: wire.HeadEnd{MinTime: math.MaxInt64, MaxTime: math.MinInt64},
+	}
 	defer func() {
 		err = errors.Join(err, a.close())
 		report = a.report
@@ -151,7 +154,7 @@ type assembler struct {
 
 	headEnd    wire.HeadEnd
 	base, read int64 // bytes of the plan: when the current part began, and now
-	parts      int   // of the plan that are done
+	parts      int   // of the plan, done
 }
 
 // take takes one message of the story.
@@ -203,7 +206,7 @@ func (a *assembler) file(m *wire.File) error {
 	return nil
 }
 
-// counted lets the bytes of a block's index pass through the counter of series.
+// counted copies the bytes of a block's index to the series counter.
 func (a *assembler) counted(name string, body io.Reader, series func(ulid string) uint64) (_ io.Reader, done func()) {
 	ulid, ok := strings.CutSuffix(name, "/index")
 	if !ok {
@@ -269,7 +272,7 @@ func (a *assembler) block(msg wire.Message) (err error) {
 	return nil
 }
 
-// leaveOut notes what damage keeps a cut block from having.
+// leaveOut adds a note on the data that a cut block lacks because of damage.
 func (a *assembler) leaveOut(lost block.Lost, end *wire.BlockEnd) {
 	var notes []string
 	if n := lost.Chunks; n > 0 {
@@ -280,10 +283,12 @@ func (a *assembler) leaveOut(lost block.Lost, end *wire.BlockEnd) {
 		notes = append(notes, s)
 	}
 	if lost.Labels > 0 {
-		notes = append(notes, fmt.Sprintf("series of block %s have a label twice, of which the last is kept (%d): %s", a.cutting, lost.Labels, lost.Twice))
+		notes = append(notes, fmt.Sprintf("series of block %s have a label twice, of which the last is kept (%d): %s",
+			a.cutting, lost.Labels, lost.Twice))
 	}
 	if end.Unread > 0 {
-		notes = append(notes, fmt.Sprintf("damaged series of block %s are left out (%d): %.300s", a.cutting, end.Unread, end.Reason))
+		notes = append(notes, fmt.Sprintf("damaged series of block %s are left out (%d): %.300s",
+			a.cutting, end.Unread, end.Reason))
 	}
 	a.report.LeftOut = append(a.report.LeftOut, notes...)
 	a.report.Plan.Notes = append(a.report.Plan.Notes, notes...)

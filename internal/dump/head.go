@@ -5,14 +5,14 @@ import (
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// HeadReport says what of the head is not in the dump.
+// HeadReport counts what the dump lacks of the head.
 type HeadReport struct {
 	// Samples, in the logs and in m-mapped chunks, whose series no series record
 	// names: the record was lost with a part of the log. The same sample may be in
 	// both.
 	UnknownSamples, UnknownChunkSamples uint64
 
-	UnknownRecords uint64 // of kinds that this version does not know
+	UnknownRecords uint64 // of kinds that this version cannot read
 	BadRecords     uint64 // that do not decode
 	BadRecord      string // the error of the first of them
 	BadChunks      uint64 // m-mapped chunks that cannot be decoded

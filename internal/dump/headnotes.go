@@ -8,7 +8,7 @@ import (
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// Notes are what a person should know of a dump that is done, each one sentence.
+// Notes returns what the user should know about a finished dump, one sentence each.
 func (r *Report) Notes() []string {
 	var notes []string
 	if r.Plan != nil {
@@ -20,7 +20,7 @@ func (r *Report) Notes() []string {
 	return append(notes, r.Head.Notes()...)
 }
 
-// Notes say what of the head is not in the dump.
+// Notes returns what the dump lacks of the head.
 func (r *HeadReport) Notes() []string {
 	notes := DamageNotes(r.Damage, r.MoreDamage, false)
 	if n := UnknownSeriesNote(r.UnknownSamples, r.UnknownChunkSamples); n != "" {
@@ -31,7 +31,8 @@ func (r *HeadReport) Notes() []string {
 			term.Counted(r.BadRecords, "record", "records"), r.BadRecord))
 	}
 	if r.BadChunks > 0 {
-		notes = append(notes, fmt.Sprintf("%s left out, they cannot be decoded", term.Counted(r.BadChunks, "m-mapped chunk", "m-mapped chunks")))
+		notes = append(notes, fmt.Sprintf("%s left out, they cannot be decoded",
+			term.Counted(r.BadChunks, "m-mapped chunk", "m-mapped chunks")))
 	}
 	if r.UnknownRecords > 0 {
 		notes = append(notes, fmt.Sprintf("%s of the head's log left out: this version does not know their kind",
@@ -40,8 +41,8 @@ func (r *HeadReport) Notes() []string {
 	return notes
 }
 
-// UnknownSeriesNote says how many samples of a head have no series; it is empty if
-// there are none.
+// UnknownSeriesNote returns a note on the samples of a head without a series. It is
+// empty if there are none.
 func UnknownSeriesNote(samples, inChunks uint64) string {
 	var what []string
 	if samples > 0 {
@@ -57,8 +58,8 @@ func UnknownSeriesNote(samples, inChunks uint64) string {
 		" without a series: the log lacks their series records, so their series are unknown; left out"
 }
 
-// DamageNotes name the damaged parts of a head. Raw is for a copy of the files,
-// which a server starts on.
+// DamageNotes returns notes on the damaged parts of a head. If raw is set, the dump is
+// a copy of the files, and the notes say what a server does with it.
 func DamageNotes(all []wire.HeadDamage, more uint64, raw bool) (notes []string) {
 	for _, d := range all {
 		text := fmt.Sprintf("the head is damaged: %s: %s", damagePlace(d), d.Reason)
@@ -85,7 +86,7 @@ func damagePlace(d wire.HeadDamage) string {
 	return fmt.Sprintf("%s, %s at byte %d", d.File, term.Counted(d.Bytes, "byte", "bytes"), d.Offset)
 }
 
-// lostTimes says which samples may be lost.
+// lostTimes returns the range of samples that may be lost.
 func lostTimes(d wire.HeadDamage) string {
 	switch {
 	case d.After != 0 && d.Before != 0:

@@ -7,8 +7,8 @@ import (
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// LossError lists what a complete dump lacks of its selection, because it could not
-// be read or is not there any more.
+// LossError lists the data that a complete dump lacks of its selection because it could
+// not be read or was deleted meanwhile.
 type LossError struct {
 	Blocks []wire.LeftOut // left out, or dumped in part
 	Parts  []string       // damaged chunks and series of blocks, a sentence each

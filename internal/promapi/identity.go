@@ -12,18 +12,18 @@ import (
 	"time"
 )
 
-// Identity tells one process of a server from another: replicas behind one URL may
-// have the same config, the same external labels, even the same samples.
+// Identity identifies one process of a server. Replicas behind one URL may have the
+// same config, the same external labels, even the same samples.
 type Identity struct {
-	Start    time.Time // of the process; zero: the server did not say, and nothing is known
+	Start    time.Time // of the process; zero: the server did not report it, and the identity is unknown
 	Hostname string    // empty: unknown, as from an older Prometheus
 	Dir      string    // working directory; empty: unknown
 
-	// Seen is when the process was there, by its own clock.
+	// Seen is when the process last answered, by its own clock.
 	Seen time.Time
 }
 
-// Known reports whether the server said who it is.
+// Known reports whether the server identified itself.
 func (id Identity) Known() bool { return !id.Start.IsZero() }
 
 // Same reports whether both are the same process.
@@ -37,12 +37,13 @@ func (id Identity) RestartOf(old Identity) bool {
 	return id.Known() && old.Known() && id.Hostname == old.Hostname && id.Dir == old.Dir && id.Start.After(old.Seen)
 }
 
-// String names the process for a person.
+// String formats the process for messages.
 func (id Identity) String() string {
 	if !id.Known() {
 		return "a server that does not say when it was started"
 	}
-	return fmt.Sprintf("%s, started %s", cmp.Or(id.Hostname, "a server"), id.Start.UTC().Format("2006-01-02T15:04:05.999Z07:00"))
+	return fmt.Sprintf("%s, started %s", cmp.Or(id.Hostname, "a server"),
+		id.Start.UTC().Format("2006-01-02T15:04:05.999Z07:00"))
 }
 
 // Runtime reads the answer of [RuntimePath], which Prometheus has since 2.14.
@@ -70,8 +71,8 @@ func Runtime(body []byte, header http.Header) (id Identity, err error) {
 	return id, nil
 }
 
-// seenAt is the time of the server: as it said, else as the header says, which has
-// whole seconds.
+// seenAt returns the time of the server: from the answer, else from the header, which
+// has whole seconds.
 func seenAt(said time.Time, header http.Header) time.Time {
 	if !said.IsZero() {
 		return said
@@ -82,8 +83,8 @@ func seenAt(said time.Time, header http.Header) time.Time {
 	return time.Now()
 }
 
-// MetricsIdentity reads the answer of [MetricsPath]. Metrics of something without a
-// TSDB, like a gateway before many servers, are not those of a server.
+// MetricsIdentity reads the answer of [MetricsPath]. Metrics without those of a TSDB,
+// like a gateway's in front of many servers, are refused.
 func MetricsIdentity(body []byte, header http.Header) (id Identity, err error) {
 	const start, tsdb = "process_start_time_seconds", "prometheus_tsdb_head_series"
 	m, err := Metrics(body, start, tsdb)

@@ -1,10 +1,10 @@
 // Package promapi reads answers of Prometheus' HTTP API.
 //
-// Whatever stands at a URL may answer 200: a proxy with its login page, another
-// program with JSON of its own, a server of the Prometheus family that has half of
-// the API. Each function here takes the body of an answer and returns either all
-// that it was asked for, or a [ShapeError]. A field that is missing is never taken
-// for zero: an answer without blocks says nothing about blocks.
+// Not only a Prometheus answers 200 at a URL: so may a proxy with its login page,
+// another program with its own JSON, or a server that implements half of the API. Each
+// function here parses the body of an answer and returns either all requested fields or
+// a [ShapeError]. A missing field is never taken for zero: an answer without a list of
+// blocks does not mean that there are none.
 package promapi
 
 import (
@@ -34,14 +34,14 @@ const (
 	MetricsPath = "/metrics"
 )
 
-// ShapeError says that an answer does not have what was asked for.
+// ShapeError reports an answer that lacks the requested fields.
 type ShapeError struct{ What string }
 
 func (e *ShapeError) Error() string { return "the answer is " + e.What }
 
 func shape(format string, args ...any) error { return &ShapeError{fmt.Sprintf(format, args...)} }
 
-// Describe says what a body is that is not what was asked for.
+// Describe returns a description of a body that is not the expected answer.
 func Describe(body []byte) string {
 	text := bytes.TrimSpace(bytes.TrimPrefix(body, []byte("\xef\xbb\xbf")))
 	switch {
@@ -78,7 +78,8 @@ func Data(body []byte) (json.RawMessage, error) {
 	return answer.Data, nil
 }
 
-// fields reads the data of an answer as an object that has all the names.
+// fields parses the data of an answer as an object. It is an error if one of the names
+// is missing.
 func fields(body []byte, names ...string) (map[string]json.RawMessage, error) {
 	data, err := Data(body)
 	if err != nil {
@@ -100,7 +101,7 @@ func object(data []byte, names ...string) (map[string]json.RawMessage, error) {
 	return all, nil
 }
 
-// HeadStats is what a server says about its head.
+// HeadStats is what a server reports about its head.
 type HeadStats struct {
 	Series  uint64 `json:"numSeries"`
 	Chunks  int64  `json:"chunkCount"`
@@ -153,8 +154,8 @@ type Block struct {
 	} `json:"compaction"`
 }
 
-// Blocks reads the answer of [BlocksPath], in the order of their times. A server
-// without blocks says null.
+// Blocks reads the answer of [BlocksPath], sorted by time. A server without blocks
+// answers null.
 func Blocks(body []byte) ([]Block, error) {
 	all, err := fields(body, "blocks")
 	if err != nil {
@@ -173,19 +174,19 @@ func Blocks(body []byte) ([]Block, error) {
 	return blocks, nil
 }
 
-// Config is what we need of a server's config.
+// Config has the settings that promdump needs of a server's config.
 type Config struct {
 	ExternalLabels map[string]string // put on each series of a remote read
 	OutOfOrder     time.Duration     // how far back samples may come late
 	BackEnds       int               // remote_read sections
 	Retention      *Retention        // nil: the config has no such section
 
-	// Complete is false for the text of another program, or for none: each Prometheus
-	// writes out its global section. Then the fields above are unknown.
+	// Complete is false for an empty text or that of another program: every Prometheus
+	// writes its global section. If it is false, the fields above are unknown.
 	Complete bool
 }
 
-// Retention is the section of a config. It replaces the flags as a whole.
+// Retention is a section of a config. If it exists, the retention flags do not apply.
 type Retention struct {
 	Time       string  `json:"time"`
 	Size       string  `json:"size"`

@@ -24,19 +24,18 @@ const (
 	grace    = 2 * time.Second  // to send the reason, after a request has ended
 )
 
-// admission lets requests in, one by one, and holds them to the Limits until the
-// last byte of their answer is sent: their time, their memory (see budget), the
-// length of the answer. A client that leaves ends its request, in whichever phase
-// it is.
+// admission admits requests and enforces the Limits until the last byte of the answer
+// is sent: time, memory (see budget) and the length of the answer. A request ends when
+// its client disconnects, in any phase.
 type admission struct {
 	limits  Limits
 	budget  *budget
 	codec   *codec
-	explain func(error) string // what the error says to the client
+	explain func(error) string // returns the error's text for the client
 	next    http.Handler
 
-	// endless requests have no limit of time as a whole: each write and each query
-	// of theirs has.
+	// endless requests have no time limit as a whole: each of their writes and queries
+	// has one.
 	endless bool
 }
 
@@ -44,15 +43,15 @@ func (s *Server) admit(next http.Handler) *admission {
 	return &admission{limits: s.engine.limits, budget: s.engine.budget, codec: s.codec, explain: s.explain, next: next}
 }
 
-// request is one that was let in.
+// request is an admitted request.
 type request struct {
 	*http.Request
 	control *http.ResponseController
 	body    []byte      // of remote read: it has no form
-	samples bool        // remote read that is answered in one piece
+	samples bool        // a remote read that is answered in one piece
 	read    bool        // remote read
 	weight  int64       // of its queries
-	started atomic.Bool // a part of the answer is sent
+	started atomic.Bool // a part of the answer has been sent
 }
 
 func (a *admission) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
@@ -62,8 +61,9 @@ func (a *admission) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 		ctx, cancel = context.WithTimeoutCause(ctx, a.limits.Timeout, &TimeoutError{a.limits.Timeout})
 	}
 	defer cancel()
-	// A write that hangs ends then too; if nothing was sent yet, the reason has time to
-	// be. An error means that the connection has no deadlines, as in a test.
+	// A blocked write ends then too; if nothing was sent yet, there is time left to
+	// send the reason. An error means that the connection has no deadlines, as in a
+	// test.
 	stop := context.AfterFunc(ctx, func() {
 		end := time.Now()
 		if !r.started.Load() {
@@ -82,14 +82,16 @@ func (a *admission) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 		return
 	}
 	httputil.CompressionHandler{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		// It is done here: the API's own would come before the answer is encoded.
+		// Compression is done here: the API's own would come before the answer is
+		// encoded.
 		r.Request.Header = r.Request.Header.Clone()
 		r.Request.Header.Del("Accept-Encoding")
 		a.run(w, r)
 	})}.ServeHTTP(w, r.Request)
 }
 
-// prepare reads what is asked for, and refuses texts that must not be parsed.
+// prepare reads the form or the body of the request, and refuses texts that must not be
+// parsed.
 func (a *admission) prepare(w http.ResponseWriter, r *request) error {
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 	if r.ContentLength != 0 {
@@ -98,7 +100,7 @@ func (a *admission) prepare(w http.ResponseWriter, r *request) error {
 	if r.read {
 		return a.prepareRead(r)
 	}
-	// What is malformed is the API's to refuse, or to overlook.
+	// The API refuses or ignores malformed values.
 	err := r.ParseForm()
 	if err == nil {
 		err = r.ParseMultipartForm(maxBody)
@@ -113,7 +115,7 @@ func (a *admission) prepare(w http.ResponseWriter, r *request) error {
 		}
 		r.weight += n
 	}
-	// These descend into a query without the engine.
+	// These requests traverse a query without the engine.
 	if p := r.URL.Path; p == "/format_query" || p == "/parse_query" {
 		if expr, err := NewParser().ParseExpr(r.Form.Get("query")); err == nil {
 			return checkDepth(expr)
@@ -145,12 +147,13 @@ func (a *admission) prepareRead(r *request) (err error) {
 	return nil
 }
 
-// badRequest is a request that cannot be read.
+// badRequest reports a request that cannot be read.
 type badRequest struct{ error }
 
 func (e *badRequest) Unwrap() error { return e.error }
 
-// run answers the request: as a small one, and as a larger one if it outgrows that.
+// run answers the request: first as a small one, then as a larger one if it needs more
+// memory.
 func (a *admission) run(w http.ResponseWriter, r *request) {
 	for level := 0; ; level++ {
 		ctx, acc, err := a.budget.enter(r.Context(), level)
@@ -164,7 +167,7 @@ func (a *admission) run(w http.ResponseWriter, r *request) {
 	}
 }
 
-// once reports whether the request is answered, if only with an error.
+// once reports whether the request was answered, be it with an error.
 func (a *admission) once(w http.ResponseWriter, r *request, ctx context.Context, acc *account) bool {
 	defer acc.close()
 	acc.samples = r.samples
@@ -183,8 +186,8 @@ func (a *admission) once(w http.ResponseWriter, r *request, ctx context.Context,
 	return true
 }
 
-// requestBytes is what a request takes beside what it selects: its connection and
-// the compression of its answer.
+// requestBytes is the memory of a request without the data that it selects: its
+// connection and the compression of its answer.
 const requestBytes = 2 << 20
 
 // refuse answers as Prometheus' API does.

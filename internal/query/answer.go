@@ -29,8 +29,8 @@ type Answer struct {
 	Infos    []string
 }
 
-// Ask answers one question, within the engine's limits. After release, which is nil
-// with an error, the answer must not be used.
+// Ask runs one query within the engine's limits. The answer must not be used after
+// release is called; release is nil if there is an error.
 func (e *Engine) Ask(ctx context.Context, v *view.View, q Question) (_ Answer, release func(), err error) {
 	if _, err := weigh(q.Expr); err != nil {
 		return Answer{}, nil, err
@@ -54,7 +54,7 @@ func (e *Engine) Ask(ctx context.Context, v *view.View, q Question) (_ Answer, r
 	}, nil
 }
 
-// ask is Ask for a request that has its account.
+// ask is Ask for a request that has an account.
 func (e *Engine) ask(ctx context.Context, m *meter, q Question) (_ Answer, release func(), err error) {
 	var query promql.Query
 	if q.Step > 0 {

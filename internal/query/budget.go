@@ -13,12 +13,12 @@ import (
 // budget divides Limits.Memory among requests.
 //
 // Half of it is for what requests hold, the other half for garbage that is not
-// collected yet. Of the first half, one half is shared by small requests, as many
-// as may run at once, each with its share; the other half is for requests that need
-// more: some at a time with a part of it, or one with all of it. Every request
-// begins as a small one. One that outgrows its share gives back what it holds,
-// waits, and runs again on the next level. So the sum of what all may hold never
-// exceeds what there is, and small requests are answered while large ones run.
+// collected yet. The first half is divided again. One half of it is shared equally by
+// as many small requests as may run at once. The other half is for requests that need
+// more: several at a time with a part of it, or one with all of it. Every request
+// starts as a small one. A request that exceeds its share releases what it holds,
+// waits, and runs again on the next level. So all requests together never hold more
+// than the budget, and small requests are answered while large ones run.
 type budget struct {
 	max      int64
 	levels   []level
@@ -30,19 +30,20 @@ type budget struct {
 	watching bool
 }
 
-// level is how large a request may be.
+// level is a size class of requests.
 type level struct {
 	bytes  int64
 	gate   *semaphore.Weighted
 	weight int64 // of a request, at the gate
 }
 
-// mediumPart is how many requests of the second level run instead of one of the
-// third.
+// mediumPart is the number of requests of the second level that can run in place of one
+// of the third.
 const mediumPart = 4
 
-// newBudget also sets the memory limit of the Go runtime, so that it collects
-// garbage in time; close restores it. A request that is alone has no levels.
+// newBudget also sets the memory limit of the Go runtime, so that it collects garbage
+// in time; close restores it. If alone is set, one request has all memory and there are
+// no levels.
 func newBudget(l Limits, alone bool) *budget {
 	debug.FreeOSMemory()
 	hold := max(l.Memory-memory().inUse, l.Memory/4) / 2
@@ -65,14 +66,15 @@ func newBudget(l Limits, alone bool) *budget {
 
 func (b *budget) close() { debug.SetMemoryLimit(b.restore) }
 
-// account is what one request holds. A nil account holds nothing and has no limit.
+// account counts the memory that one request holds. A nil account counts nothing and
+// has no limit.
 type account struct {
 	budget *budget
 	level  int
 	cancel context.CancelCauseFunc
 	done   chan struct{}
 
-	// What the query does with the series it selects: see meter.
+	// How the query uses the series that it selects; see meter.
 	matrix  bool    // holds all samples of a range
 	growth  float64 // of labels
 	text    int64   // bytes that it writes into labels
@@ -126,7 +128,7 @@ func (a *account) close() {
 	l.gate.Release(l.weight)
 }
 
-// charge notes that the request holds n more bytes. After an error it must end.
+// charge adds n bytes to what the request holds. After an error the request must end.
 func (a *account) charge(n int64) error {
 	if a == nil {
 		return nil
@@ -145,10 +147,10 @@ func (a *account) charge(n int64) error {
 
 func (a *account) limit() int64 { return a.budget.levels[a.level].bytes }
 
-// last reports whether there is no more for the request than it has.
+// last reports whether the request is on the last level.
 func (a *account) last() bool { return a.level == len(a.budget.levels)-1 }
 
-// outgrown is the failure of a request that needs more than its limit.
+// outgrown returns the failure of a request that needs more than its limit.
 func (a *account) outgrown() error {
 	if !a.last() {
 		return errOutgrown
@@ -156,7 +158,7 @@ func (a *account) outgrown() error {
 	return &LimitError{Limit: LimitMemory, Max: a.limit()}
 }
 
-// mark and reset are for requests of many queries: what one held is released at
+// mark and reset are for requests with many queries: what a query holds is released at
 // its end.
 func (a *account) mark() int64 {
 	if a == nil {
@@ -176,9 +178,9 @@ func (a *account) reset(mark int64) {
 	a.used = min(a.used, mark)
 }
 
-// forgive lets a request of the last level go on, with what it held at the mark,
-// after a part of it needed too much. Another must begin again: then its failure is
-// returned.
+// forgive lets a request of the last level continue after a part of it needed too much:
+// it resets the account to the mark. On another level the request must start again, and
+// forgive returns its failure.
 func (a *account) forgive(mark int64) error {
 	if a == nil {
 		return nil
@@ -192,7 +194,7 @@ func (a *account) forgive(mark int64) error {
 	return nil
 }
 
-// fail notes why the request ends, if it is the first reason.
+// fail records why the request ends, unless a reason is already recorded.
 func (a *account) fail(err error) {
 	if a == nil {
 		return
@@ -213,15 +215,15 @@ func (a *account) failed() error {
 	return a.failure
 }
 
-// watch is the last resort against what the accounts cannot see, as
-// count_values(), whose result has a series for each value. While requests run, it
-// looks at the memory of the process, and ends the largest request before the
-// limit is reached.
+// watch is the last resort against memory that the accounts do not count, such as that
+// of count_values(), whose result has a series for each value. While requests run, it
+// reads the memory use of the process, and ends the largest request before the limit is
+// reached.
 func (b *budget) watch() {
 	for b.running() {
 		time.Sleep(watchInterval)
 		m := memory()
-		// Garbage is no reason to end anything, unless there is no time to collect it.
+		// Garbage alone does not end a request, unless there is no time to collect it.
 		if m.inUse < b.max/100*92 && (m.inUse < b.max/100*85 || m.live < b.max/100*65) {
 			continue
 		}
@@ -239,8 +241,8 @@ func (b *budget) watch() {
 
 const watchInterval = 10 * time.Millisecond
 
-// running reports whether there is something to watch. If not, the next request
-// starts another watch.
+// running reports whether requests run. If none does, the next request starts a new
+// watch.
 func (b *budget) running() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -248,7 +250,7 @@ func (b *budget) running() bool {
 	return b.watching
 }
 
-// largest is the request that holds most and was not ended yet.
+// largest returns the account that holds most and was not ended yet.
 func (b *budget) largest() (most *account) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -261,10 +263,10 @@ func (b *budget) largest() (most *account) {
 	return most
 }
 
-// usage is the memory of the process without what is mapped from files.
+// usage is the memory of the process without mapped files.
 type usage struct {
-	inUse int64 // what the runtime has from the system
-	live  int64 // what the last garbage collection found in use
+	inUse int64 // obtained from the system
+	live  int64 // in use at the last garbage collection
 }
 
 func memory() usage {

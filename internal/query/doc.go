@@ -8,10 +8,10 @@
 //
 // # Limits
 //
-// Requests come through the admission, which gives each an account of the budget,
-// and ends it by its context. The meter is the storage that charges the account; the
-// Engine has one of Prometheus' engines for each level of the budget; the codec and
-// the answerWriter stream what Prometheus' API would encode as a whole.
+// Requests pass the admission, which gives each an account of the budget, and ends a
+// request by cancelling its context. The meter is the storage that charges the account.
+// The Engine has a Prometheus engine for each level of the budget. The codec and the
+// answerWriter stream answers that Prometheus' API would encode as a whole.
 //
 // # What is served, and what is not
 //

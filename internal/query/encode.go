@@ -11,7 +11,7 @@ import (
 	v1 "github.com/prometheus/prometheus/web/api/v1"
 )
 
-// encodeBuffer is what is held of an answer while it is written.
+// encodeBuffer is how many bytes of an answer are buffered while it is written.
 const encodeBuffer = 1 << 15
 
 // encode writes a response as v1.JSONCodec does, to the byte, but piece by piece:
@@ -28,7 +28,7 @@ func encode(w io.Writer, r *v1.Response) error {
 
 type encoder struct{ *jsoniter.Stream }
 
-// spill writes what is buffered once it is enough. It reports whether to go on.
+// spill writes the buffer once it is full. It reports whether to continue.
 func (e *encoder) spill() bool {
 	if e.Error == nil && e.Buffered() >= encodeBuffer/2 {
 		e.Error = e.Flush()
@@ -134,8 +134,7 @@ func (e *encoder) series(s promql.Series) {
 	e.WriteObjectEnd()
 }
 
-// mayExceed reports whether a response may have more than n bytes. It does not
-// encode it.
+// mayExceed reports whether a response may be longer than n bytes, without encoding it.
 func mayExceed(r *v1.Response, n int64) bool {
 	const point, name = 64, 6 // bytes: of a float with its time; of a character, escaped
 	var size int64
@@ -172,7 +171,7 @@ func mayExceed(r *v1.Response, n int64) bool {
 // bucketJSON is how much longer a histogram is as text.
 const bucketJSON = 24
 
-// limited counts bytes, and fails beyond a limit.
+// limited is a writer that counts bytes, and fails beyond a limit.
 type limited struct{ left int64 }
 
 var errTooLong = errors.New("the answer is too long")

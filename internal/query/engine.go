@@ -23,11 +23,11 @@ func NewParser() parser.Parser {
 	})
 }
 
-// Engine is Prometheus' engine within Limits. It must be closed.
+// Engine runs Prometheus' engine within Limits. It must be closed.
 type Engine struct {
 	limits Limits
 	budget *budget
-	levels []*promql.Engine // as the budget's
+	levels []*promql.Engine // one for each level of the budget
 }
 
 // NewEngine makes an engine for one query at a time, which may use all the memory
@@ -55,11 +55,11 @@ func newEngine(l Limits, b *budget, logger *slog.Logger, reg prometheus.Register
 	return e
 }
 
-// samplesIn is how many samples a query may hold that has so much memory. The rest
-// is for series.
+// samplesIn returns how many samples a query with so much memory may hold. The rest of
+// the memory is for series.
 func samplesIn(bytes int64) int { return int(bytes / 4 * 3 / pointBytes) }
 
-// Close waits for the queries that run.
+// Close waits for running queries.
 func (e *Engine) Close() error {
 	e.budget.close()
 	var err error
@@ -95,8 +95,8 @@ func (e *Engine) limited(
 	mark := a.mark()
 	if a != nil {
 		level = a.level
-		// Before the engine does: it needs seconds for a query of many levels. What
-		// cannot be parsed is the engine's to refuse.
+		// This check comes before the engine, which needs seconds for a deeply nested
+		// query. The engine refuses queries that cannot be parsed.
 		if expr, err := NewParser().ParseExpr(text); err == nil {
 			if err := a.expect(expr); err != nil {
 				a.fail(err)
@@ -111,7 +111,7 @@ func (e *Engine) limited(
 	return &limitedQuery{Query: q, engine: e, level: level, account: a, mark: mark}, nil
 }
 
-// expect notes what a query does with the series that it selects.
+// expect records in the account how a query uses the series that it selects.
 func (a *account) expect(expr parser.Expr) error {
 	if err := checkDepth(expr); err != nil {
 		return err
@@ -123,7 +123,8 @@ func (a *account) expect(expr parser.Expr) error {
 	return a.charge(int64(min(a.growth*float64(a.text), 1<<50)))
 }
 
-// limitedQuery says which limit it ran into, and gives back what it held.
+// limitedQuery is a query whose error names the exceeded limit, and which releases its
+// memory when it is closed.
 type limitedQuery struct {
 	promql.Query
 	engine  *Engine
@@ -141,7 +142,7 @@ func (q *limitedQuery) Exec(ctx context.Context) *promql.Result {
 	return result
 }
 
-// tooMany is why the query may not hold as many samples as it needs.
+// tooMany returns the error of a query that needs more samples than it may hold.
 func (q *limitedQuery) tooMany() error {
 	bytes := q.engine.budget.levels[q.level].bytes
 	switch samples := q.engine.limits.Samples; {

@@ -61,11 +61,11 @@ func (s *Server) federate(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// familyPart is how many samples are made text at once.
+// familyPart is how many samples are encoded at once.
 const familyPart = 1000
 
-// writeFamily writes samples of one metric. What goes on with the metric that was
-// written before has no type again.
+// writeFamily writes samples of one metric. The type line is not repeated if the part
+// before had the same metric.
 func writeFamily(w io.Writer, name string, samples []promql.Sample, goesOn bool) error {
 	family := &dto.MetricFamily{Name: proto.String(name), Type: dto.MetricType_UNTYPED.Enum()}
 	for _, sample := range samples {

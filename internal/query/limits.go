@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// Limits bound what requests may take. Zero fields mean the defaults: those of
-// Prometheus, where it has one.
+// Limits bound the resources of requests. Zero fields mean the defaults, which are
+// those of Prometheus where it has one.
 type Limits struct {
 	Samples     int           // that a query holds at once; default 50,000,000, if Memory has room for them
 	Timeout     time.Duration // of a request, from its arrival to the last byte of its answer; default 2 minutes
 	Concurrency int           // requests at once; default 20
-	Lookback    time.Duration // how old a sample may be that stands for a moment; default 5 minutes
+	Lookback    time.Duration // maximum age of a sample that an instant query uses; default 5 minutes
 	Memory      int64         // bytes of the process, mapped files aside; default 1 GiB
 	Answer      int64         // bytes of one answer, before compression; default Memory
 }
@@ -19,8 +19,7 @@ type Limits struct {
 // DefaultMemory is the default of Limits.Memory.
 const DefaultMemory = 1 << 30
 
-// MinMemory is the least that Limits.Memory may be: what the process needs when it
-// answers nothing, twice.
+// MinMemory is the minimum of Limits.Memory: twice what an idle process needs.
 const MinMemory = 128 << 20
 
 func (l Limits) withDefaults() Limits {
@@ -45,7 +44,7 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
-// Limit names what a LimitError ran into.
+// Limit names the limit that a request exceeded.
 type Limit string
 
 const (
@@ -55,7 +54,7 @@ const (
 	LimitText    Limit = "text"    // the query itself is too long or nested too deeply
 )
 
-// LimitError is of a request that needs more than it may use. A smaller one
+// LimitError reports a request that needs more than it may use. A smaller request
 // succeeds; repeating it does not help.
 type LimitError struct {
 	Limit Limit
@@ -75,10 +74,10 @@ func (e *LimitError) Error() string {
 	}
 }
 
-// less is what to do about a request that is too large.
+// less is the advice for a request that is too large.
 const less = "select fewer series, a shorter time range or a longer step"
 
-// BusyError is of a request that waited for others in vain. It succeeds later.
+// BusyError reports a request that waited too long for others. It can succeed later.
 type BusyError struct{ Waited time.Duration }
 
 func (e *BusyError) Error() string {
@@ -86,7 +85,7 @@ func (e *BusyError) Error() string {
 	return fmt.Sprintf("other requests use the memory that this one needs; it waited %s: try again later", waited)
 }
 
-// TimeoutError is of a request that took too long.
+// TimeoutError reports a request that took too long.
 type TimeoutError struct{ After time.Duration }
 
 func (e *TimeoutError) Error() string {

@@ -15,21 +15,21 @@ import (
 	"github.com/promdump/promdump/internal/view"
 )
 
-// meter is a view whose queriers charge what they return to the account of the
-// request (see budget), and end when its context does. Without an account they are
-// the view's.
+// meter wraps a view. Its queriers charge what they return to the account of the
+// request (see budget), and end with its context. Without an account they are the
+// view's own.
 //
-// What a caller does with a series is known well enough: the engine and the API
-// keep all series that they select, with their labels and the places of their
-// chunks; a range query gives each a point for each step.
+// The charges follow from what callers do with a series: the engine and the API keep
+// all series that they select, with their labels and the places of their chunks; a
+// range query adds a point for each series and step.
 type meter struct {
 	view *view.View
 
 	mu     sync.Mutex
-	values map[string]int64 // by label: how many it has, each block's counted
+	values map[string]int64 // number of values by label, summed over the blocks
 }
 
-// held charges what the view itself holds.
+// held charges the memory that the view itself holds.
 func held(ctx context.Context, bytes int64) error { return accountOf(ctx).charge(bytes) }
 
 // Estimates of bytes, generous.
@@ -60,8 +60,8 @@ func (m *meter) ChunkQuerier(mint, maxt int64) (storage.ChunkQuerier, error) {
 	return &meteredChunkQuerier{meteredLabels{m, q}, q}, nil
 }
 
-// cardinality is how many values a label has in all blocks together, so what
-// walking over them takes. It is counted once, block by block.
+// cardinality returns the number of a label's values, summed over the blocks: the cost
+// of iterating over them. It is counted once for each label.
 func (m *meter) cardinality(ctx context.Context, name string) (n int64, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -80,7 +80,7 @@ func (m *meter) cardinality(ctx context.Context, name string) (n int64, err erro
 	if m.values == nil {
 		m.values = map[string]int64{}
 	}
-	if len(m.values) < 10_000 { // names of labels that no series has can be asked for without end
+	if len(m.values) < 10_000 { // requests may name any number of labels that no series has
 		m.values[name] = n
 	}
 	return n, nil
@@ -96,8 +96,8 @@ func valuesIn(ctx context.Context, b *tsdb.Block, name string) (_ int64, err err
 	return int64(len(values)), err
 }
 
-// chargeMatchers charges for what a selection holds before its first series: a
-// list for each value of a label that a matcher is tried on.
+// chargeMatchers charges for the memory of a selection before its first series: a list
+// for each label value that a matcher is tried on.
 func (m *meter) chargeMatchers(ctx context.Context, matchers []*labels.Matcher) error {
 	a := accountOf(ctx)
 	if a == nil {
@@ -118,7 +118,7 @@ func (m *meter) chargeMatchers(ctx context.Context, matchers []*labels.Matcher) 
 	return nil
 }
 
-// density is how many chunks and samples a series has in a range, on average.
+// density returns the average number of chunks and samples of a series in a range.
 func (m *meter) density(mint, maxt int64) (chunks, samples float64) {
 	for _, d := range m.view.Dumps {
 		for _, b := range d.Blocks {
@@ -137,7 +137,7 @@ func (m *meter) density(mint, maxt int64) (chunks, samples float64) {
 	return chunks, samples
 }
 
-// perSeries is what a selected series takes without its labels.
+// perSeries returns the memory of a selected series without its labels.
 func (m *meter) perSeries(a *account, mint, maxt int64, hints *storage.SelectHints) int64 {
 	if hints != nil {
 		mint, maxt = hints.Start, hints.End
@@ -157,8 +157,8 @@ func (m *meter) perSeries(a *account, mint, maxt int64, hints *storage.SelectHin
 	return int64(min(n, 1<<40))
 }
 
-// maxPoints of a series is what the engine makes room for at once, however few the
-// series has. More are counted by its own limit of samples.
+// maxPoints is the number of points for which the engine allocates memory at once, even
+// if the series has fewer. Its own limit of samples counts further points.
 const maxPoints = 5000
 
 type meteredLabels struct {
@@ -260,8 +260,8 @@ func (s *meteredSet) At() storage.Series {
 
 func (s *meteredSet) Err() error { return cmp.Or(s.err, s.SeriesSet.Err()) }
 
-// meteredSeries is for remote read of samples, which holds all of them, and then
-// twice more to send them.
+// meteredSeries is for a remote read of samples, which holds all of them, and two more
+// copies to send them.
 type meteredSeries struct {
 	storage.Series
 	account *account

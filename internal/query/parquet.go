@@ -23,7 +23,7 @@ type parquetRow struct {
 const (
 	rowsAtOnce    = 1024
 	rowsInAGroup  = 1 << 19
-	bytesInAGroup = 32 << 20 // of histograms, whose text is long
+	bytesInAGroup = 32 << 20 // of histograms, which are stored as long texts
 )
 
 type parquetRows struct {

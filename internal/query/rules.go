@@ -49,7 +49,10 @@ func ReadRules(file string) (*Rules, error) {
 	}
 	groups, errs := rulefmt.Parse(text, false, model.UTF8Validation, NewParser(), slog.New(slog.DiscardHandler))
 	if len(errs) > 0 {
-		return nil, &view.Error{Err: fmt.Errorf("rules file %s: %w", file, errors.Join(distinct(errs)...)), Code: 1, Tip: "promtool check rules " + file + " says more"}
+		return nil, &view.Error{
+			Err:  fmt.Errorf("rules file %s: %w", file, errors.Join(distinct(errs)...)),
+			Code: 1, Tip: "promtool check rules " + file + " says more",
+		}
 	}
 	r := &Rules{file: file, groups: groups.Groups, turn: make(chan struct{}, 1), done: map[*rulefmt.Rule]ruleView{}}
 	for _, g := range r.groups {
@@ -62,7 +65,7 @@ func ReadRules(file string) (*Rules, error) {
 	return nil, &view.Error{Err: fmt.Errorf("rules file %s has no alerting rule", file), Code: 1, Tip: "recording rules are not evaluated: a dump has what they recorded"}
 }
 
-// distinct leaves one of the errors that say the same: the parser reads the file twice.
+// distinct removes repeated errors: the parser reads the file twice.
 func distinct(errs []error) (some []error) {
 	said := map[string]bool{}
 	for _, err := range errs {
@@ -123,8 +126,9 @@ func (s *Server) alerts(w http.ResponseWriter, r *http.Request) {
 	answer(w, v)
 }
 
-// evaluate answers for all rules. What was evaluated before is not again, so that a
-// request that was cut goes on where the one before it ended.
+// evaluate returns the state of all rules. Rules that were evaluated before are not
+// evaluated again, so that the request after an interrupted one continues where that
+// one ended.
 func (r *Rules) evaluate(ctx context.Context, s *Server) (*alertsView, error) {
 	select {
 	case r.turn <- struct{}{}:
@@ -150,7 +154,8 @@ func (r *Rules) evaluate(ctx context.Context, s *Server) (*alertsView, error) {
 				e := &evaluation{server: s, group: g, rule: *rule, interval: interval}
 				if evaluated, err = e.run(ctx); err != nil {
 					if limit, ok := errors.AsType[*LimitError](err); ok && limit != errOutgrown {
-						// The next request shall not end here again.
+						// Record the failure, so that the next request does not fail at
+						// the same rule.
 						evaluated.Error, evaluated.Instances = err.Error(), []*instanceView{}
 						r.done[rule] = evaluated
 					}
@@ -168,10 +173,11 @@ func (r *Rules) evaluate(ctx context.Context, s *Server) (*alertsView, error) {
 	return v, nil
 }
 
-// keptPart is the part of Limits.Memory that evaluated rules may take for good.
+// keptPart is the part of Limits.Memory that evaluated rules may hold permanently.
 const keptPart = 16
 
-// keep notes what a rule takes from now on. Beyond the limit its alerts are dropped.
+// keep charges the memory of an evaluated rule. Beyond the limit its alerts are
+// dropped.
 func (r *Rules) keep(v ruleView, bytes, limit int64) ruleView {
 	if r.kept+bytes > limit {
 		v.Error, v.Instances = "its alerts need more memory than there is", []*instanceView{}
@@ -195,9 +201,9 @@ type evaluation struct {
 	oneByOne  bool                    // a range fails where one moment of it does
 
 	account *account // of the request
-	begin   int64    // what it held when the evaluation began
-	base    int64    // the same, and what the instances hold
-	bytes   int64    // of instances that are not charged yet
+	begin   int64    // held when the evaluation began
+	base    int64    // the same, plus the instances
+	bytes   int64    // of instances, not charged yet
 }
 
 // Bytes of what an evaluation holds.
@@ -273,9 +279,9 @@ func (e *evaluation) run(ctx context.Context) (ruleView, error) {
 	return *e.view, nil
 }
 
-// mustEnd is why the evaluation cannot go on: the request has ended, or must begin
-// again with more memory. That one query of the large request needs more than there
-// is only ends that query, as in a server.
+// mustEnd returns why the evaluation cannot continue: the request has ended, or must
+// start again with more memory. On the last level, a query that needs too much memory
+// ends only itself, as in a server.
 func (e *evaluation) mustEnd(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -283,12 +289,12 @@ func (e *evaluation) mustEnd(ctx context.Context) error {
 	return e.account.forgive(e.base)
 }
 
-// single is for one moment.
+// single runs an instant query.
 func (e *evaluation) single(ctx context.Context, expr string, at time.Time) (promql.Vector, error) {
 	return rules.EngineQueryFunc(e.server.engine, e.server.meter)(ctx, expr, at)
 }
 
-// hold charges for the instances that were seen since the last time.
+// hold charges for the instances that are new since the last call.
 func (e *evaluation) hold() error {
 	n := e.bytes
 	e.bytes = 0
@@ -376,8 +382,8 @@ func (e *evaluation) see(alert *rules.AlertingRule, at int64) {
 	}
 }
 
-// become ends the piece of time of the state before, and begins another. It returns
-// the bytes of that.
+// become ends the interval of the previous state, and begins another. It returns the
+// bytes of the new one.
 func (i *instanceView) become(state rules.AlertState, at int64) (bytes int64) {
 	if list := i.list(i.state); list != nil {
 		(*list)[len(*list)-1][1] = at

@@ -47,8 +47,9 @@ type ServerConfig struct {
 	Logger *slog.Logger
 	Now    func() time.Time
 
-	// Explain is what an error of a limit says to the client; nil: its text. The
-	// caller knows by which option a limit is raised.
+	// Explain returns the text of a limit's error for the client; if nil, the error's
+	// own text is used. The caller sets it because only the caller has options that
+	// raise a limit.
 	Explain func(error) string
 }
 
@@ -121,8 +122,8 @@ func (s *Server) explain(err error) string {
 	return s.config.Explain(err)
 }
 
-// count makes what status/tsdb answers, as long as the request lasts: the API's own
-// call has no context.
+// count computes the answer of status/tsdb while the request lasts: the API's own call
+// has no context.
 func (s *Server) count(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/status/tsdb" {
@@ -181,7 +182,8 @@ func (s *Server) api(reg *prometheus.Registry) *v1.API {
 		func(f http.HandlerFunc) http.HandlerFunc { return f },
 		&admin{view: c.View, card: s.card}, "", false, false, 0, c.Logger,
 		func(context.Context) v1.RulesRetriever { return none },
-		c.Limits.Samples, c.Limits.Concurrency+1, 1<<20, false, grafana.MustCompile("$.^"), // no other page may ask: see guard
+		c.Limits.Samples, c.Limits.Concurrency+1, 1<<20, false,
+		grafana.MustCompile("$.^"), // no other origin is allowed: see guard
 		func() (v1.RuntimeInfo, error) { return runtimeInfo(born, c.Now()), nil },
 		&v1.PrometheusVersion{Version: PrometheusVersion, Revision: c.Version, Branch: "promdump", GoVersion: runtime.Version()},
 		func() []notifications.Notification { return nil },

@@ -24,15 +24,15 @@ var errReadOnly = errors.New("this is a dump: it is read-only")
 // asked, and keeps what the API may ask for.
 type cardinality struct {
 	view *view.View
-	turn chan struct{} // of the one that counts
+	turn chan struct{} // held by the request that counts
 
-	stats *tsdb.Stats // with mostStats of each list; nil: not counted yet
+	stats *tsdb.Stats // at most mostStats entries in each list; nil: not counted yet
 }
 
-// mostStats is the most that the API gives of a list.
+// mostStats is the maximum number of entries that the API returns of a list.
 const mostStats = 10_000
 
-// pairBytes is what a pair of a label and a value takes while it is counted.
+// pairBytes is the memory of a label pair while it is counted.
 const pairBytes = 200
 
 func newCardinality(v *view.View) *cardinality {
@@ -73,7 +73,7 @@ func (c *cardinality) count(ctx context.Context, m *meter) (err error) {
 				pairs[strings.Clone(l.Name)] = values
 			}
 			if _, ok := values[l.Value]; !ok {
-				// A part of the series' labels, all of which it would keep.
+				// Cloned: a substring would keep all labels of the series in memory.
 				l.Value = strings.Clone(l.Value)
 				added += pairBytes + len(l.Value)
 			}

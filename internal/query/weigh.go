@@ -8,13 +8,13 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
-// A query is text from strangers, and a short one can need much before the first
-// sample is read: the parser, the engine and the formatter descend into it level by
-// level, a counted repetition in a regular expression is compiled as often as it
-// says, and label_replace can double a label as often as it is nested.
+// A query is untrusted text, and a short one can need much memory before the first
+// sample is read: the parser, the engine and the formatter recurse into each level, a
+// counted repetition in a regular expression is compiled that many times, and each
+// nested label_replace can double a label.
 
-// Limits of the text. Prometheus has none; queries of people and dashboards have
-// some hundred tokens and ten levels.
+// Limits of the text. Prometheus has none; queries that people and dashboards write
+// have a few hundred tokens and ten levels.
 const (
 	maxTokens  = 50_000
 	maxDepth   = 1000
@@ -22,7 +22,7 @@ const (
 	tokenBytes = 1 << 10      // of a token: its node, twice, and the stack that descends to it
 )
 
-// weigh is what it takes to parse a query, in bytes.
+// weigh returns the memory needed to parse a query, in bytes.
 func weigh(text string) (int64, error) {
 	var item parser.Item
 	weight := int64(len(text))
@@ -46,7 +46,7 @@ func weigh(text string) (int64, error) {
 
 var counted = regexp.MustCompile(`\{(\d*),?(\d*)\}`)
 
-// repetitions is what a regular expression takes once it is compiled. Go limits the
+// repetitions returns the memory of a compiled regular expression. Go limits the
 // product of nested counts to 1000, and all of it to 128 MiB.
 func repetitions(expr string) int64 {
 	times := 1
@@ -60,8 +60,8 @@ func repetitions(expr string) int64 {
 	return min(int64(len(expr))*int64(times)*100, 300<<20)
 }
 
-// checkDepth refuses what is nested too deeply for the engine, which needs more for
-// a level than the parser.
+// checkDepth refuses queries that are nested too deeply for the engine, which needs
+// more for each level than the parser.
 func checkDepth(expr parser.Expr) error {
 	level, depth := []parser.Node{expr}, 0
 	for ; len(level) > 0; depth++ {
@@ -79,9 +79,9 @@ func checkDepth(expr parser.Expr) error {
 	return nil
 }
 
-// growth is by how much the labels of a series may grow in a query, at most: 0 if
-// it changes none. What label_replace writes may repeat what it found, and what
-// label_join writes may repeat a label.
+// growth returns the factor by which the labels of a series may grow in a query, at
+// most: 0 if it changes none. label_replace may repeat its match, and label_join may
+// repeat a label.
 func growth(expr parser.Node) float64 {
 	g := 0.0
 	sum := 0.0
@@ -110,7 +110,7 @@ func growth(expr parser.Node) float64 {
 	return g
 }
 
-// literals is what the functions that change labels write, in bytes.
+// literals returns the bytes of text that the functions that change labels write.
 func literals(expr parser.Expr) (n int64) {
 	parser.Inspect(expr, func(node parser.Node, _ []parser.Node) error {
 		if call, ok := node.(*parser.Call); ok && strings.HasPrefix(call.Func.Name, "label_") {

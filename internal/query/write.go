@@ -11,9 +11,9 @@ import (
 	v1 "github.com/prometheus/prometheus/web/api/v1"
 )
 
-// codec makes Prometheus' API stream its answers. The API encodes an answer as a
-// whole and then writes it; this codec encodes it as a token, and the answerWriter,
-// when it is handed the token, encodes the answer into the connection.
+// codec makes Prometheus' API stream its answers. The API encodes an answer as a whole
+// and then writes it. This codec encodes it as a token; the answerWriter receives the
+// token and encodes the answer into the connection.
 type codec struct{ answers sync.Map } // by the address of their tokens' first bytes
 
 // ContentType implements v1.Codec.
@@ -29,7 +29,7 @@ func (c *codec) Encode(r *v1.Response) ([]byte, error) {
 	return token, nil
 }
 
-// take gives the answer of a token, once.
+// take returns the answer of a token and forgets it.
 func (c *codec) take(token []byte) *v1.Response {
 	if len(token) == 0 {
 		return nil
@@ -41,9 +41,9 @@ func (c *codec) take(token []byte) *v1.Response {
 	return r.(*v1.Response)
 }
 
-// answerWriter sends an answer within the limits. Until its first byte is sent the
-// answer can still become an error; after that it can only be cut, which the client
-// sees as a connection that broke.
+// answerWriter sends an answer within the limits. Until its first byte is sent, the
+// answer can still be replaced by an error; after that it can only be cut, which the
+// client sees as a broken connection.
 type answerWriter struct {
 	http.ResponseWriter
 	admission *admission
@@ -63,8 +63,8 @@ func (w *answerWriter) WriteHeader(code int) {
 	}
 }
 
-// Write implements http.ResponseWriter. What cannot be sent is dropped without an
-// error, which the API would only log; finish knows it.
+// Write implements http.ResponseWriter. Bytes that cannot be sent are dropped without
+// an error, which the API would only log; finish handles the failure.
 func (w *answerWriter) Write(p []byte) (int, error) {
 	if r := w.admission.codec.take(p); r != nil {
 		w.stream(r)
@@ -72,13 +72,13 @@ func (w *answerWriter) Write(p []byte) (int, error) {
 	}
 	_, err := w.send(p)
 	if w.request.read {
-		return len(p), err // it goes on reading otherwise
+		return len(p), err // without an error remote read would go on reading
 	}
 	return len(p), nil
 }
 
-// stream encodes the answer of a query. One that may be too long is encoded twice,
-// so that the client gets a reason and not a half.
+// stream encodes the answer of a query. An answer that may be too long is encoded
+// twice, so that the client receives an error and not half an answer.
 func (w *answerWriter) stream(r *v1.Response) {
 	if w.err = w.failure(); w.err != nil {
 		return
@@ -123,7 +123,8 @@ func (w *answerWriter) send(p []byte) (int, error) {
 		return 0, w.err
 	}
 	if w.request.read && !w.request.samples {
-		// A stream is as long as it is; but each frame must be taken in time.
+		// The stream as a whole has no time limit, but each frame must be received in
+		// time.
 		_ = w.request.control.SetWriteDeadline(time.Now().Add(w.admission.limits.Timeout))
 	} else if w.left -= int64(len(p)); w.left < 0 {
 		w.err = &LimitError{Limit: LimitAnswer, Max: w.admission.limits.Answer}
@@ -148,7 +149,7 @@ func (w *answerWriter) header() {
 	}
 }
 
-// failure is why the request must not be answered any further.
+// failure returns why the answer must not be continued.
 func (w *answerWriter) failure() error {
 	if err := w.account.failed(); err != nil {
 		return err

@@ -137,8 +137,8 @@ func (p *Plan) verify(ctx context.Context) error {
 	return nil
 }
 
-// verifyBlock refuses a block that a server could not load. What a server does with
-// any other finding concerns that block alone, so it is only reported.
+// verifyBlock refuses a block that a server could not load. Any other finding affects
+// that block alone, so it is only reported.
 func verifyBlock(ctx context.Context, dir string) ([]block.Finding, error) {
 	var findings []block.Finding
 	_, err := block.Verify(ctx, dir, func(f block.Finding) { findings = append(findings, f) })
@@ -183,8 +183,8 @@ func (p *Plan) addBlock(dir string, findings []block.Finding, fromHead bool) err
 	return nil
 }
 
-// decideHead keeps a raw head as it is where it will be alone and a server starts
-// on it, and makes blocks of it elsewhere.
+// decideHead keeps a raw head as it is if the data dir is empty and a server starts on
+// that head. Otherwise it converts the head to blocks.
 func (p *Plan) decideHead(ctx context.Context) error {
 	for _, name := range datadir.HeadNames() {
 		size, err := dirSize(filepath.Join(p.staging.dump(), name))
@@ -213,7 +213,8 @@ func (p *Plan) decideHead(ctx context.Context) error {
 		i := slices.IndexFunc(damage, func(d datadir.Damage) bool { return d.Fatal })
 		if i < 0 {
 			for _, d := range damage {
-				p.Notes = append(p.Notes, fmt.Sprintf("The dump's raw head is damaged (%s): the server repairs it when it starts, and drops what comes after.", d))
+				p.Notes = append(p.Notes, fmt.Sprintf(
+					"The dump's raw head is damaged (%s): the server repairs it when it starts, and drops what comes after.", d))
 			}
 			return nil
 		}
@@ -227,7 +228,7 @@ func (p *Plan) decideHead(ctx context.Context) error {
 	return nil
 }
 
-// headDamage is what is wrong with the unpacked dump's head.
+// headDamage returns the damage of the unpacked dump's head.
 func (p *Plan) headDamage(ctx context.Context) ([]datadir.Damage, error) {
 	d, err := datadir.Open(ctx, p.staging.dump(), datadir.Options{
 		Head: datadir.RawHead, Wanted: func(datadir.Meta) bool { return false }, Logger: p.log,

@@ -113,9 +113,9 @@ type PlannedBlock struct {
 	Reason   string // for a person
 
 	parts  string // its directory in staging
-	damage int    // places in it that a server cannot read
+	damage int    // number of places that a server cannot read
 	origin origin
-	probes []block.Sample // samples of it to ask a server for
+	probes []block.Sample // samples to query from a server
 }
 
 // Head is what happens to the dump's raw head.

@@ -7,21 +7,21 @@ import (
 	"github.com/promdump/promdump/internal/promapi"
 )
 
-// origin is what says which blocks have the samples of another one: a server merges
-// blocks into a new one with a name of its own, and does so again with that one.
+// origin identifies the blocks whose samples a block has: a server merges blocks into a
+// block with a new name, and later merges that block again.
 type origin struct {
 	ulid    string
-	parents []string // what it was made of at the last compaction
-	sources []string // what it was made of first, over all compactions
+	parents []string // the blocks of the last compaction
+	sources []string // the original blocks, over all compactions
 	samples uint64   // 0: unknown
 
 	deletions bool // some of its samples are deleted and gone after a compaction
-	part      bool // it does not have all samples of its sources
+	part      bool // it lacks samples of its sources
 }
 
-// holders returns the names of blocks that have all samples of b; none: it cannot be
-// told from names. A block that was cut or built by us is its own only source, named
-// by its content, so it never stands for the block that it was cut from.
+// holders returns the names of blocks that have all samples of b, or none if names do
+// not prove that. A block that promdump cut or built is its own only source and is
+// named by its content, so it is never taken for the block that it was cut from.
 func holders(b origin, all []origin) (names []string) {
 	for _, o := range all {
 		if o.ulid == b.ulid || slices.Contains(o.parents, b.ulid) {
@@ -46,7 +46,8 @@ func holders(b origin, all []origin) (names []string) {
 		names = append(names, o.ulid)
 		samples, counted = samples+o.samples, counted && o.samples > 0
 	}
-	// Fewer samples: some were deleted there, or it is a part without saying so.
+	// Fewer samples: some were deleted there, or it is a part that is not marked as
+	// one.
 	if len(left) > 0 || counted && samples < b.samples && !b.deletions {
 		return nil
 	}
@@ -79,13 +80,13 @@ func isPart(section json.RawMessage) bool {
 		Extensions map[string]any `json:"extensions"`
 	}
 	if err := json.Unmarshal(section, &thanos); err != nil {
-		return true // of which nothing is known
+		return true // unreadable: assume a part
 	}
 	_, shard := thanos.Labels["__compactor_shard_id__"]
 	return shard || thanos.Downsample.Resolution != 0 || len(thanos.Extensions) > 0
 }
 
-// originOf is that of a block as a server lists it.
+// originOf returns the origin of a block as a server lists it.
 func originOf(b promapi.Block) origin {
 	o := origin{
 		ulid: b.ULID, sources: b.Compaction.Sources, samples: b.Stats.Samples, deletions: b.Stats.Tombstones > 0,

@@ -24,21 +24,21 @@ type server struct {
 	client *http.Client
 	every  time.Duration // between two looks
 
-	first promapi.Identity // the one of several that is meant; zero: whichever answers
+	first promapi.Identity // the chosen one of several servers; zero: any server
 }
 
 // errNotFound is what an older server says to an endpoint that it does not have.
 var errNotFound = errors.New("not found")
 
-// RequestError says that a server refuses a request: for its scheme, its credentials,
-// or a certificate. Waiting cannot help.
+// RequestError reports that a server refuses requests because of the scheme, the
+// credentials or a certificate. Waiting cannot help.
 type RequestError struct{ Err error }
 
 func (e *RequestError) Error() string { return e.Err.Error() }
 func (e *RequestError) Unwrap() error { return e.Err }
 
-// AnswerError says that a request succeeds with something else than a Prometheus
-// answers, like a login page.
+// AnswerError reports an answer of success that is not that of a Prometheus, like a
+// login page.
 type AnswerError struct {
 	Path string
 	Err  error
@@ -49,7 +49,7 @@ func (e *AnswerError) Error() string {
 }
 func (e *AnswerError) Unwrap() error { return e.Err }
 
-// ReplicaError says that several servers answer at one URL, and which of them is on the
+// ReplicaError reports that several servers answer at one URL, and that the one on the
 // data dir is unknown.
 type ReplicaError struct {
 	Servers []promapi.Identity
@@ -112,7 +112,7 @@ func (s *server) get(ctx context.Context, path string, q url.Values) ([]byte, ht
 	return body, resp.Header, err
 }
 
-// ask gives the answer to parse. One that parse does not take is an [AnswerError].
+// ask passes the answer to parse. An error of parse becomes an [AnswerError].
 func (s *server) ask(ctx context.Context, path string, q url.Values, parse func([]byte, http.Header) error) error {
 	body, header, err := s.get(ctx, path, q)
 	if err != nil {
@@ -245,7 +245,7 @@ func AskReplaced(ctx context.Context, client *http.Client, url string, ulids []s
 	if errors.Is(err, errNotFound) {
 		return nil, head.Series, nil // an older server does not list them
 	}
-	// By their own names alone: what took their place may be made of the same.
+	// Compared by name only: blocks that replaced them may have the same sources.
 	for _, b := range blocks {
 		if slices.Contains(ulids, b.ULID) {
 			served = append(served, b.ULID)

@@ -16,13 +16,13 @@ import (
 	"github.com/promdump/promdump/internal/promapi"
 )
 
-// wait looks at the server until it serves the plan's blocks.
+// wait polls the server until it serves the plan's blocks.
 func (p *Plan) wait(ctx context.Context) error {
 	return p.server.wait(ctx, p.Blocks, p.spec.WaitTimeout, p.progress)
 }
 
-// WaitServed waits until the server at a URL, which is asked by the client, serves
-// the blocks, at most timeout (0: three minutes).
+// WaitServed waits until the server at a URL serves the blocks, at most timeout (0:
+// three minutes).
 func WaitServed(ctx context.Context, client *http.Client, url string, blocks []PlannedBlock, timeout time.Duration) error {
 	s, err := newServer(url, client)
 	if err != nil {
@@ -31,12 +31,12 @@ func WaitServed(ctx context.Context, client *http.Client, url string, blocks []P
 	return s.wait(ctx, blocks, timeout, func(Progress) {})
 }
 
-// probesPerBlock is how many samples of a block stand for all of it where the names of
-// blocks do not tell.
+// probesPerBlock is the number of samples that are queried as a proof that a server
+// serves a block, where the names of blocks are not enough.
 const probesPerBlock = 3
 
-// probe chooses samples of a block that a server can be asked for. A block without
-// any has nothing that a server could serve.
+// probe chooses samples of a block to query from a server. A block without such samples
+// has nothing that a server could serve.
 func (p *Plan) probe(ctx context.Context, b *PlannedBlock, dir string) {
 	var err error
 	if b.probes, err = block.Samples(ctx, dir, probesPerBlock); err != nil {
@@ -44,8 +44,8 @@ func (p *Plan) probe(ctx context.Context, b *PlannedBlock, dir string) {
 	}
 }
 
-// A server whose answers are those of something else this often in a row will not
-// become a Prometheus by waiting.
+// After this many answers in a row that are not those of a Prometheus, waiting cannot
+// help.
 const mostOtherAnswers = 3
 
 func (s *server) wait(ctx context.Context, want []PlannedBlock, timeout time.Duration, progress func(Progress)) error {
@@ -75,21 +75,22 @@ func (s *server) wait(ctx context.Context, want []PlannedBlock, timeout time.Dur
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("the server does not serve all blocks yet: %s: %w", cmp.Or(w.seen, "nothing yet"), context.Cause(ctx))
+			return fmt.Errorf("the server does not serve all blocks yet: %s: %w",
+				cmp.Or(w.seen, "nothing yet"), context.Cause(ctx))
 		case <-tick.C:
 		}
 	}
 }
 
-// waiting is a wait for blocks.
+// waiting is the state of a wait for blocks.
 type waiting struct {
 	*server
 	want  []PlannedBlock
 	first *gauges // when it began
-	seen  string  // what the server has, for a person
+	seen  string  // what the server has, for messages
 }
 
-// look returns how many blocks the server does not serve yet.
+// look asks the server once, and returns how many blocks it does not serve yet.
 func (w *waiting) look(ctx context.Context) (left int, err error) {
 	if err := w.reach(ctx); err != nil {
 		return 0, err
@@ -99,12 +100,13 @@ func (w *waiting) look(ctx context.Context) (left int, err error) {
 		return 0, errors.Join(err, w.reached(ctx))
 	}
 	if listed {
-		w.seen = fmt.Sprintf("it serves %d of %d blocks; missing: %s", len(w.want)-len(missing), len(w.want), some(ulidsOf(missing)))
+		w.seen = fmt.Sprintf("it serves %d of %d blocks; missing: %s",
+			len(w.want)-len(missing), len(w.want), some(ulidsOf(missing)))
 	}
-	// Names do not tell: an older server lists no blocks, and one that has merged a
-	// block may name it nowhere. Once the server has looked for blocks since we began,
-	// twice, for one look may have begun before the last block was there, it has loaded
-	// all that it can; then samples tell.
+	// Names prove nothing here: an older server lists no blocks, and one that has
+	// merged a block may not name it any more. After two reloads the server has loaded
+	// all blocks that it can (the first may have begun before the last block was in
+	// place); then its samples are queried.
 	now, err := w.gauges(ctx)
 	if err != nil {
 		if listed {
@@ -127,7 +129,7 @@ func (w *waiting) look(ctx context.Context) (left int, err error) {
 	for _, b := range missing {
 		served, err := w.serves(ctx, b)
 		switch {
-		case err != nil && !listed: // it cannot be asked for samples either
+		case err != nil && !listed: // samples cannot be queried either
 		case err != nil:
 			w.seen += fmt.Sprintf("; asked for samples: %v", err)
 			left++
@@ -159,7 +161,7 @@ func (w *waiting) missing(ctx context.Context) (missing []PlannedBlock, listed b
 	var there []origin
 	for _, b := range list {
 		o := originOf(b)
-		o.samples = 0 // what was deleted there since does not matter
+		o.samples = 0 // samples deleted since then do not matter
 		there = append(there, o)
 	}
 	for _, b := range w.want {
@@ -170,7 +172,7 @@ func (w *waiting) missing(ctx context.Context) (missing []PlannedBlock, listed b
 	return missing, true, nil
 }
 
-// serves asks for samples of a block.
+// serves reports whether the server returns the sample probes of a block.
 func (w *waiting) serves(ctx context.Context, b PlannedBlock) (bool, error) {
 	if len(b.probes) == 0 && b.Samples > 0 {
 		return false, errors.New("no sample of it is known")
@@ -196,7 +198,7 @@ func (w *waiting) serves(ctx context.Context, b PlannedBlock) (bool, error) {
 	return true, nil
 }
 
-// gauges count a server's looks for blocks.
+// gauges are the server's metrics about reloads of its blocks.
 type gauges struct{ reloads, failures, loaded float64 }
 
 func (s *server) gauges(ctx context.Context) (g *gauges, err error) {
@@ -209,10 +211,11 @@ func (s *server) gauges(ctx context.Context) (g *gauges, err error) {
 	return g, err
 }
 
-// mostConnections is how many are made to reach one of several servers.
+// mostConnections limits how many connections are made to reach one of several servers.
 const mostConnections = 30
 
-// identify asks the server which one it is. Zero: it does not say.
+// identify asks the server for its identity; it is zero if the server does not report
+// one.
 func (s *server) identify(ctx context.Context) (id promapi.Identity, err error) {
 	err = s.ask(ctx, promapi.RuntimePath, nil, func(b []byte, h http.Header) (err error) {
 		id, err = promapi.Runtime(b, h)
@@ -225,8 +228,8 @@ func (s *server) identify(ctx context.Context) (id promapi.Identity, err error) 
 	return id, err
 }
 
-// holdServer finds the server on the data dir, if several answer: it is the one that
-// serves the most blocks of it. A replica may serve some as well.
+// holdServer finds the server on the data dir if several answer: the one that serves
+// the most of its blocks. A replica may serve some of them as well.
 func (p *Plan) holdServer(ctx context.Context) error {
 	s := p.server
 	var all, fit []promapi.Identity // fit: with the most blocks of the data dir
@@ -274,14 +277,15 @@ func (p *Plan) holdServer(ctx context.Context) error {
 		s.first = all[0]
 	case len(fit) == 1:
 		s.first = fit[0]
-		p.Notes = append(p.Notes, fmt.Sprintf("Several servers answer at the URL to wait for; the one with the blocks of this data dir is asked (%s).", s.first))
+		p.Notes = append(p.Notes, fmt.Sprintf(
+			"Several servers answer at the URL to wait for; the one with the blocks of this data dir is asked (%s).", s.first))
 	default:
 		return &ReplicaError{all, "and which of them is on this data dir is unknown"}
 	}
 	return s.reach(ctx)
 }
 
-// reach makes a connection to the server that is meant.
+// reach makes a connection to the chosen server.
 func (s *server) reach(ctx context.Context) error {
 	if !s.first.Known() {
 		return nil
@@ -301,7 +305,8 @@ func (s *server) reach(ctx context.Context) error {
 	return &ReplicaError{[]promapi.Identity{s.first, id}, fmt.Sprintf("and none of %d connections reached the first one", mostConnections)}
 }
 
-// reached is an error if what was asked since reach may have been asked of another one.
+// reached returns an error if requests since reach may have been answered by another
+// server.
 func (s *server) reached(ctx context.Context) error {
 	if !s.first.Known() {
 		return nil

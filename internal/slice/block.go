@@ -29,12 +29,12 @@ const (
 )
 
 // Block tells the selected series of one block: BlockStart, Symbols and Series,
-// BlockEnd. Which chunks are selected is decided as Prometheus' querier does, by what
-// the index says of each. A chunk that cannot be read is told as wire.Unread, and a
-// series that cannot be read is counted: neither keeps the rest from being told.
-// The first skip messages with series are left out, and their chunks
-// are not read: which series are in one depends on the block and the selection
-// alone. It stops early without an error when tell gives false.
+// BlockEnd. Chunks are selected as Prometheus' querier does, by their times in the
+// index. A chunk that cannot be read is sent as wire.Unread, and a series that cannot
+// be read is counted; in both cases the rest is still sent. The first skip messages
+// with series are left out, and their chunks are not read: which series are in one
+// depends on the block and the selection alone. It stops early without an error when
+// tell gives false.
 func Block(ctx context.Context, b *datadir.Block, s *Selection, skip uint64, tell func(wire.Message) bool) error {
 	t := &teller{
 		ctx: ctx, sel: s, tell: tell, skip: skip,
@@ -57,9 +57,9 @@ type teller struct {
 
 	chunks  []*window                  // one for each chunk file
 	file    int                        // the one that was read last
-	lost    bool                       // chunk files are missing: what they had is left out
-	symbol  uint64                     // how many symbols there are
-	refs    []chunkRef                 // of the series' chunks that are selected
+	lost    bool                       // chunk files are missing: their chunks are left out
+	symbol  uint64                     // number of symbols
+	refs    []chunkRef                 // of the selected chunks of the series
 	deleted map[uint64][]wire.Interval // by series id
 	series  wire.Series
 	end     wire.BlockEnd
@@ -88,7 +88,7 @@ func (t *teller) block(b *datadir.Block) error {
 		return err
 	}
 	for _, f := range b.Chunks() {
-		if f == nil { // it is lost, and the plan says so
+		if f == nil { // it is lost, as the plan says
 			t.chunks = append(t.chunks, nil)
 			continue
 		}
@@ -99,7 +99,7 @@ func (t *teller) block(b *datadir.Block) error {
 		ULID: b.Meta.ULID, MinTime: max(t.sel.MinTime, b.Meta.MinTime), MaxTime: min(t.sel.MaxTime, b.Meta.MaxTime-1),
 		Selected: &wire.Interval{MinTime: t.sel.MinTime, MaxTime: t.sel.MaxTime}, Hints: b.Meta.Compaction.Hints,
 	}
-	start.MaxTime = max(start.MinTime, start.MaxTime) // a block may say that it ends before it starts
+	start.MaxTime = max(start.MinTime, start.MaxTime) // meta.json may have an end before the start
 	if err := t.say(start); err != nil {
 		return err
 	}
@@ -132,7 +132,7 @@ func (t *teller) matched(x *indexFile) error {
 			return nil
 		}
 		for _, ref := range e.labels {
-			used.set(uint64(ref)) // one that is out of range is found later
+			used.set(uint64(ref)) // the next step reports one that is out of range
 		}
 		return t.ctx.Err()
 	}, func(id uint64, err error) {
@@ -155,8 +155,8 @@ func (t *teller) unread(_ uint64, err error) {
 	}
 }
 
-// selected gives the chunks that overlap the range, in the order of the index. The
-// index may say anything of them; this is how Prometheus decides.
+// selected returns the chunks that overlap the range, in the order of the index. It
+// trusts the times in the index, as Prometheus does.
 func (t *teller) selected(e *entry) []chunkRef {
 	t.refs = t.refs[:0]
 	for _, c := range e.chunks {
@@ -221,8 +221,8 @@ func (t *teller) entry(e *entry) error {
 	t.end.Series++
 	t.end.Chunks += uint64(len(refs))
 	for len(refs) > 0 {
-		// What is in a message does not depend on what can be read: it is counted
-		// when a stream is resumed.
+		// The content of a message does not depend on what can be read, because
+		// messages are counted when a stream is resumed.
 		n := fit(refs)
 		if t.skip > 0 {
 			t.skip--
@@ -254,8 +254,8 @@ func (t *teller) read(refs []chunkRef) {
 	t.series.Chunks = t.series.Chunks[:0]
 	b, err := t.span(refs)
 	if err != nil && len(refs) > 1 {
-		// One of them is damaged, or beyond the end of the file. Views of the window do
-		// not outlive the next read, so that each is copied.
+		// One of the chunks is damaged or beyond the end of the file. Views of the
+		// window are valid until the next read, so each chunk is copied.
 		for _, ref := range refs {
 			b, err := t.span([]chunkRef{ref})
 			t.chunk(ref, bytes.Clone(b), err)
@@ -278,13 +278,14 @@ func (t *teller) chunk(ref chunkRef, b []byte, err error) {
 		c, err = parseChunk(b)
 	}
 	if err != nil {
-		c = wire.Chunk{Encoding: wire.Unread, Data: fmt.Appendf(nil, "chunks/%06d at byte %d: %v", ref.file()+1, ref.offset(), err)}
+		c = wire.Chunk{Encoding: wire.Unread,
+			Data: fmt.Appendf(nil, "chunks/%06d at byte %d: %v", ref.file()+1, ref.offset(), err)}
 	}
 	c.MinTime, c.MaxTime = ref.minTime, ref.maxTime
 	t.series.Chunks = append(t.series.Chunks, c)
 }
 
-// span reads from the beginning of the first chunk to the end of the last one.
+// span reads from the start of the first chunk to the end of the last one.
 func (t *teller) span(refs []chunkRef) ([]byte, error) {
 	first, last := refs[0], refs[len(refs)-1]
 	if first.file() >= len(t.chunks) {

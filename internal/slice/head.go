@@ -18,13 +18,13 @@ import (
 // Head reads the selected part of the head: HeadStart, HeadChunks, Records,
 // HeadEnd. It stops early without an error when send returns false.
 //
-// A chunk goes out as it is stored if it overlaps the selection. A record of which
-// everything is selected goes out as it is; another one is written anew with what
-// is selected of it. All series records of selected series go out, whatever the
-// times: which of them are in use shows only at the end.
+// A chunk that overlaps the selection is sent as it is stored. A record is sent
+// unchanged if everything in it is selected; otherwise it is encoded again with the
+// selected part. All series records of selected series are sent, whatever the times:
+// which series have samples is known only at the end.
 //
-// What of the files cannot be read is left out and reported in HeadEnd. An error is
-// one of the disk, or of the context.
+// Damaged parts of the files are left out and reported in HeadEnd. An error comes from
+// the disk or the context.
 func Head(ctx context.Context, h *datadir.Head, s *Selection, send func(wire.Message) bool) error {
 	f := newFilter(s)
 	if err := f.read(ctx, h, send); err != nil && !errors.Is(err, errStop) {
@@ -45,7 +45,7 @@ func (f *filter) read(ctx context.Context, h *datadir.Head, send func(wire.Messa
 	}
 	f.from = h.MinValidTime
 	if f.names() {
-		// Which series a chunk belongs to is in the log alone.
+		// Only the log says which series a chunk belongs to.
 		if err := f.findSeries(ctx, h); err != nil {
 			return err
 		}
@@ -115,15 +115,15 @@ type filter struct {
 	from int64 // samples before this time are in a block
 
 	known    refSet    // series that have a record; unused without matchers
-	selected refSet    // those that the matchers take
+	selected refSet    // series that the matchers select
 	sampled  refSet    // series with a sample
-	hashes   refHashes // of the labels of each series; nil: not wanted
+	hashes   refHashes // of the labels of each series; nil: not needed
 	kinds    kinds
 	end      wire.HeadEnd
 
 	newest   int64 // sample of the current log; math.MinInt64: none yet
 	oldest   int64 // since the last damage; math.MaxInt64: none yet
-	unclosed int   // the first of end.Damage without the time after it; -1: none
+	unclosed int   // index of the first entry in end.Damage without a time after it; -1: none
 
 	out  []byte
 	ends []int // where each record in out ends
@@ -167,8 +167,8 @@ func (f *filter) headEnd() wire.HeadEnd {
 
 func (f *filter) matching() bool { return len(f.sel.lists) > 0 }
 
-// names reports whether series records are decoded, so that it is known which refs
-// have one.
+// names reports whether series records are decoded, so that the refs with a record are
+// known.
 func (f *filter) names() bool { return f.matching() || f.hashes != nil }
 
 // keep takes what an encoder appended to f.out as one record.

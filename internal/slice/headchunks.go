@@ -13,14 +13,14 @@ import (
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// findSeries reads from the log which series are selected.
+// findSeries reads the log to find the selected series.
 func (f *filter) findSeries(ctx context.Context, h *datadir.Head) error {
 	for rec, err := range h.Records(ctx, func(datadir.Damage) {}) {
 		if err != nil {
 			return err
 		}
 		if f.dec.Type(rec) == record.Series {
-			_ = f.filter(rec) // what does not decode is reported when the samples are read
+			_ = f.filter(rec) // decoding errors are reported when the samples are read
 			f.take()
 		}
 	}
@@ -96,7 +96,8 @@ func chunkSamples(c *datadir.HeadChunk) int {
 	return n
 }
 
-// damaged notes damage. In a log, the newest sample before it says when it begins.
+// damaged records damage. In a log, the lost range begins at the newest sample before
+// the damage.
 func (f *filter) damaged(d datadir.Damage) {
 	if len(f.end.Damage) == wire.MaxDamage {
 		f.end.MoreDamage++
@@ -117,7 +118,8 @@ func (f *filter) damaged(d datadir.Damage) {
 	f.oldest = math.MaxInt64
 }
 
-// closeDamage takes the oldest sample of the first record after damage.
+// closeDamage ends the lost range at the oldest sample of the first record after the
+// damage.
 func (f *filter) closeDamage() {
 	if f.unclosed < 0 || f.oldest == math.MaxInt64 {
 		return
@@ -128,7 +130,7 @@ func (f *filter) closeDamage() {
 	f.unclosed = -1
 }
 
-// HeadDamage converts damage for the wire.
+// HeadDamage converts damage to its form in messages.
 func HeadDamage(d datadir.Damage) wire.HeadDamage {
 	return wire.HeadDamage{File: d.File, Offset: d.Offset, Bytes: d.Bytes, Reason: d.Err.Error(), Fatal: d.Fatal}
 }

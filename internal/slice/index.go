@@ -274,7 +274,7 @@ func (d *numbers) varint() int64 {
 	return v
 }
 
-// all gives every series in order. Entries that cannot be read are given to lost.
+// all yields every series in order. It calls lost for entries that cannot be read.
 func (x *indexFile) all(f func(*entry) error, lost func(id uint64, err error)) error {
 	s := x.scan(x.toc.Series)
 	var e entry
@@ -286,8 +286,8 @@ func (x *indexFile) all(f func(*entry) error, lost func(id uint64, err error)) e
 			return nil
 		}
 		if err := x.series(s, &e); err != nil {
-			// Only an entry says where the next one begins. Behind one that is damaged,
-			// the list of all series does.
+			// The start of an entry follows from the one before. After a damaged entry
+			// the list of all series is used.
 			ids, err2 := x.matching(nil)
 			if err2 != nil {
 				return errors.Join(err, err2)
@@ -303,8 +303,8 @@ func (x *indexFile) all(f func(*entry) error, lost func(id uint64, err error)) e
 	}
 }
 
-// some gives the series in the set, in order. Entries that cannot be read are given
-// to lost.
+// some yields the series in the set, in order. It calls lost for entries that cannot be
+// read.
 func (x *indexFile) some(ids bitset, f func(*entry) error, lost func(id uint64, err error)) error {
 	s := x.scan(x.toc.Series)
 	var e entry

@@ -1,8 +1,7 @@
-// Package suggest finds the names that a mistyped one may have meant: of commands,
-// flags, pods and contexts.
+// Package suggest finds names similar to a mistyped one: of commands, flags, pods and
+// contexts.
 //
-// What is not promised: that one of them was meant. They are shown, and never used in
-// the place of what was typed.
+// Suggestions are only for display: they must never be used in place of the typed name.
 package suggest
 
 import (
@@ -11,7 +10,8 @@ import (
 	"strings"
 )
 
-// Nearest gives at most three of names that are like name, the likeliest first.
+// Nearest returns at most three of names that are similar to name, the most similar
+// first.
 func Nearest(name string, names []string) []string {
 	type scored struct {
 		name string

@@ -66,7 +66,7 @@ func roundStep(v float64) float64 {
 	return 10 * power
 }
 
-// unitOf is what large numbers are counted in.
+// unitOf returns the unit for large numbers.
 func unitOf(v float64) (divisor float64, unit string) {
 	for _, u := range []struct {
 		from, size float64
@@ -85,9 +85,9 @@ var timeSteps = []int64{
 	86400, 2 * 86400, 7 * 86400, 14 * 86400, 30 * 86400, 90 * 86400, 365 * 86400,
 }
 
-// timeAxis gives the line below a graph, with marks at round times, and the times.
-// The first of them has its date. Times that have no short form are written in full at
-// both ends.
+// timeAxis returns the line below a graph, with marks at round times, and the line with
+// the times. The first time has its date. Times without a short form are written in
+// full at both ends.
 func timeAxis(width int, first, last int64) (ticks, times string) {
 	line := []rune(strings.Repeat("─", width))
 	span := float64(last) - float64(first)

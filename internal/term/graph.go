@@ -29,8 +29,8 @@ type Graph struct {
 	Width, Height int
 	First, Last   int64
 	Gap           int64  // longer times without a point leave a gap in the line
-	Color         bool   // tells the lines apart
-	Title         string // of the names in the legend
+	Color         bool   // draws each line in its own colour
+	Title         string // the head of the legend
 	Lines         []Line
 }
 

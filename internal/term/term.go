@@ -40,14 +40,13 @@ func IsTerminal(stream any) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// Color reports whether stream is a terminal that shows colours, and that nobody
-// wants without them (https://no-color.org).
+// Color reports whether stream is a terminal that shows colours, and the user has not
+// disabled them with NO_COLOR (https://no-color.org).
 func Color(stream any) bool {
 	return IsTerminal(stream) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 }
 
-// Height is the number of rows of the terminal behind stream, 24 where it cannot be
-// told.
+// Height returns the number of rows of the terminal behind stream, 24 if it is unknown.
 func Height(stream any) int {
 	if f, ok := stream.(*os.File); ok {
 		if _, h, err := term.GetSize(int(f.Fd())); err == nil && h > 0 {

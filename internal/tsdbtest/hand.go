@@ -47,7 +47,7 @@ type HandChunk struct {
 	Encoding         chunkenc.Encoding
 	Data             []byte
 	Segment          int             // counts from 0
-	Ref              chunks.ChunkRef // instead of where it lies
+	Ref              chunks.ChunkRef // replaces the chunk's real place
 }
 
 // HandPostings is one list of the postings. Refs count in units of 16 bytes,
@@ -63,8 +63,8 @@ type HandDeletion struct {
 	MinTime, MaxTime int64
 }
 
-// FloatChunk makes a chunk of floats, in the order given and without any check.
-// The index says of it what its first and last sample say.
+// FloatChunk returns a chunk of floats in the given order, without any check. Its times
+// in the index are those of its first and last sample.
 func FloatChunk(t testing.TB, tv ...float64) HandChunk {
 	t.Helper()
 	c := chunkenc.NewXORChunk()

@@ -348,8 +348,8 @@ func Diff(want, got Served) string {
 	return strings.Join(lines, "\n")
 }
 
-// Missing says which samples of want are not in got, as [Diff] does. What got has
-// beside them does not count.
+// Missing reports the samples of want that are not in got, in the form of [Diff].
+// Further samples of got are ignored.
 func Missing(want, got Served) string {
 	common := Served{}
 	for series, samples := range want {

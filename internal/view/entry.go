@@ -43,7 +43,7 @@ type aboutBlock struct {
 	MaxTime int64  `json:"maxTime"`
 	Origin  string `json:"origin"`
 
-	Findings []block.Finding `json:"findings,omitempty"` // none that keeps it from being opened
+	Findings []block.Finding `json:"findings,omitempty"` // no Unloadable ones
 }
 
 func (e *entry) data() string { return filepath.Join(e.dir, dataName) }

@@ -7,7 +7,7 @@ import (
 	"github.com/promdump/promdump/internal/block"
 )
 
-// DamagedError says that a block of a dump is not what Prometheus can load.
+// DamagedError reports a block of a dump that Prometheus cannot load.
 type DamagedError struct{ Findings []block.Finding }
 
 func (e *DamagedError) Error() string {

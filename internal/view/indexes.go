@@ -19,10 +19,10 @@ import (
 // maxIndex is the largest index that is held in memory, in bytes.
 const maxIndex = 256 << 20
 
-// EachIndex gives the index of each block of a dump file to f, without unpacking or
-// verifying the dump: from the cache in cacheDir if that has it, else from the file,
-// which is read from its start until ctx ends. Then, or when f gives io.EOF, there are
-// no more, and no error. Indexes are closed when f returns. Nothing is written.
+// EachIndex calls f with the index of each block of a dump file, without unpacking or
+// verifying the dump. It reads the cache in cacheDir if the dump is there, else the
+// file from its start. It stops without an error when ctx ends or f returns io.EOF. An
+// index is closed when f returns. Nothing is written.
 func EachIndex(ctx context.Context, cacheDir, file string, f func(*index.Reader) error) error {
 	dir, free := cached(cacheDir, file)
 	defer free()
@@ -68,7 +68,8 @@ func EachIndex(ctx context.Context, cacheDir, file string, f func(*index.Reader)
 	return nil
 }
 
-// EachIndexOfDir gives the index of each block in a data dir to f, as [EachIndex] does.
+// EachIndexOfDir calls f with the index of each block in a data dir, as [EachIndex]
+// does.
 func EachIndexOfDir(ctx context.Context, dir string, f func(*index.Reader) error) error {
 	files, err := filepath.Glob(filepath.Join(dir, strings.Repeat("?", 26), "index"))
 	if err != nil {
@@ -80,7 +81,7 @@ func EachIndexOfDir(ctx context.Context, dir string, f func(*index.Reader) error
 		}
 		x, err := index.NewFileReader(file, index.DecodePostingsRaw)
 		if err != nil {
-			continue // another block may be better
+			continue // try the other blocks
 		}
 		if err := errors.Join(f(x), x.Close()); err != nil {
 			return end(err)
@@ -96,7 +97,7 @@ func end(err error) error {
 	return err
 }
 
-// cached finds the unpacked blocks of a file that the cache has, which stay until free
+// cached returns the unpacked blocks of a file in the cache. They are kept until free
 // is called.
 func cached(cacheDir, file string) (dir string, free func()) {
 	c := &Cache{dir: filepath.Join(cacheDir, cacheVersion), log: slog.New(slog.DiscardHandler), now: time.Now}

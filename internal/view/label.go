@@ -17,10 +17,10 @@ type labelled struct {
 	held        func(ctx context.Context, bytes int64) error // see View.Held
 }
 
-// heldBytes is what a series takes beside its labels and chunks.
+// heldBytes is the memory of a series without its labels and chunks.
 const heldBytes = 400
 
-// hold notes a series that is kept until all of them can be sorted.
+// hold counts a series that is kept until all of them can be sorted.
 func (l labelled) hold(ctx context.Context, ls labels.Labels) error {
 	if err := ctx.Err(); err != nil || l.held == nil {
 		return err

@@ -10,16 +10,16 @@ import (
 	"github.com/prometheus/prometheus/util/annotations"
 )
 
-// Restrict leaves of a view the samples from minMs to maxMs, both included, and of
-// these the series that any of the lists of matchers selects, all of them if there is
-// no list. Queriers that are open already are not changed, and those of chunks (remote
-// read) never are.
+// Restrict limits a view to the samples from minMs to maxMs, both included, of the
+// series that any of the lists of matchers selects, or of all series if there is no
+// list. It affects neither queriers that are already open nor chunk queriers (remote
+// read).
 func (v *View) Restrict(minMs, maxMs int64, lists [][]*labels.Matcher) {
 	v.MinTime, v.MaxTime = max(v.MinTime, minMs), min(v.MaxTime, maxMs)
 	v.restricted, v.lists = true, lists
 }
 
-// restrictQuerier is the querier of a view that was restricted.
+// restrictQuerier is the querier of a restricted view.
 type restrictQuerier struct {
 	storage.Querier
 	minMs, maxMs int64

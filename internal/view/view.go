@@ -20,8 +20,9 @@ type View struct {
 	Dumps []*Dump
 	Label string // that tells by its value which dump a series is of; empty: none
 
-	// Held is called with the bytes that a querier takes before it returns its first
-	// series, as it does with a Label; an error ends it. nil: it is not counted.
+	// Held is called with the bytes that a querier holds before it returns its first
+	// series, which it does if Label is set. An error ends the querier. If nil, the
+	// bytes are not counted.
 	Held func(ctx context.Context, bytes int64) error
 
 	MinTime int64 // of the first and the last sample of all, Unix milliseconds

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// String says it in a sentence.
+// String describes the block in a sentence.
 func (b LeftOut) String() string {
 	when := ""
 	if b.MinTime != nil && b.MaxTime != nil {
@@ -22,8 +22,8 @@ func rfc3339(ms int64) string {
 	return time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05.999Z07:00")
 }
 
-// MergeLeftOut adds what a later plan leaves out to what an earlier one did, each
-// block once.
+// MergeLeftOut merges the left-out blocks of an earlier and a later plan, each block
+// once.
 func MergeLeftOut(earlier, later []LeftOut) []LeftOut {
 	all := earlier
 	known := map[string]bool{}

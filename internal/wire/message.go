@@ -9,17 +9,17 @@ import "io"
 //	[ HeadStart HeadChunks* Records* HeadEnd ]
 //	End
 //
-// A source whose stream breaks may go on after a second Plan, and tell what had
-// begun once more: a Forget says what does not count. A second Plan also comes,
-// between two blocks, when blocks of the first were compacted before their turn. It
-// names what was sent already, what is still to come, and no block that has gone.
+// A source whose stream breaks may go on after a second Plan, and tell what had begun
+// once more: a Forget says what does not count. A second Plan is also sent, between two
+// blocks, if blocks of the first were compacted before their turn. It lists the blocks
+// that were already sent and those still to be sent, and no deleted block.
 //
 // A story that does not finish with End is incomplete, however quietly it
 // stopped. A message, and every slice and reader in it, belongs to its consumer
 // only until the consumer asks for the next one. Times are Unix milliseconds.
 type Message interface{ message() }
 
-// Plan is the first message: what the data dir holds and what will be told of it.
+// Plan is the first message: what the data dir holds and what will be sent of it.
 type Plan struct {
 	Blocks []PlannedBlock `json:"blocks"`
 	Head   PlannedHead    `json:"head"`
@@ -27,8 +27,8 @@ type Plan struct {
 	// Bytes is an estimate of what will be read, for progress.
 	Bytes int64 `json:"bytes"`
 
-	// LeftOut are blocks of the selection that the data dir has and the stream does
-	// not have, or not all of, since they cannot be read.
+	// LeftOut lists the blocks of the selection that the stream lacks, completely or in
+	// part, because they cannot be read.
 	LeftOut []LeftOut `json:"leftOut,omitempty"`
 
 	// Notes are things a person should know, each one sentence.
@@ -48,8 +48,8 @@ type LeftOut struct {
 type Action string
 
 const (
-	Whole Action = "whole" // its files are told byte for byte
-	Cut   Action = "cut"   // its selected series are told
+	Whole Action = "whole" // its files are sent byte for byte
+	Cut   Action = "cut"   // its selected series are sent
 	Skip  Action = "skip"  // nothing of it is in the selection
 )
 
@@ -70,9 +70,9 @@ type PlannedBlock struct {
 	Action Action `json:"action"`
 	Reason string `json:"reason"` // why this action, for a person
 
-	// Dropped: a server deletes the block, since another one replaces it or its
-	// samples are deleted. It is skipped, and does not count as sent: the block that
-	// replaces it is still to come.
+	// Dropped is set if a server deletes the block because another one replaces it or
+	// its samples are deleted. Such a block is skipped and does not count as sent: the
+	// block that replaces it is sent.
 	Dropped bool `json:"dropped,omitempty"`
 }
 
@@ -133,8 +133,8 @@ type BlockStart struct {
 	Hints []string `json:"hints,omitempty"`
 }
 
-// Symbols gives names to strings; Refs[i] means Strings[i] until BlockEnd. A
-// ref is told once, before the first series that uses it.
+// Symbols gives names to strings; Refs[i] means Strings[i] until BlockEnd. A ref is
+// sent once, before the first series that uses it.
 type Symbols struct {
 	Refs    []uint32
 	Strings []string
@@ -160,7 +160,7 @@ type Chunk struct {
 	Data             []byte
 }
 
-// Unread is the encoding of a chunk that cannot be read, and whose data says why.
+// Unread is the encoding of a chunk that cannot be read. Its data is the reason.
 const Unread uint8 = 0
 
 // Interval is a closed range of time.
@@ -244,13 +244,13 @@ type HeadEnd struct {
 // MaxDamage is how many places of damage one message names.
 const MaxDamage = 50
 
-// Forget says that what was told of a block, or of the head, does not count: it
-// is told again, or what replaced it is.
+// Forget says that what was sent of a block, or of the head, does not count: it is sent
+// again, or the block that replaced it is.
 type Forget struct {
 	ULID string `json:"ulid"` // empty: the head
 }
 
-// End is the last message. Its counts are of what was told.
+// End is the last message. It counts what was sent.
 type End struct {
 	Files  uint64 `json:"files"`
 	Bytes  uint64 `json:"bytes"` // of files

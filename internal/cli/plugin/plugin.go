@@ -274,7 +274,8 @@ func (p *pods) agents(client *kube.Client, t kube.Target, asked cli.Asked) pod.A
 			}
 		}
 		a, err := agentbin.Get(ctx, arch, agentbin.Options{
-			Version: cli.Version(), URL: cmp.Or(p.agentURL, os.Getenv("PROMDUMP_AGENT_URL")), Force: p.download, Logger: asked.Logger,
+			Version: cli.Version(), URL: cmp.Or(p.agentURL, os.Getenv("PROMDUMP_AGENT_URL")),
+			Force: p.download, Logger: asked.Logger,
 		})
 		if err != nil {
 			return nil, 0, err

@@ -16,8 +16,8 @@ import (
 type Options struct {
 	Logger *slog.Logger
 
-	// Sketch says that the directory is a copy that lacks files of blocks on purpose.
-	// Only plans and inventories can be read of it.
+	// Sketch marks a directory that is a copy without the large files of its blocks. It
+	// supports plans and inventories only.
 	Sketch bool
 }
 

@@ -51,7 +51,8 @@ func (s *story) listen(_ *conversation, r *wire.Reader) error {
 		}
 		if _, ok := m.(*wire.Plan); ok {
 			if planned {
-				// A second plan in one stream comes between blocks: the last one is whole.
+				// A second plan in one stream comes between blocks: the block before it
+				// is complete.
 				if err := s.flush(false); err != nil {
 					return err
 				}

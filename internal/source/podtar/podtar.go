@@ -121,7 +121,7 @@ func (s *Source) pull(ctx context.Context, dir string, req wire.Request) error {
 		err := s.pullOnce(ctx, dir, req)
 		if absent, ok := errors.AsType[*absentError](err); ok {
 			if slices.Equal(before, absent.names) {
-				return nil // what does not change is how it is
+				return nil // no change: the data dir is damaged
 			}
 			before = absent.names
 		}
@@ -207,8 +207,8 @@ func (s *Source) pullOnce(ctx context.Context, dir string, req wire.Request) err
 	if err := s.tar(ctx, from, blocks, dir); err != nil {
 		return err
 	}
-	// A block that lacks a file could be a broken one, or one that went away while tar
-	// read it: what replaced that is taken when it is read again.
+	// A block that lacks a file is either broken or was deleted while tar read it. In
+	// the second case another read gets the block that replaced it.
 	var absent []string
 	for _, n := range names {
 		if top, _, _ := strings.Cut(n, "/"); slices.Contains(blocks, top) {
@@ -223,7 +223,7 @@ func (s *Source) pullOnce(ctx context.Context, dir string, req wire.Request) err
 	return nil
 }
 
-// absentError names files of blocks that tar listed and did not give.
+// absentError names files of blocks that tar listed but did not send.
 type absentError struct{ names []string }
 
 func (e *absentError) Error() string {

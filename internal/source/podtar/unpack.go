@@ -13,8 +13,8 @@ import (
 	"github.com/promdump/promdump/internal/source/pod"
 )
 
-// tar streams names below from into dir. Links are followed, as a server does: but
-// for those to blocks, which the listing has nothing of.
+// tar streams names below from into dir. It follows links, as a server does, except
+// links to blocks, which are not in the listing.
 func (s *Source) tar(ctx context.Context, from string, names []string, dir string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

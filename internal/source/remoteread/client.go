@@ -10,8 +10,8 @@ import (
 	"sync"
 )
 
-// cookies keeps the cookies of the one server that is asked, for all paths: the first
-// answer may set one for its own path alone.
+// cookies keeps the server's cookies for all paths: an answer may set one for its own
+// path only.
 type cookies struct {
 	mu  sync.Mutex
 	all []*http.Cookie
@@ -58,14 +58,14 @@ func (s *Source) newClient() (*http.Client, error) {
 	if t, ok := client.Transport.(*http.Transport); ok && s.o.NewClient == nil {
 		client.Transport = t.Clone()
 	}
-	// A redirected POST may become a GET, and credentials would go where they were
-	// not meant for.
+	// A redirected POST may become a GET, and credentials would be sent to another
+	// host.
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &client, nil
 }
 
-// get reads an answer of Prometheus' HTTP API, tries again where that may help, and
-// parses it. ok: the server has that part of it.
+// get sends a GET to Prometheus' HTTP API, retries if that may help, and parses the
+// answer. ok reports whether the server has that part of the API.
 func (se *session) get(ctx context.Context, path string, q url.Values, parse func([]byte, http.Header) error) (ok bool, err error) {
 	err = se.p.again(ctx, path, func() (err error) {
 		ok, err = se.getOnce(ctx, path, q, parse)
@@ -102,7 +102,7 @@ func (se *session) getOnce(ctx context.Context, path string, q url.Values, parse
 		}
 		return false, err
 	case code != http.StatusOK:
-		// Others have other APIs, and gateways let just some of it through.
+		// Other servers have other APIs, and gateways forward only parts of it.
 		p.o.Logger.Debug("unknown", "path", path, "status", resp.Status)
 		return false, nil
 	}

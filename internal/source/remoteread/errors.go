@@ -39,23 +39,24 @@ func (e *ServerError) ExitCode() int { return max(e.Code, 1) }
 // Hint says what to do about it.
 func (e *ServerError) Hint() string { return e.Tip }
 
-// AnswerError says that what answers a remote read succeeds with something else, like
-// the login page of a proxy.
+// AnswerError reports an answer of success to a remote read that is something else,
+// like the login page of a proxy.
 type AnswerError struct{ What string }
 
 func (e *AnswerError) Error() string {
 	return promapi.ReadPath + ": the answer is " + e.What + ", not that of a remote read"
 }
 
-// UnknownError says that a server does not say what it has.
+// UnknownError reports a server that does not report what it has.
 type UnknownError struct{}
 
 func (e *UnknownError) Error() string {
-	return "what the server has is unknown: it answers neither " + promapi.HeadPath + " nor " + promapi.BlocksPath + " as a Prometheus does"
+	return "what the server has is unknown: it answers neither " + promapi.HeadPath + " nor " + promapi.BlocksPath +
+		" as a Prometheus does"
 }
 
-// ReplicaError says that several servers answer at one URL, and that a read cannot be
-// held to the first of them.
+// ReplicaError reports that several servers answer at one URL, and that a read cannot
+// be restricted to the first of them.
 type ReplicaError struct {
 	First, Other promapi.Identity
 	Why          string
@@ -65,8 +66,8 @@ func (e *ReplicaError) Error() string {
 	return fmt.Sprintf("several servers answer at this URL (%s; %s), %s", e.First, e.Other, e.Why)
 }
 
-// LabelsError says that answers differ in the labels that the server adds to each
-// series: another server has answered, or the server has another config by now.
+// LabelsError reports that answers differ in the labels that the server adds to each
+// series: another server has answered, or the server's config has changed.
 type LabelsError struct{ Was, Is string }
 
 func (e *LabelsError) Error() string {

@@ -85,7 +85,7 @@ func (f *fetcher) part(ctx context.Context, se *session, r span, w *window) erro
 			w.spools = append(w.spools, s)
 			return nil
 		}
-		s.remove() // of an answer that may be another server's
+		s.remove() // from an answer that may be another server's
 		length := r.max - r.min
 		much, ok := errors.AsType[*tooMuch](err)
 		if b, is := errors.AsType[*broken](err); is && b.cut {

@@ -11,9 +11,9 @@ import (
 	"github.com/promdump/promdump/internal/promapi"
 )
 
-// prove finds a query that has an answer for sure, to come last in each request.
-// Candidates are asked for until one has. Without any the stream of a server is
-// taken for whole when HTTP says so.
+// prove finds a query that certainly has an answer, to be sent as the last query of
+// each request. It tries candidates until one has an answer. Without such a query a
+// stream is taken as complete when HTTP says so.
 func (f *fetcher) prove(ctx context.Context, candidates []*prompb.Query) error {
 	for _, c := range candidates {
 		var found *prompb.ChunkedReadResponse
@@ -59,8 +59,8 @@ func (f *fetcher) prove(ctx context.Context, candidates []*prompb.Query) error {
 	return nil
 }
 
-// lastQuery asks for the first sample of an answer and what follows it: a range
-// that ends within a chunk is what some servers panic at, see known.end.
+// lastQuery returns a query for the first sample of an answer and everything after it:
+// some servers panic at a range that ends within a chunk, see known.end.
 func (f *fetcher) lastQuery(m *prompb.ChunkedReadResponse) *prompb.Query {
 	series := m.ChunkedSeries[0]
 	q := &prompb.Query{StartTimestampMs: series.Chunks[0].MinTimeMs, EndTimestampMs: series.Chunks[0].MaxTimeMs}
@@ -76,8 +76,8 @@ func (f *fetcher) lastQuery(m *prompb.ChunkedReadResponse) *prompb.Query {
 	return q
 }
 
-// foreign is an error if the answer to q has other external labels than the server's
-// config: a proxy may send reads elsewhere than other requests.
+// foreign returns an error if the answer to q has other external labels than the
+// server's config: a proxy may route reads to another server than other requests.
 func (f *fetcher) foreign(ctx context.Context, se *session, q *prompb.Query, m *prompb.ChunkedReadResponse) error {
 	if !f.k.configKnown {
 		return nil
@@ -130,7 +130,7 @@ func difference(a, b []byte) (was, is string) {
 	return only(a, b), only(b, a)
 }
 
-// first gives the first frame of an answer with a chunk in it, if there is one.
+// first returns the first frame of an answer that has a chunk, if there is one.
 func (f *fetcher) first(ctx context.Context, se *session, q *prompb.Query) (*prompb.ChunkedReadResponse, kind, error) {
 	ctx, moved, stop := f.watch(ctx)
 	defer stop()
@@ -138,7 +138,7 @@ func (f *fetcher) first(ctx context.Context, se *session, q *prompb.Query) (*pro
 	if err != nil {
 		return nil, 0, err
 	}
-	defer resp.Body.Close() // not read to its end: the server need not go on
+	defer resp.Body.Close() // not read to its end, so that the server can stop
 	k, err := kindOf(resp, true)
 	if err != nil || k == sampled {
 		return nil, k, err
@@ -159,7 +159,7 @@ func (f *fetcher) first(ctx context.Context, se *session, q *prompb.Query) (*pro
 	}
 }
 
-// tryLast tells whether a server answers a query that comes twice twice, in order.
+// tryLast reports whether a server answers a repeated query twice, in order.
 func (f *fetcher) tryLast(ctx context.Context, q *prompb.Query) (works bool, err error) {
 	err = f.with(ctx, "look for a sample", func(se *session) error {
 		works = false
@@ -191,7 +191,7 @@ func (f *fetcher) tryLast(ctx context.Context, q *prompb.Query) (works bool, err
 	})
 	_, much := errors.AsType[*tooMuch](err)
 	if e, ok := errors.AsType[*ServerError](err); much || ok && e.Code == 0 {
-		err = nil // it takes one query at a time
+		err = nil // it supports one query at a time
 	}
 	if err == nil && !works {
 		f.o.Logger.Debug("the server does not answer several queries in turn")

@@ -35,16 +35,16 @@
 // # One server
 //
 // All of a read comes from one process of one server, or is refused ([ReplicaError],
-// [LabelsError]); session.go says how. An answer that succeeds with something else than
-// was asked for says nothing: what it does not have is unknown, and never zero
-// ([AnswerError] for a remote read, [UnknownError] for an inventory).
+// [LabelsError]); session.go says how. An answer of success without the requested data
+// is no information: what it lacks is unknown, and never zero ([AnswerError] for a
+// remote read, [UnknownError] for an inventory).
 //
-// What is not promised: that replicas are told apart which do not say who they are
-// and add the same external labels; that all windows show one moment; or that a server which
-// gave up within a query says so. Prometheus answers with what it has got when a
-// remote_read back end of its own fails, and tells its log alone; then we say that
-// there are such back ends. Whether two series that differ just in a label with
-// an empty value were meant is not known either: an empty label is none.
+// What is not promised: that replicas are distinguished if they do not identify
+// themselves and add the same external labels; that all windows show one moment; or
+// that a server which gave up within a query says so. Prometheus answers with what it
+// has got when a remote_read back end of its own fails, and tells its log alone; then
+// we say that there are such back ends. Whether two series that differ just in a label
+// with an empty value were meant is not known either: an empty label is none.
 package remoteread
 
 import (

@@ -95,7 +95,7 @@ func (s *Source) request(ctx context.Context, method, path string, body io.Reade
 	return req, nil
 }
 
-// post asks for queries of a range. The caller closes the body of an answer.
+// post sends queries for a range. The caller closes the body of the answer.
 func (se *session) post(ctx context.Context, all []*prompb.Query) (*http.Response, error) {
 	b, err := (&prompb.ReadRequest{
 		Queries:               all,
@@ -159,8 +159,8 @@ func kindOf(resp *http.Response, proven bool) (kind, error) {
 	return 0, &AnswerError{What: what}
 }
 
-// otherAnswer is an error if an answer begins like a page or like JSON: what is not
-// damaged but something else is not asked for again.
+// otherAnswer returns an error if an answer begins like a page or like JSON. Such an
+// answer is not damaged, so it is not requested again.
 func otherAnswer(r *bufio.Reader) error {
 	b, err := r.Peek(512)
 	if len(b) == 0 || err != nil && !errors.Is(err, io.EOF) {

@@ -30,9 +30,9 @@ func (s span) String() string {
 	return term.Time(s.min) + " to " + term.Time(s.max)
 }
 
-// known is what a server says about itself. Prometheus says all of it; others, and
-// older ones, less. What is not known is not zero: a server that does not say what it
-// holds is asked for every window.
+// known is what a server reports about itself. A recent Prometheus reports all of it;
+// other and older servers report less. Unknown is not zero: a server that does not
+// report what it holds is asked for every window.
 type known struct {
 	blocks      []promapi.Block
 	blocksKnown bool
@@ -42,7 +42,7 @@ type known struct {
 
 	// Of its config.
 	configKnown bool
-	external    map[string]string // labels that it puts on each series
+	external    map[string]string // labels that it adds to each series
 	outOfOrder  int64             // how far back samples may come late, in milliseconds
 	backEnds    int               // servers that it reads from itself
 
@@ -88,7 +88,7 @@ func (p *pool) remember(blocks []promapi.Block) {
 	}
 }
 
-// readConfig takes no config that does not say which external labels there are.
+// readConfig rejects a config that does not show the external labels.
 func readConfig(b []byte) (promapi.Config, error) {
 	c, err := promapi.ReadConfig(b)
 	if err == nil && !c.Complete {
@@ -97,8 +97,8 @@ func readConfig(b []byte) (promapi.Config, error) {
 	return c, err
 }
 
-// sameLabels is an error if the server's external labels are not what they were when
-// the read began.
+// sameLabels returns an error if the server's external labels have changed since the
+// read began.
 func (se *session) sameLabels(ctx context.Context, k *known) error {
 	var now promapi.Config
 	ok, err := se.get(ctx, promapi.ConfigPath, nil, func(b []byte, _ http.Header) (err error) {
@@ -111,7 +111,7 @@ func (se *session) sameLabels(ctx context.Context, k *known) error {
 	return &LabelsError{Was: list(k.external), Is: list(now.ExternalLabels)}
 }
 
-// bounded tells whether the server's samples cannot be anywhere but where it says.
+// bounded reports whether all samples of the server are in the ranges that it reports.
 func (k *known) bounded() bool {
 	return k.headKnown && k.blocksKnown && k.configKnown && k.backEnds == 0
 }
@@ -119,7 +119,7 @@ func (k *known) bounded() bool {
 // late is how long after the last sample we still look for newer ones.
 const late = int64(time.Hour / time.Millisecond)
 
-// holds tells whether the server may have samples of a range.
+// holds reports whether the server may have samples in a range.
 func (k *known) holds(r span) bool {
 	if !k.bounded() {
 		return true
@@ -139,10 +139,10 @@ func (k *known) holds(r span) bool {
 	return false
 }
 
-// end is a time at or after that of a window where no chunk of the server reaches
-// across. A Prometheus that must cut a chunk there panics when a later part of the
-// series was deleted (tombstones.Intervals.Add), and the answer just breaks off. Of
-// a server that does not tell its blocks nothing better is known than the window.
+// end returns a time, not before the end of the window, that no chunk of the server
+// spans. A Prometheus that must cut a chunk there panics if a later part of the series
+// was deleted (tombstones.Intervals.Add), and the answer breaks off. If the server does
+// not list its blocks, end returns the end of the window.
 func (k *known) end(r span) int64 {
 	if !k.blocksKnown || !k.headKnown {
 		return r.max
@@ -197,8 +197,8 @@ func (k *known) plannedBlocks() []wire.PlannedBlock {
 	return all
 }
 
-// owned gives the external labels that some series of a range may have themselves,
-// with the same value. This part of the API adds none.
+// owned returns the external labels that some series of a range may have themselves,
+// with the same value. This part of the API adds no external labels.
 func (se *session) owned(ctx context.Context, external map[string]string, r span) ([]string, error) {
 	var names []string
 	for _, name := range slices.Sorted(maps.Keys(external)) {
@@ -213,7 +213,7 @@ func (se *session) owned(ctx context.Context, external map[string]string, r span
 	return names, nil
 }
 
-// series tells whether the server has series with these labels in a range.
+// series reports whether the server has series with these labels in a range.
 func (se *session) series(ctx context.Context, labels map[string]string, r span) (ok, some bool, err error) {
 	var ms []string
 	for _, name := range slices.Sorted(maps.Keys(labels)) {

@@ -14,9 +14,9 @@ import (
 )
 
 // Behind one URL there may be several servers: the replicas of an HA pair behind a
-// Service, or a proxy that sends each request elsewhere. They have samples of their
-// own, and may have the same labels and the same config. So all requests of a read
-// go to one process of one server, which is asked who it is:
+// Service, or a proxy that routes requests to several servers. Each has its own
+// samples, and all may have the same labels and the same config. So all requests of a
+// read go to one process of one server, which is asked for its identity:
 //
 //   - A TCP load balancer chooses a server for each connection. Each session has one
 //     connection, and gives up those that reach another server.
@@ -28,15 +28,16 @@ import (
 // same blocks, is the same server after a restart.
 
 const (
-	// firstChecks is how often a server is asked who it is on its first connection: a
-	// balancer that takes turns is seen at the second, one that throws dice passes
-	// unseen once in 32 times, and then must pass the check after each answer.
+	// firstChecks is how often a server is asked for its identity on the first
+	// connection. A round-robin balancer is detected at the second check. A random one
+	// passes all of them once in 32 times, and is then checked after each answer.
 	firstChecks = 6
 
-	// mostConnections is how many are made to reach the same server again.
+	// mostConnections limits how many connections are made to reach the same server
+	// again.
 	mostConnections = 30
 
-	// mostStrays is how many answers in a row may be of unknown origin.
+	// mostStrays limits how many answers in a row may be of unknown origin.
 	mostStrays = 3
 )
 
@@ -47,7 +48,7 @@ type pool struct {
 	free chan *session
 
 	mu     sync.Mutex
-	who    string // the path that says which server it is; empty: none does
+	who    string // the path that returns the server's identity; empty: none does
 	first  promapi.Identity
 	past   []promapi.Identity // of the same server, before it was restarted
 	others []promapi.Identity
@@ -92,8 +93,8 @@ func (p *pool) take(ctx context.Context) (*session, error) {
 
 func (p *pool) give(se *session) { p.free <- se }
 
-// with runs f with a session that reaches the pool's server, until f succeeds and the
-// server is known to have answered it.
+// with runs f with a session that reaches the pool's server. It repeats f until f
+// succeeds and that server is known to have answered.
 func (p *pool) with(ctx context.Context, what string, f func(*session) error) error {
 	se, err := p.take(ctx)
 	if err != nil {
@@ -154,7 +155,7 @@ func (se *session) reset() {
 	se.right = nil
 }
 
-// begin asks the first server that answers who it is.
+// begin asks the first server that answers for its identity.
 func (p *pool) begin(ctx context.Context) error {
 	se, err := p.take(ctx)
 	if err != nil {
@@ -208,7 +209,8 @@ func readIdentity(path string, body []byte, h http.Header) (promapi.Identity, er
 	return promapi.Runtime(body, h)
 }
 
-// identify asks the server who it is. One that does not say is not the first one.
+// identify asks the server for its identity. A server that does not report one is not
+// the first server.
 func (se *session) identify(ctx context.Context) (id promapi.Identity, err error) {
 	path := se.p.who
 	ok, err := se.get(ctx, path, nil, func(body []byte, h http.Header) (err error) {
@@ -221,7 +223,7 @@ func (se *session) identify(ctx context.Context) (id promapi.Identity, err error
 	return id, err
 }
 
-// sure runs ask, and makes sure that the pool's server has answered all its requests.
+// sure runs ask, and checks that the pool's server has answered all its requests.
 func (se *session) sure(ctx context.Context, ask func() error) error {
 	if se.p.who == "" {
 		return ask()
@@ -266,7 +268,7 @@ func (se *session) open(ctx context.Context) error {
 	return nil
 }
 
-// confirm makes sure that what was asked since open was asked of the pool's server.
+// confirm checks that all requests since open were answered by the pool's server.
 func (se *session) confirm(ctx context.Context) error {
 	used, right := se.takeUsed(), se.right
 	all := func(c net.Conn) bool { return !slices.ContainsFunc(used, func(u net.Conn) bool { return u != c }) }
@@ -295,8 +297,8 @@ func (se *session) confirm(ctx context.Context) error {
 	return &broken{err: errors.New("the connection ended, and another server may have answered")}
 }
 
-// judge tells whether id is the pool's server, be it restarted. It may make another
-// connection to find out; then the answer is about that one.
+// judge reports whether id is the pool's server, also after a restart. It may make
+// another connection to find out; then the result is about that connection.
 func (se *session) judge(ctx context.Context, id promapi.Identity) (same bool, err error) {
 	p := se.p
 	p.mu.Lock()
@@ -316,8 +318,9 @@ func (se *session) judge(ctx context.Context, id promapi.Identity) (same bool, e
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if slices.ContainsFunc(p.past, id.Same) && id.Seen.After(p.first.Start) {
-		// It goes on beside its successor: what was read after the restart is not its own.
-		return false, &ReplicaError{First: p.first, Other: id, Why: "and it cannot be told which of them answered"}
+		// The first server still runs beside its successor: what was read since is not
+		// from the first.
+		return false, &ReplicaError{First: p.first, Other: id, Why: "and which of them answered is unknown"}
 	}
 	p.addOther(id)
 	return false, nil
@@ -329,8 +332,9 @@ func (p *pool) addOther(id promapi.Identity) {
 	}
 }
 
-// restarted tells whether id is what first was before a restart, and makes it the
-// first if so. It has the blocks of the first, and the first does not answer any more.
+// restarted reports whether id is the first server after a restart, and makes it the
+// first if so. It then has the blocks of the first, and the first does not answer any
+// more.
 func (se *session) restarted(ctx context.Context, first, id promapi.Identity) (bool, error) {
 	p := se.p
 	var blocks []promapi.Block
@@ -377,7 +381,8 @@ func (se *session) restarted(ctx context.Context, first, id promapi.Identity) (b
 		return p.first.Same(id), nil
 	}
 	p.past, p.first = append(p.past, first), id
-	p.o.Note(fmt.Sprintf("the server was restarted while it was read (%s): what it had not written to its log before is missing from the windows read since", id))
+	p.o.Note(fmt.Sprintf("the server was restarted while it was read (%s): "+
+		"what it had not written to its log before is missing from the windows read since", id))
 	return true, nil
 }
 
