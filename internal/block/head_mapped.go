@@ -76,7 +76,10 @@ func (m *mappedChunks) add(c wire.HeadChunk) error {
 	again := func(o spooledRef) bool { return o.mint == ref.mint && o.maxt == ref.maxt && o.size == ref.size }
 	switch last := len(s.inOrder) - 1; {
 	case c.OutOfOrder:
+		// It is not counted: it stays in its file after a block has it and its series is
+		// gone.
 		s.late = append(s.late, ref)
+		return nil
 	case last >= 0 && s.inOrder[last].maxt >= c.MinTime && slices.ContainsFunc(s.inOrder, again):
 		return nil // the same chunk again, as in a copied file
 	case last >= 0 && s.inOrder[last].maxt >= c.MinTime:

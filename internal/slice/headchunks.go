@@ -75,7 +75,9 @@ func (f *filter) wantsChunk(c *datadir.HeadChunk) bool {
 	overlaps := c.MinTime <= f.sel.MaxTime && c.MaxTime >= f.sel.MinTime
 	// Without matchers its reader counts the chunks that no series record names.
 	if f.names() && !f.known.has(c.Ref) {
-		if overlaps || f.hashes != nil {
+		// Out-of-order chunks stay in their file after a block has them and their series
+		// is gone.
+		if !c.OutOfOrder && (overlaps || f.hashes != nil) {
 			f.end.UnknownChunkSamples += uint64(chunkSamples(c))
 		}
 		return false
