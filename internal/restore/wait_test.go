@@ -120,7 +120,7 @@ func TestWaitOfOtherAnswers(t *testing.T) {
 		}
 		srv.every = time.Millisecond
 		err = srv.wait(t.Context(), []PlannedBlock{{ULID: "X"}}, 20*time.Second, func(Progress) {})
-		if _, ok := errors.AsType[*AnswerError](err); !ok || !strings.Contains(err.Error(), "is not known") {
+		if _, ok := errors.AsType[*AnswerError](err); !ok || !strings.Contains(err.Error(), "cannot tell whether") {
 			t.Errorf("%s: wait: %v", what, err)
 		}
 		if _, _, err := AskReplaced(t.Context(), nil, s.URL, []string{"X"}); err == nil {
