@@ -263,11 +263,11 @@ func headFacts(v metaView) []term.Fact {
 			{Name: "Earliest time:", Value: v.Head.From},
 			{Name: "Latest time:", Value: v.Head.To},
 			{Name: "Number of series", Value: strconv.FormatUint(v.Head.Series, 10)},
-		}, sizeFact("Size of its logs", v.Head.Bytes)...)
+		}, sizeFact("Size of its files", v.Head.Bytes)...)
 	case slices.Contains(v.Unknown, unknownHead):
 		return unknownFacts()
 	case v.Head != nil:
-		return append([]term.Fact{{Name: "Earliest time:", Value: "none, it has no samples"}}, sizeFact("Size of its logs", v.Head.Bytes)...)
+		return append([]term.Fact{{Name: "Earliest time:", Value: "none, it has no samples"}}, sizeFact("Size of its files", v.Head.Bytes)...)
 	case v.Dump.Head == string(wire.HeadNone):
 		return []term.Fact{{Name: "Earliest time:", Value: "none, it was left out"}}
 	default:
