@@ -40,7 +40,7 @@ func compact(t *testing.T, dir string, ids ...string) string {
 	return made[0].String()
 }
 
-// blocksOf are the blocks of a data dir that nobody has open, by time.
+// blocksOf reads the blocks of a data dir without a database, ordered by time.
 func blocksOf(t *testing.T, dir string) (ids []string) {
 	t.Helper()
 	d, err := Inventory(t.Context(), dir, Options{Logger: quiet})

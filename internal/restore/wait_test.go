@@ -78,7 +78,7 @@ func TestWaitOfReplicas(t *testing.T) {
 		}
 	}
 
-	// Nothing tells which of them is on an empty data dir, or answers.
+	// Neither server has a data dir in common with an empty one, so both are refused.
 	refused := func(what string, spec Spec) {
 		t.Helper()
 		spec.Dump = bytes.NewReader(dump)
