@@ -47,13 +47,16 @@ func newEngine(l Limits, b *budget, logger *slog.Logger, reg prometheus.Register
 		e.levels = append(e.levels, promql.NewEngine(promql.EngineOpts{
 			Logger: logger, Reg: own, MaxSamples: min(l.Samples, samplesIn(level.bytes)),
 			Timeout: l.Timeout, LookbackDelta: l.Lookback,
-			// The default evaluation interval.
-			NoStepSubqueryIntervalFn: func(int64) int64 { return time.Minute.Milliseconds() },
+			NoStepSubqueryIntervalFn: func(int64) int64 { return subqueryInterval.Milliseconds() },
 			EnableAtModifier:         true, EnableNegativeOffset: true, Parser: NewParser(),
 		}))
 	}
 	return e
 }
+
+// subqueryInterval is the default step of subqueries: Prometheus' default evaluation
+// interval.
+const subqueryInterval = time.Minute
 
 // samplesIn returns how many samples a query with so much memory may hold. The rest of
 // the memory is for series.
@@ -73,7 +76,7 @@ func (e *Engine) Close() error {
 func (e *Engine) NewInstantQuery(
 	ctx context.Context, q storage.Queryable, opts promql.QueryOpts, qs string, ts time.Time,
 ) (promql.Query, error) {
-	return e.limited(ctx, qs, func(on *promql.Engine) (promql.Query, error) {
+	return e.limited(ctx, qs, steps{ts, ts, 0}, func(on *promql.Engine) (promql.Query, error) {
 		return on.NewInstantQuery(ctx, q, opts, qs, ts)
 	})
 }
@@ -83,25 +86,32 @@ func (e *Engine) NewRangeQuery(
 	ctx context.Context, q storage.Queryable, opts promql.QueryOpts, qs string,
 	start, end time.Time, interval time.Duration,
 ) (promql.Query, error) {
-	return e.limited(ctx, qs, func(on *promql.Engine) (promql.Query, error) {
+	return e.limited(ctx, qs, steps{start, end, interval}, func(on *promql.Engine) (promql.Query, error) {
 		return on.NewRangeQuery(ctx, q, opts, qs, start, end, interval)
 	})
 }
 
+// steps are the times at which a query is evaluated.
+type steps struct {
+	start, end time.Time
+	interval   time.Duration
+}
+
 func (e *Engine) limited(
-	ctx context.Context, text string, on func(*promql.Engine) (promql.Query, error),
+	ctx context.Context, text string, at steps, on func(*promql.Engine) (promql.Query, error),
 ) (promql.Query, error) {
 	a, level := accountOf(ctx), len(e.levels)-1
 	mark := a.mark()
 	if a != nil {
 		level = a.level
-		// This check comes before the engine, which needs seconds for a deeply nested
-		// query. The engine refuses queries that cannot be parsed.
-		if expr, err := NewParser().ParseExpr(text); err == nil {
-			if err := a.expect(expr); err != nil {
-				a.fail(err)
-				return nil, err
-			}
+	}
+	// These checks come before the engine, which needs seconds for a deeply nested query,
+	// and allocates for the steps of a subquery at once. The engine refuses queries that
+	// cannot be parsed.
+	if expr, err := NewParser().ParseExpr(text); err == nil {
+		if err := e.expect(a, level, expr, at); err != nil {
+			a.fail(err)
+			return nil, err
 		}
 	}
 	q, err := on(e.levels[level])
@@ -111,16 +121,28 @@ func (e *Engine) limited(
 	return &limitedQuery{Query: q, engine: e, level: level, account: a, mark: mark}, nil
 }
 
-// expect records in the account how a query uses the series that it selects.
-func (a *account) expect(expr parser.Expr) error {
+// expect refuses a query that needs too much before it reads a series. In the account,
+// which may be nil, it records how the query uses the series that it selects.
+func (e *Engine) expect(a *account, level int, expr parser.Expr, at steps) error {
 	if err := checkDepth(expr); err != nil {
 		return err
 	}
-	a.growth, a.text, a.matrix = growth(expr), literals(expr), expr.Type() == parser.ValueTypeMatrix
-	if a.growth == 0 {
+	need := 0.0
+	if a != nil {
+		a.growth, a.text, a.matrix = growth(expr), literals(expr), expr.Type() == parser.ValueTypeMatrix
+		need = a.growth * float64(a.text)
+	}
+	// This resolves durations such as [step()*5:1s]. The engine refuses what fails here.
+	if expr, err := promql.PreprocessExpr(expr, at.start, at.end, at.interval); err == nil {
+		need += subqueries(expr, at.end.Sub(at.start).Seconds())
+	}
+	if a == nil {
+		if most := e.budget.levels[level].bytes; need > float64(most) {
+			return &LimitError{Limit: LimitMemory, Max: most}
+		}
 		return nil
 	}
-	return a.charge(int64(min(a.growth*float64(a.text), 1<<50)))
+	return a.charge(int64(min(need, 1<<50)))
 }
 
 // limitedQuery is a query whose error names the exceeded limit, and which releases its

@@ -103,8 +103,8 @@ func get(t *testing.T, u string) (int, http.Header, string) {
 
 func query(expr string) string { return "/api/v1/query?" + url.Values{"query": {expr}}.Encode() }
 
-// endless takes minutes, and little memory.
-var endless = strings.Repeat("sum_over_time(", 400) + "m" + strings.Repeat("[1h:1s])", 400)
+// endless takes a minute, and little memory.
+var endless = strings.Repeat("sum_over_time(", 5) + `m{i=~"1.."}` + strings.Repeat("[1h:1s])", 5)
 
 func TestLimits(t *testing.T) {
 	v := many(t, 2*familyPart+5)
@@ -221,6 +221,9 @@ func testHostileText(t *testing.T, v *view.View) {
 		"repeated":    query(`{a=~"` + strings.Repeat(".{1000}", 3000) + `"}`),
 		"doubled":     query(strings.Repeat("label_replace(", 40) + "m" + strings.Repeat(`,"a","$1$1","i","(.*)")`, 40)),
 		"joined":      query(strings.Repeat("label_join(", 40) + "m" + strings.Repeat(`,"i","","i","i","i")`, 40)),
+		"steps":       query("sum_over_time(absent[100y:1ms])"),
+		"nested":      query(strings.Repeat("sum_over_time(", 400) + "absent" + strings.Repeat("[1d:1s])", 400)),
+		"computed":    query("sum_over_time(absent[(1000d * 30):(1ms * 1)])"),
 		"literal":     query(`label_replace(vector(1),"a","` + strings.Repeat("x", 100_000) + `","","")`),
 	} {
 		began := time.Now()

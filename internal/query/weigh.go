@@ -1,6 +1,7 @@
 package query
 
 import (
+	"cmp"
 	"regexp"
 	"strconv"
 	"strings"
@@ -109,6 +110,28 @@ func growth(expr parser.Node) float64 {
 	}
 	return g
 }
+
+// subqueries returns the memory that the engine allocates for the steps of subqueries
+// whether or not they select a series, in bytes. The steps of an outer subquery are held
+// while an inner one runs; span is the time between the first and the last step of the
+// query around the node, in seconds.
+func subqueries(node parser.Node, span float64) (most float64) {
+	own := 0.0
+	switch n := node.(type) {
+	case *parser.StepInvariantExpr:
+		span = 0
+	case *parser.SubqueryExpr:
+		span += n.Range.Seconds()
+		own = (span/cmp.Or(n.Step, subqueryInterval).Seconds() + 1) * stepBytes
+	}
+	for child := range parser.ChildrenIter(node) {
+		most = max(most, subqueries(child, span))
+	}
+	return own + most
+}
+
+// stepBytes is the memory of a subquery's step: two counters of samples.
+const stepBytes = 16
 
 // literals returns the bytes of text that the functions that change labels write.
 func literals(expr parser.Expr) (n int64) {
