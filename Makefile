@@ -37,7 +37,9 @@ $(PAGE)/web/node_modules/.made: $(PAGE)/web/package-lock.json
 docs: ## docs/cli from the commands' own help
 	go run ./internal/cli/manual -markdown docs/cli
 
-demo: build ## a small TSDB with an incident, and the main job done on it
+# One go build with the same flags for both, so that no package is compiled twice.
+demo: ## a small TSDB with an incident, and the main job done on it
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/promdump ./internal/tsdbtest/mktsdb
 	@sh ./demo.sh
 
 test: unit servers ## everything that needs Go alone, the real Prometheus included

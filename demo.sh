@@ -7,7 +7,7 @@ run() { printf '\n$ promdump'; for a; do case $a in *\ *) printf ' "%s"' "$a" ;;
 
 now=$(($(date +%s) / 60 * 60))
 echo "A Prometheus has run for six hours. About 100 minutes ago something broke. Its data dir:"
-go run ./internal/tsdbtest/mktsdb demo "$dir/data" "$now"
+./bin/mktsdb demo "$dir/data" "$now"
 run meta -d "$dir/data"
 
 echo
