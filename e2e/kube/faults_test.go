@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -118,56 +117,18 @@ func TestPodDeleted(t *testing.T) {
 // leaveMemory lowers the limit of the container until so many bytes of it are left.
 func (p *pod) leaveMemory(free int64) {
 	p.t.Helper()
-	dir, files := p.cgroup()
-	number := func(name string) int64 {
-		b, err := os.ReadFile(filepath.Join(dir, name))
-		if err != nil {
-			p.t.Fatal(err)
-		}
-		n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
-		if err != nil {
-			p.t.Fatal(err)
-		}
-		return n
-	}
-	stat, err := os.ReadFile(filepath.Join(dir, "memory.stat"))
+	m := p.memory()
+	usage, err := m.number(m.files.usage)
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	var cache int64
-	for line := range strings.Lines(string(stat)) {
-		if words := strings.Fields(line); len(words) == 2 && words[0] == files.cache {
-			if cache, err = strconv.ParseInt(words[1], 10, 64); err != nil {
-				p.t.Fatal(err)
-			}
-		}
-	}
-	limit := number(files.usage) - cache + free
-	if err := os.WriteFile(filepath.Join(dir, files.limit), fmt.Append(nil, limit), 0); err != nil {
-		p.t.Fatal(err)
-	}
-}
-
-type memoryFiles struct{ limit, usage, cache string }
-
-// cgroup is where this machine keeps the container's memory.
-func (p *pod) cgroup() (string, memoryFiles) {
-	p.t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", p.host()))
+	cache, err := m.stat("memory.stat", m.files.cache)
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	unified := ""
-	for line := range strings.Lines(string(b)) {
-		words := strings.SplitN(strings.TrimSpace(line), ":", 3)
-		switch words[1] {
-		case "memory":
-			return "/sys/fs/cgroup/memory" + words[2], memoryFiles{"memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"}
-		case "":
-			unified = words[2]
-		}
+	if err := os.WriteFile(filepath.Join(m.dir, m.files.limit), fmt.Append(nil, usage-cache+free), 0); err != nil {
+		p.t.Fatal(err)
 	}
-	return "/sys/fs/cgroup" + unified, memoryFiles{"memory.max", "memory.current", "inactive_file"}
 }
 
 // Where memory is short the agent does not start, unless it may take less; and
