@@ -67,6 +67,11 @@ type hashJob struct {
 	data  []byte
 	piece *piece // that holds data
 	end   string // the entry that ends here, if it does
+
+	// The digests after the first keep are forgotten, and the entry that has begun;
+	// then kept is closed.
+	keep int
+	kept chan struct{}
 }
 
 func newHasher() *hasher {
@@ -79,6 +84,11 @@ func newHasher() *hasher {
 			if j.piece != nil {
 				digest.Write(j.data)
 				j.piece.release()
+			}
+			if j.kept != nil {
+				h.sums = h.sums[:j.keep]
+				digest.Reset()
+				close(j.kept)
 			}
 			if j.end != "" {
 				h.sums = append(h.sums, sum{j.end, hex.EncodeToString(digest.Sum(nil))})
@@ -97,6 +107,14 @@ func (h *hasher) add(p *piece, data []byte) {
 
 // end says that all of an entry was added.
 func (h *hasher) end(name string) { h.jobs <- hashJob{end: name} }
+
+// rollback forgets all but the first n digests, and the entry that has begun. When it
+// returns, no piece is being read.
+func (h *hasher) rollback(n int) {
+	kept := make(chan struct{})
+	h.jobs <- hashJob{keep: n, kept: kept}
+	<-kept
+}
 
 // finish waits for the digests of all entries that ended, in their order. It may
 // be called again; nothing may be added after it.

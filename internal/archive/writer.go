@@ -19,7 +19,11 @@ type Options struct {
 }
 
 // Writer writes a dump: Manifest, then File for each file, then Close. Its
-// methods are for one goroutine, Stats aside. An error of any of them is final.
+// methods are for one goroutine, Stats aside. An error of any of them is final, but
+// for one that [Writer.Rollback] takes back.
+//
+// Each Write of the output is a whole piece: what was written before it can be read
+// without it.
 //
 // The bytes of a file are read, hashed, compressed and written by different
 // goroutines, in pieces of bounded number and size. So the error of a write may
@@ -31,7 +35,9 @@ type Options struct {
 type Writer struct {
 	opts   Options
 	limits Limits
+	w      io.Writer
 	names  map[string]struct{}
+	order  []string // names, as they were written
 	hash   *hasher
 	in     atomic.Int64
 	out    atomic.Int64
@@ -39,13 +45,25 @@ type Writer struct {
 	pool    pool
 	cur     *piece // being filled
 	work    chan *piece
-	ordered chan *piece // the same pieces, in the order of the stream
+	ordered chan step // the same pieces, in the order of the stream
 	wg      sync.WaitGroup
 	stopped bool
 
-	failed atomic.Bool
-	mu     sync.Mutex
-	err    error // the first one
+	// caller is the error of a file or of a wrong call. What was written before it is
+	// sound.
+	caller error
+
+	failed   atomic.Bool
+	mu       sync.Mutex
+	err      error // the first one of the output or of an encoder
+	returned bool  // err was returned to the caller
+}
+
+// step is one of the things that flush does, in their order.
+type step struct {
+	piece *piece        // to write
+	mark  *atomic.Int64 // gets the offset in the output
+	reach chan struct{} // closed when all before it is done
 }
 
 var (
@@ -80,18 +98,19 @@ func NewWriter(w io.Writer, opts Options) (*Writer, error) {
 	d := &Writer{
 		opts:    opts,
 		limits:  Limits{}.withDefaults(),
+		w:       w,
 		names:   make(map[string]struct{}),
 		hash:    newHasher(),
 		pool:    newPool(n, pieceSize(opts.Compression)),
 		work:    make(chan *piece, n),
-		ordered: make(chan *piece, n),
+		ordered: make(chan step, n),
 	}
 	d.cur = d.pool.take()
 	d.cur.kind = smallKind
 	for _, e := range encoders {
 		d.wg.Go(func() { d.compress(e) })
 	}
-	d.wg.Go(func() { d.flush(w) })
+	d.wg.Go(d.flush)
 	return d, nil
 }
 
@@ -114,47 +133,72 @@ func (d *Writer) compress(e encoder) {
 	}
 }
 
-func (d *Writer) flush(w io.Writer) {
-	for p := range d.ordered {
-		out := p.buf
-		if d.opts.Compression != None {
-			<-p.done
-			out = p.out
+func (d *Writer) flush() {
+	for s := range d.ordered {
+		switch {
+		case s.piece != nil:
+			d.write(s.piece)
+			s.piece.release()
+		case s.mark != nil:
+			s.mark.Store(d.out.Load())
+		case s.reach != nil:
+			close(s.reach)
 		}
-		if !d.failed.Load() {
-			n, err := w.Write(out)
-			if err == nil && n < len(out) {
-				err = io.ErrShortWrite
-			}
-			d.out.Add(int64(n))
-			if err != nil {
-				d.fail(fmt.Errorf("write the dump: %w", err))
-			}
-		}
-		p.release()
 	}
 }
 
-func (d *Writer) fail(err error) error {
+func (d *Writer) write(p *piece) {
+	out := p.buf
+	if d.opts.Compression != None {
+		<-p.done
+		out = p.out
+	}
+	if d.failed.Load() {
+		return
+	}
+	n, err := d.w.Write(out)
+	if err == nil && n < len(out) {
+		err = io.ErrShortWrite
+	}
+	d.out.Add(int64(n))
+	if err != nil {
+		d.fail(fmt.Errorf("write the dump: %w", err))
+	}
+}
+
+// fail keeps the first error of the output or of an encoder.
+func (d *Writer) fail(err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.err == nil {
 		d.err = err
 		d.failed.Store(true)
 	}
-	return d.err
+}
+
+// refuse keeps the first error of a file or of a wrong call.
+func (d *Writer) refuse(err error) error {
+	if first := d.firstError(); first != nil {
+		return first
+	}
+	d.caller = err
+	return err
 }
 
 func (d *Writer) firstError() error {
+	if d.caller != nil {
+		return d.caller
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.returned = d.err != nil
 	return d.err
 }
 
 // send passes the current piece on and begins the next one.
 func (d *Writer) send(next kind) error {
 	if len(d.cur.buf) > 0 {
-		d.ordered <- d.cur
+		d.ordered <- step{piece: d.cur}
 		if d.opts.Compression != None {
 			d.work <- d.cur
 		}
@@ -185,11 +229,11 @@ func (d *Writer) Manifest(m Manifest) error {
 		return err
 	}
 	if len(d.names) > 0 {
-		return d.fail(errors.New("the manifest must be the first entry of the dump, once"))
+		return d.refuse(errors.New("the manifest must be the first entry of the dump, once"))
 	}
 	text, err := m.encode()
 	if err != nil {
-		return d.fail(err)
+		return d.refuse(err)
 	}
 	return d.text(ManifestName, text)
 }
@@ -201,22 +245,22 @@ func (d *Writer) File(name string, size int64, r io.Reader) error {
 		return err
 	}
 	if name == ManifestName || name == NotesName || name == SumsName {
-		return d.fail(fmt.Errorf("write %s: the writer makes this entry itself", name))
+		return d.refuse(fmt.Errorf("write %s: the writer makes this entry itself", name))
 	}
 	if len(d.names) == 0 {
-		return d.fail(fmt.Errorf("write %s: the manifest must come first", name))
+		return d.refuse(fmt.Errorf("write %s: the manifest must come first", name))
 	}
 	if _, ok := d.names[NotesName]; ok {
-		return d.fail(fmt.Errorf("write %s: it comes after the notes", name))
+		return d.refuse(fmt.Errorf("write %s: it comes after the notes", name))
 	}
 	if err := d.begin(Entry{name, size}); err != nil {
-		return d.fail(fmt.Errorf("write %s: %w", name, err))
+		return d.refuse(fmt.Errorf("write %s: %w", name, err))
 	}
 	if err := d.body(size, r); err != nil {
 		if d.failed.Load() {
 			return d.firstError() // of an earlier write, not of this file
 		}
-		return d.fail(fmt.Errorf("write %s: %w", name, err))
+		return d.refuse(fmt.Errorf("write %s: %w", name, err))
 	}
 	return d.end(Entry{name, size})
 }
@@ -230,7 +274,7 @@ func (d *Writer) Notes(notes []string) error {
 	}
 	text, err := encodeNotes(notes)
 	if err != nil {
-		return d.fail(err)
+		return d.refuse(err)
 	}
 	return d.text(NotesName, text)
 }
@@ -238,7 +282,7 @@ func (d *Writer) Notes(notes []string) error {
 func (d *Writer) text(name string, text []byte) error {
 	e := Entry{name, int64(len(text))}
 	if err := d.begin(e); err != nil {
-		return d.fail(fmt.Errorf("write %s: %w", name, err))
+		return d.refuse(fmt.Errorf("write %s: %w", name, err))
 	}
 	for len(text) > 0 {
 		if d.cur.room() == 0 {
@@ -277,6 +321,7 @@ func (d *Writer) begin(e Entry) error {
 		return fmt.Errorf("more than %d entries", d.limits.Entries)
 	}
 	d.names[e.Name] = struct{}{}
+	d.order = append(d.order, e.Name)
 	if k := kindOf(e.Name); k != d.cur.kind && e.Size >= ownPiece && d.opts.Compression != None {
 		if err := d.send(k); err != nil {
 			return err
@@ -354,10 +399,10 @@ func ended(r io.Reader, size int64) error {
 // the dump whole, as far as w tells: syncing and closing w is up to its owner.
 func (d *Writer) Close() error {
 	if d.stopped {
-		return d.fail(errClosed)
+		return d.refuse(errClosed)
 	}
 	if d.firstError() == nil && len(d.names) == 0 {
-		d.fail(errors.New("a dump needs a manifest"))
+		_ = d.refuse(errors.New("a dump needs a manifest"))
 	}
 	if d.firstError() == nil {
 		// The first error is in d, whoever made it.
@@ -368,23 +413,29 @@ func (d *Writer) Close() error {
 	}
 	d.stop()
 	err := d.firstError()
-	d.fail(errClosed)
+	_ = d.refuse(errClosed)
 	return err
 }
 
 // Suspend ends all goroutines and leaves what was written incomplete, but so that
-// each entry that was written can be read.
+// each entry that was written can be read, and the part of one whose reader failed.
+// Its error is one that no other method has returned.
 func (d *Writer) Suspend() error {
 	if d.stopped {
-		return d.fail(errClosed)
+		return d.refuse(errClosed)
 	}
-	if d.firstError() == nil {
+	d.mu.Lock()
+	returned := d.returned
+	d.mu.Unlock()
+	if !d.failed.Load() {
 		_ = d.send(smallKind) // the first error is in d
 	}
 	d.stop()
-	err := d.firstError()
-	d.fail(errClosed)
-	return err
+	if d.failed.Load() && !returned {
+		return d.err
+	}
+	_ = d.refuse(errClosed)
+	return nil
 }
 
 // Abort ends all goroutines and leaves what was written incomplete. After Close
