@@ -463,6 +463,78 @@ func FuzzParseMeta(f *testing.F) {
 	})
 }
 
+// libraryReads returns the records that the library reads of a segment before its first
+// error, without those that have no content.
+func libraryReads(t *testing.T, path string) (recs [][]byte) {
+	t.Helper()
+	segment, err := wlog.OpenReadSegment(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer segment.Close()
+	// A server reads segments this way, with zeros behind a short one.
+	lib := wlog.NewReader(wlog.NewSegmentBufReader(segment))
+	for lib.Next() {
+		if len(lib.Record()) > 0 {
+			recs = append(recs, bytes.Clone(lib.Record()))
+		}
+	}
+	return recs
+}
+
+// A record whose last bytes are zeros, as those of many samples are, is whole for
+// Prometheus if only zeros were cut off; see wlog.segmentBufReader.
+func TestRecordCutWithinZeros(t *testing.T) {
+	for _, c := range []compression.Type{compression.None, compression.Snappy, compression.Zstd} {
+		dir := t.TempDir()
+		w, err := wlog.New(quiet, nil, dir, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		last := append([]byte("two, and zeros"), make([]byte, 9)...)
+		if err := errors.Join(w.Log([]byte("one"), last), w.Close()); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(dir, "00000000")
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b = bytes.TrimRight(b[:200], "\x00")
+		short := 0
+		for size := len(b) + 12; size >= 0; size-- {
+			if err := os.WriteFile(path, append(bytes.Clone(b), make([]byte, 12)...)[:size], 0o666); err != nil {
+				t.Fatal(err)
+			}
+			f, err := openFile(dir, "00000000")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got [][]byte
+			for rec, err := range records(t.Context(), []*File{f}, f, anySegment, func(d Damage) { t.Errorf("%s, %d bytes: %v", c, size, d) }) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				got = append(got, bytes.Clone(rec))
+			}
+			want := libraryReads(t, path)
+			if !slices.EqualFunc(got, want, bytes.Equal) {
+				t.Errorf("%s, %d bytes: %q, the library reads %q", c, size, got, want)
+			}
+			if size == len(b) && len(want) == 2 {
+				short++
+			}
+			if end := newSegmentReader(f, true, func(Damage) {}).end(); end > f.Size {
+				t.Errorf("%s: whole until %d of %d bytes", c, end, f.Size)
+			}
+			f.f.Close()
+		}
+		if c == compression.None && short == 0 {
+			t.Errorf("%s: no cut record is whole", c)
+		}
+	}
+}
+
 // The log's framing comes from outside too: it must end, and without a panic.
 func FuzzSegment(f *testing.F) {
 	dir := f.TempDir()
@@ -488,12 +560,7 @@ func FuzzSegment(f *testing.F) {
 			t.Fatal(err)
 		}
 		defer file.f.Close()
-		// What the library reads before it ends we read, too.
-		var want [][]byte
-		lib := wlog.NewReader(bytes.NewReader(b))
-		for lib.Next() {
-			want = append(want, bytes.Clone(lib.Record()))
-		}
+		want := libraryReads(t, path)
 		var got [][]byte
 		for rec, err := range records(t.Context(), []*File{file}, nil, anySegment, func(Damage) {}) {
 			if err != nil {

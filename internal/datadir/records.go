@@ -145,8 +145,9 @@ type segmentReader struct {
 	last    bool
 	damaged func(Damage)
 
-	ahead readBuffer
-	off   int64
+	ahead  readBuffer
+	padded []byte // the rest of the last page, if the segment ends within it
+	off    int64
 
 	record []byte // uncompressed
 	start  int64  // where the record begins
@@ -191,9 +192,23 @@ func (r *segmentReader) next() bool {
 
 // page returns the rest of the current page. It is empty at the end of the segment and
 // after an error.
+//
+// A segment that ends within a page is read as if zeros followed, as Prometheus does: a
+// record that was cut off within its last bytes is whole if these were zeros.
 func (r *segmentReader) page() (page []byte) {
-	page, r.err = r.ahead.at(r.off, int(pageSize-r.off%pageSize))
-	return page
+	if r.off >= r.f.Size {
+		return nil
+	}
+	rest := int(pageSize - r.off%pageSize)
+	page, r.err = r.ahead.at(r.off, rest)
+	if r.err != nil || len(page) == rest {
+		return page
+	}
+	if r.padded == nil {
+		r.padded = make([]byte, pageSize)
+	}
+	clear(r.padded[copy(r.padded, page):])
+	return r.padded[:rest]
 }
 
 // fragment reads the next fragment in the page. It reports whether the fragment
@@ -256,8 +271,8 @@ func (r *segmentReader) fragment(page []byte) bool {
 		r.damage(r.start, fmt.Errorf("decompress a record: %w", err))
 		return false
 	}
-	r.record, r.whole = rec, r.off
-	return true
+	r.record, r.whole = rec, min(r.off, r.f.Size)
+	return len(rec) > 0 // one without content is of no kind, and Prometheus ignores it
 }
 
 // damage records that there is no whole record at an offset. A record that has begun is
