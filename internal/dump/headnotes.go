@@ -90,8 +90,9 @@ func damagePlace(d wire.HeadDamage) string {
 func lostTimes(d wire.HeadDamage) string {
 	switch {
 	case d.After != 0 && d.Before != 0:
+		// A log is not sorted by time.
 		return fmt.Sprintf("; samples from %s to %s are lost, unless an m-mapped chunk has them",
-			term.Time(d.After), term.Time(d.Before))
+			term.Time(min(d.After, d.Before)), term.Time(max(d.After, d.Before)))
 	case d.After != 0:
 		return fmt.Sprintf("; samples from %s on are lost, unless an m-mapped chunk has them", term.Time(d.After))
 	case d.Before != 0:
