@@ -7,7 +7,8 @@
 // order.
 //
 // A stream begins with the eight bytes "promdump", a byte with the version and
-// one with the [Codec] that compresses what follows. Then come frames:
+// one with the [Codec]. With [Zstd] segments follow, each compressed or not, whose
+// bytes together are the frames; with [Plain] the frames follow as they are:
 //
 //	kind     1 byte
 //	length   uvarint, of the payload, at most MaxFrame

@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
@@ -58,38 +57,32 @@ func (e *FrameError) Error() string { return "the stream is damaged: " + e.Reaso
 // elsewhere.
 type Writer struct {
 	mu     sync.Mutex
-	w      *bufio.Writer
-	codec  flusher // nil: none
-	silent bool    // nothing was written since the last KeepAlive
-	sum    sum     // of the frames so far
+	out    *segments
+	silent bool // nothing was written since the last KeepAlive
+	sum    sum  // of the frames so far
 
-	buf  []byte // payload of the frame that is made
-	data []byte
+	buf []byte // payload of the frame that is made
 }
 
 // NewWriter begins a stream.
 func NewWriter(w io.Writer, c Codec) (*Writer, error) {
+	out, err := newSegments(w, c)
+	if err != nil {
+		return nil, err
+	}
 	if _, err := w.Write(append([]byte(magic), Version, byte(c))); err != nil {
 		return nil, err
 	}
-	out := &Writer{}
-	switch c {
-	case Plain:
-		out.w = bufio.NewWriterSize(w, 64<<10)
-	default:
-		var err error
-		if out.codec, err = c.writer(w); err != nil {
-			return nil, err
-		}
-		out.w = bufio.NewWriterSize(out.codec, 64<<10)
-	}
-	return out, nil
+	return &Writer{out: out}, nil
 }
 
 // Write writes one message; of a file also all its bytes.
 func (w *Writer) Write(m Message) error {
 	k, text, err := w.encode(m)
 	if err != nil {
+		return err
+	}
+	if err := w.begin(m); err != nil {
 		return err
 	}
 	if text != nil {
@@ -104,6 +97,21 @@ func (w *Writer) Write(m Message) error {
 		return w.body(f)
 	}
 	return nil
+}
+
+// begin tells the segments what comes.
+func (w *Writer) begin(m Message) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch m := m.(type) {
+	case *File:
+		return w.out.begin(classOf(m.Name))
+	case *Series, *HeadChunks:
+		return w.out.begin(chunkClass)
+	case *Records:
+		return w.out.begin(recordClass)
+	}
+	return w.out.begin(otherClass)
 }
 
 // Answer answers a call that has no story: with an [Inventory], a [Target], a
@@ -135,14 +143,7 @@ func (w *Writer) Fail(f Failure) error {
 func (w *Writer) Flush() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.flush()
-}
-
-func (w *Writer) flush() error {
-	if err := w.w.Flush(); err != nil || w.codec == nil {
-		return err
-	}
-	return w.codec.Flush()
+	return w.out.flush()
 }
 
 // KeepAlive sends what is buffered, and something if there was nothing since the
@@ -156,24 +157,33 @@ func (w *Writer) KeepAlive() error {
 		}
 	}
 	w.silent = true
-	return w.flush()
+	return w.out.flush()
 }
 
 func (w *Writer) body(f *File) error {
-	if w.data == nil {
-		w.data = make([]byte, dataFrame)
-	}
 	for left := f.Size - f.Offset; left > 0; {
-		b := w.data[:min(left, dataFrame)]
-		if _, err := io.ReadFull(f.Body, b); err != nil {
-			return fmt.Errorf("read %s: %w", f.Name, noEOF(err))
-		}
-		if err := w.frame(kindData, b); err != nil {
+		n := int(min(left, dataFrame))
+		if err := w.data(f, n); err != nil {
 			return err
 		}
-		left -= int64(len(b))
+		left -= int64(n)
 	}
 	return nil
+}
+
+// data writes a frame with the next n bytes of a file. They are read into their place:
+// a large file is copied as seldom as can be.
+func (w *Writer) data(f *File, n int) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.silent = false
+	b := appendHead(w.out.room(frameRoom+n), kindData, n)
+	at := len(b)
+	b = b[:at+n]
+	if _, err := io.ReadFull(f.Body, b[at:]); err != nil {
+		return fmt.Errorf("read %s: %w", f.Name, noEOF(err))
+	}
+	return w.seal(b, kindData, at)
 }
 
 func (w *Writer) frame(k kind, payload []byte) error {
@@ -190,15 +200,24 @@ func (w *Writer) put(k kind, payload []byte) error {
 	if k == kindEnd {
 		payload = w.sum.append(payload)
 	}
-	var head [1 + binary.MaxVarintLen32]byte
-	head[0] = byte(k)
-	n := 1 + binary.PutUvarint(head[1:], uint64(len(payload)))
-	w.w.Write(head[:n])
-	w.w.Write(payload)
-	c := checksum(k, payload)
+	b := appendHead(w.out.room(frameRoom+len(payload)), k, len(payload))
+	at := len(b)
+	return w.seal(append(b, payload...), k, at)
+}
+
+// frameRoom is what a frame has beside its payload, at most.
+const frameRoom = 1 + binary.MaxVarintLen32 + 4
+
+func appendHead(b []byte, k kind, size int) []byte {
+	return binary.AppendUvarint(append(b, byte(k)), uint64(size))
+}
+
+// seal ends the frame at the end of b, whose payload begins at a place in it.
+func (w *Writer) seal(b []byte, k kind, at int) error {
+	c := checksum(k, b[at:])
 	w.sum.add(c)
-	_, err := w.w.Write(binary.LittleEndian.AppendUint32(nil, c)) // a bufio.Writer keeps its first error
-	return err
+	w.out.buf = binary.LittleEndian.AppendUint32(b, c)
+	return w.out.ended()
 }
 
 // sum is of a row of frames: their number and the checksum of their checksums.

@@ -13,8 +13,9 @@ import (
 // Reader reads messages from frames.
 type Reader struct {
 	r     *bufio.Reader
-	begun bool // its header was read
-	sum   sum  // of the frames so far
+	segs  *segmentReader // nil: the stream has none
+	begun bool           // its header was read
+	sum   sum            // of the frames so far
 	buf   []byte
 	file  *fileBody // the file whose bytes come now, if any
 }
@@ -106,15 +107,13 @@ func (r *Reader) begin() error {
 	if v := int(head[len(magic)]); v != Version {
 		return &VersionError{v}
 	}
-	codec := Codec(head[len(magic)+1])
-	if codec == Plain {
-		return nil
+	switch c := Codec(head[len(magic)+1]); c {
+	case Plain:
+	case Zstd:
+		r.segs = &segmentReader{r: r.r}
+	default:
+		return &FrameError{fmt.Sprintf("it is compressed by the unknown codec %d", c)}
 	}
-	in, err := codec.reader(r.r)
-	if err != nil {
-		return err
-	}
-	r.r = bufio.NewReaderSize(in, 64<<10)
 	return nil
 }
 
@@ -129,32 +128,42 @@ func (r *Reader) next() (kind, []byte, error) {
 }
 
 func (r *Reader) frame() (kind, []byte, error) {
-	k, err := r.r.ReadByte()
+	var in interface {
+		io.Reader
+		io.ByteReader
+	} = r.r
+	if r.segs != nil {
+		in = r.segs
+	}
+	k, err := in.ReadByte()
 	if err != nil {
 		return 0, nil, noEOF(err)
 	}
-	size, err := binary.ReadUvarint(r.r)
+	size, err := binary.ReadUvarint(in)
 	if err != nil {
 		return 0, nil, noEOF(err)
 	}
 	if size > MaxFrame {
 		return 0, nil, &FrameError{fmt.Sprintf("a frame of %d bytes", size)}
 	}
-	if r.buf, err = readN(r.r, r.buf[:0], int(size)); err != nil {
-		return 0, nil, noEOF(err)
+	var b []byte
+	if r.segs != nil {
+		b = r.segs.take(int(size) + 4)
 	}
-	var stored [4]byte
-	if _, err := io.ReadFull(r.r, stored[:]); err != nil {
-		return 0, nil, noEOF(err)
+	if b == nil {
+		if r.buf, err = readN(in, r.buf[:0], int(size)+4); err != nil {
+			return 0, nil, noEOF(err)
+		}
+		b = r.buf
 	}
-	c := binary.LittleEndian.Uint32(stored[:])
-	if c != checksum(kind(k), r.buf) {
+	payload, stored := b[:size], b[size:]
+	c := binary.LittleEndian.Uint32(stored)
+	if c != checksum(kind(k), payload) {
 		return 0, nil, &FrameError{"the checksum of a frame differs"}
 	}
-	payload := r.buf
 	if kind(k) == kindEnd {
 		var whole bool
-		if payload, whole = r.sum.take(r.buf); !whole {
+		if payload, whole = r.sum.take(payload); !whole {
 			return 0, nil, &FrameError{"its end does not fit what came before"}
 		}
 	}
