@@ -257,7 +257,7 @@ func failure(err error) wire.Failure {
 	_, memory := errors.AsType[*MemoryError](err)
 	switch {
 	case memory:
-		f.Code = codeNoAgent
+		f.Code, f.Memory = codeNoAgent, true
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		f.Tip = "a shorter range needs fewer files; or raise the limit of open files in the container"
 	case errors.Is(err, fs.ErrPermission):

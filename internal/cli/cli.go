@@ -94,6 +94,10 @@ type Opened struct {
 	Kind   string   // for the manifest: "local", "exec", …
 	Dir    string   // the data dir if it is on this machine, absolute: nothing may be written into it
 	Notes  []string // what a person should know of it
+
+	// After looks at the source's server when a dump is complete; nil: nothing is
+	// looked at. An error says what happened to it meanwhile.
+	After func(context.Context) error
 }
 
 // kind is Kind, unless the source decides while it is read.

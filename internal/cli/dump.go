@@ -237,10 +237,21 @@ func (a *app) runDump(ctx context.Context, c dumpConfig) error {
 	a.summary("dumped %s, %s, %s%s, %s in %s → %s",
 		term.Counted(report.Blocks, "block", "blocks"), seriesOf(report.Series, report.SeriesSummed, report.Blocks),
 		term.Counted(report.Samples, "sample", "samples"), raw, term.Bytes(report.BytesWritten), term.Duration(report.Elapsed), out.name)
+	if from.After != nil {
+		if err := from.After(ctx); err != nil {
+			return complete(err, out.name)
+		}
+	}
 	if c.strict {
 		return report.Loss()
 	}
 	return nil
+}
+
+// complete says that a dump is complete although something happened to its server. The
+// exit code is not that of an incomplete one.
+func complete(err error, name string) error {
+	return &codedError{Failed, hinted(fmt.Errorf("%w; the dump in %s is complete", err, name), "%s", hintOf(err))}
 }
 
 // seriesOf formats the number of distinct series, or a sum over blocks, marked as such.

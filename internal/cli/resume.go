@@ -13,8 +13,16 @@ import (
 
 // unfinished says where what was received stays.
 func unfinished(err error, out *output) error {
+	first := ""
+	if e, ok := errors.AsType[interface {
+		error
+		Stops() bool
+		Hint() string
+	}](err); ok && e.Stops() { // then the same command alone does not help
+		first = e.Hint() + "; then "
+	}
 	return &codedError{Incomplete, hinted(fmt.Errorf("%w; what is here stays in %s", err, partial(out.name)),
-		"the same command with --resume -t %s, and without times and --match, goes on from there", out.name)}
+		"%sthe same command with --resume -t %s, and without times and --match, goes on from there", first, out.name)}
 }
 
 // checkPartial refuses to start over if an earlier command left a partial file that can

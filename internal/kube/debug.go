@@ -90,7 +90,7 @@ func (c *Client) debug(ctx context.Context, t Target, o HelperOptions) (h *Helpe
 // as is the target as a container of ours has it.
 func (t Target) as(container string, dirs []string) Target {
 	t.Container, t.RestartCount, t.Running = container, 0, true
-	t.DataDir, t.Candidates, t.Mounts = "", dirs, nil
+	t.DataDir, t.Candidates, t.Mounts, t.InMemory, t.Instance = "", dirs, nil, nil, Instance{}
 	if len(dirs) == 1 {
 		t.DataDir = dirs[0]
 	}

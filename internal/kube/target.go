@@ -38,6 +38,7 @@ type Target struct {
 	OnVolume    bool     // not on the container's own filesystem
 	Claim       string   // the PersistentVolumeClaim of that volume, if it is of one
 	Mounts      []string // where the container has volumes that it may write to
+	InMemory    []string // those of Mounts whose volumes are in memory
 
 	Port   int    // of the server's HTTP, by its flags or the container's ports
 	Prefix string // of its paths; "" or begins with a slash
@@ -49,6 +50,7 @@ type Target struct {
 	Ready        bool   // the container
 	Over         bool   // the pod will never run again
 	RestartCount int32
+	Instance     Instance // the container's run that was found
 
 	owner *metav1.OwnerReference
 }
@@ -95,6 +97,11 @@ func newTarget(p *corev1.Pod, q Query) (Target, error) {
 		t.OnVolume, t.Claim = true, claimOf(p, m.Name)
 	}
 	t.Mounts = writable(c)
+	for _, dir := range t.Mounts {
+		if what, _ := volumeOf(p, c, dir); what == inMemory {
+			t.InMemory = append(t.InMemory, dir)
+		}
+	}
 	// A sidecar shares the network of the server, but knows nothing of its flags.
 	server := c
 	if s, err := choose(p, ""); err == nil {
@@ -102,6 +109,9 @@ func newTarget(p *corev1.Pod, q Query) (Target, error) {
 	}
 	t.Port, t.Prefix = webOf(server)
 	t.TLS = tlsOf(server)
+	if status := statusOf(slices.Concat(p.Status.ContainerStatuses, p.Status.InitContainerStatuses), c.Name); status != nil {
+		t.Instance = instanceOf(status)
+	}
 	s := stateOf(p, c.Name)
 	t.Running, t.Ready, t.RestartCount = s.running, s.ready, s.restarts
 	if s.phase != "" {
@@ -141,7 +151,10 @@ func webOf(c *corev1.Container) (port int, prefix string) {
 	return port, prefix
 }
 
-const ownFilesystem = "the container's own filesystem"
+const (
+	ownFilesystem = "the container's own filesystem"
+	inMemory      = "emptyDir in memory"
+)
 
 // Outlived tells whether the data dir is there after a restart of its container
 // too.
@@ -173,7 +186,7 @@ func volumeOf(p *corev1.Pod, c *corev1.Container, dir string) (what string, last
 	case v.PersistentVolumeClaim != nil:
 		return "PersistentVolumeClaim " + v.PersistentVolumeClaim.ClaimName, true
 	case v.EmptyDir != nil && v.EmptyDir.Medium == corev1.StorageMediumMemory:
-		return "emptyDir in memory", false
+		return inMemory, false
 	case v.EmptyDir != nil:
 		return "emptyDir", false
 	case v.Ephemeral != nil:

@@ -98,6 +98,9 @@ type Failure struct {
 	Text string `json:"text"`
 	Tip  string `json:"hint,omitempty"`
 	Code int    `json:"code,omitempty"` // the exit code that it means; 0: that of any error
+
+	// Memory says that the agent has too little of it where it runs.
+	Memory bool `json:"memory,omitempty"`
 }
 
 func (e *Failure) Error() string { return e.Text }

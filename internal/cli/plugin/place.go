@@ -66,6 +66,8 @@ func (p place) Find(ctx context.Context, asked cli.Asked) (cli.There, error) {
 // inspect looks at the data dir by the first way that can write into it.
 func (f *found) inspect(ctx context.Context) (agent *pod.Source, target *wire.Target, by via, err error) {
 	w := f.choice()
+	f.guard.others = slices.DeleteFunc(f.guard.others, func(v via) bool { return v != viaDebug }) // the others cannot write
+	f.guard.during = "the restore"
 	w.list = slices.DeleteFunc(w.list, func(one way) bool { return one.via != viaExec && one.via != viaDebug })
 	for i := range w.list {
 		if w.list[i].via == viaDebug {
@@ -77,7 +79,7 @@ func (f *found) inspect(ctx context.Context) (agent *pod.Source, target *wire.Ta
 			}
 		}
 	}
-	err = w.try(ctx, func(s source.Source) (bool, error) {
+	err = w.try(ctx, func(ctx context.Context, s source.Source) (bool, error) {
 		a, ok := s.(*pod.Source)
 		if !ok {
 			return false, fmt.Errorf("%s cannot be written to by %s", w, w.taken)

@@ -121,7 +121,8 @@ func (p *pods) Open(ctx context.Context, asked cli.Asked) (cli.Opened, error) {
 	if err != nil {
 		return cli.Opened{}, err
 	}
-	return cli.Opened{Source: f.choice(), Kind: p.via, Notes: f.notes}, nil
+	c := f.choice()
+	return cli.Opened{Source: c, Kind: p.via, Notes: f.notes, After: f.guard.after}, nil
 }
 
 func (p *pods) find(ctx context.Context, asked cli.Asked) (*found, error) {

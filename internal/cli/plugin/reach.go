@@ -57,6 +57,7 @@ type found struct {
 	user   *int64 // of containers that are made; nil: that of the server
 	remote cli.RemoteConfig
 	notes  []string
+	guard  *guard // of the server's container; made with the choice
 }
 
 func (f *found) String() string {
@@ -65,7 +66,11 @@ func (f *found) String() string {
 
 // choice has the ways that the flags leave, for a Prometheus in this state.
 func (f *found) choice() *choice {
-	w := &choice{name: f.String(), note: f.asked.Note, logger: f.asked.Logger}
+	f.guard = &guard{
+		cluster: f.client, target: f.target, exec: exec(f.client, f.target), logger: f.asked.Logger,
+		limit: f.limits.Memory, others: f.elsewhere(),
+	}
+	w := &choice{name: f.String(), note: f.asked.Note, logger: f.asked.Logger, guard: f.guard}
 	for _, v := range all {
 		if asked := via(f.via); asked != viaAuto && asked != v || !f.target.Running && v != viaDebug && v != viaPVC {
 			continue
@@ -75,31 +80,59 @@ func (f *found) choice() *choice {
 	return w
 }
 
+// elsewhere are the methods that need no memory of the server's container for an agent.
+func (f *found) elsewhere() (all []via) {
+	if !f.target.Over && (f.target.Running || f.target.OnVolume) {
+		all = append(all, viaDebug)
+	}
+	all = append(all, viaRemote)
+	if f.target.Claim != "" {
+		all = append(all, viaPVC)
+	}
+	return all
+}
+
 func (f *found) open(ctx context.Context, v via) (source.Source, error) {
 	if err := f.client.May(ctx, f.target, access[v]); err != nil {
 		return nil, err
 	}
 	switch v {
 	case viaExec:
-		return f.agent(f.target, ""), nil
+		return f.inServer(), nil
 	case viaTar:
 		return podtar.New(podtar.Options{
-			Name: f.String(), Exec: exec(f.client, f.target), Dirs: f.target.Dirs(),
+			Name: f.String(), Exec: f.guard.exec, Dirs: f.target.Dirs(),
 			Staging: f.asked.TempDir, Note: f.asked.Note, Logger: f.asked.Logger,
+			Check: f.guard.before(v), Alive: f.guard.same,
 		}), nil
 	case viaRemote:
+		if via(f.via) == viaAuto {
+			if err := f.guard.asks(); err != nil {
+				return nil, err
+			}
+		}
 		return f.server()
 	}
 	return f.helper(ctx, v, false)
 }
 
-// agent is one that runs in the target, or beside it, and may be there already.
-func (f *found) agent(in kube.Target, installed string) *pod.Source {
-	return pod.New(pod.Options{
-		Name: f.String(), Exec: exec(f.client, in), Agent: f.agents(f.client, f.target, f.asked), Installed: installed, Dirs: in.Dirs(), Volumes: in.Mounts,
+// inServer is an agent in the server's own container.
+func (f *found) inServer() *pod.Source {
+	o := f.agentOptions(f.target, "")
+	o.Check = f.guard.before(viaExec)
+	return pod.New(o)
+}
+
+// agentOptions are of an agent that runs in the target, or beside it, and may be there
+// already.
+func (f *found) agentOptions(in kube.Target, installed string) pod.Options {
+	return pod.Options{
+		Name: f.String(), Exec: exec(f.client, in), Agent: f.agents(f.client, f.target, f.asked), Installed: installed,
+		Dirs: in.Dirs(), Volumes: in.Mounts, InMemory: in.InMemory,
 		Staging: f.asked.TempDir, Codec: wire.Zstd, Limits: f.limits,
 		Debug: f.asked.Debug, Note: f.asked.Note, Logger: f.asked.Logger,
-	})
+		Alive: f.guard.same,
+	}
 }
 
 // helper is an agent in a container of our own.
@@ -108,13 +141,15 @@ func (f *found) helper(ctx context.Context, v via, write bool) (*pod.Source, err
 	start := f.client.Debug
 	if v == viaPVC {
 		start = f.client.Mount
+	} else if err := f.guard.beside(ctx, v); err != nil {
+		return nil, err
 	}
 	h, err := start(ctx, f.target, o)
 	if err != nil {
 		return nil, err
 	}
 	f.made.add(h)
-	return f.agent(h.Target, h.Agent), nil
+	return pod.New(f.agentOptions(h.Target, h.Agent)), nil
 }
 
 // web is how the server itself is asked, through connections to its port.

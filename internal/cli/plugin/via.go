@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"github.com/promdump/promdump/internal/agentbin"
@@ -59,6 +60,7 @@ type choice struct {
 	list   []way
 	note   func(string)
 	logger *slog.Logger
+	guard  *guard // of the server's container; nil: there is none
 
 	taken   via
 	refused []refusal
@@ -85,7 +87,7 @@ func (w *choice) String() string { return w.name }
 func (w *choice) Kind() string { return string(w.taken) }
 
 func (w *choice) Inventory(ctx context.Context) (inv *wire.Inventory, err error) {
-	err = w.try(ctx, func(s source.Source) (bool, error) {
+	err = w.try(ctx, func(ctx context.Context, s source.Source) (bool, error) {
 		got, err := s.Inventory(ctx)
 		inv = got
 		return err == nil, err
@@ -96,7 +98,10 @@ func (w *choice) Inventory(ctx context.Context) (inv *wire.Inventory, err error)
 func (w *choice) Read(ctx context.Context, req wire.Request) iter.Seq2[wire.Message, error] {
 	return func(yield func(wire.Message, error) bool) {
 		left := false
-		err := w.try(ctx, func(s source.Source) (told bool, err error) {
+		if w.guard != nil {
+			w.guard.during = "the dump"
+		}
+		err := w.try(ctx, func(ctx context.Context, s source.Source) (told bool, err error) {
 			for m, err := range s.Read(ctx, req) {
 				if err != nil {
 					return told, err
@@ -120,20 +125,25 @@ func (w *choice) Read(ctx context.Context, req wire.Request) iter.Seq2[wire.Mess
 
 // try asks one way after the other until one has told something, or fails for a
 // reason that no other way would mend.
-func (w *choice) try(ctx context.Context, ask func(source.Source) (told bool, err error)) error {
-	for _, one := range w.list {
-		if one.via == viaTar && w.noTar() {
+func (w *choice) try(ctx context.Context, ask func(context.Context, source.Source) (told bool, err error)) error {
+	for list := w.list; len(list) > 0; {
+		one := list[0]
+		if list = list[1:]; one.via == viaTar && w.noTar() {
 			continue
 		}
 		w.taken = one.via
 		s, err := one.open(ctx)
 		told := false
 		if err == nil {
-			told, err = ask(s)
+			told, err = w.watched(ctx, s, ask)
 		}
+		err = w.explain(err)
 		if told {
 			w.took()
-			return err
+			return cut(err)
+		}
+		if isShort(err) && (one.via == viaExec || one.via == viaTar) {
+			list = besides(list)
 		}
 		if err == nil || ctx.Err() != nil || !another(one.via, err) {
 			return err
@@ -145,6 +155,30 @@ func (w *choice) try(ctx context.Context, ask func(source.Source) (told bool, er
 		return w.refused[0].err
 	}
 	return &noWayError{target: w.name, refused: w.refused}
+}
+
+// watched asks a source for as long as the server's container is the same.
+func (w *choice) watched(ctx context.Context, s source.Source, ask func(context.Context, source.Source) (told bool, err error)) (told bool, err error) {
+	if w.guard == nil {
+		return ask(ctx, s)
+	}
+	watched, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := w.guard.watch(watched, cancel)
+	told, err = ask(watched, s)
+	stop()
+	if err == nil || ctx.Err() != nil {
+		return told, err
+	}
+	if watched.Err() != nil {
+		return told, context.Cause(watched)
+	}
+	if dead, restarted := errors.AsType[*kube.RestartedError](err); !restarted || dead.Reason == "" {
+		if dead := w.guard.same(ctx); dead != nil { // the cluster knows more by now
+			return told, dead
+		}
+	}
+	return told, err
 }
 
 // noTar: the agent would have come by tar if there were one.
@@ -159,6 +193,9 @@ func (w *choice) noTar() bool {
 
 // took says once which way was taken, and why, where there was a choice.
 func (w *choice) took() {
+	if w.note != nil && w.guard != nil && w.guard.isBlind() && (w.taken == viaExec || w.taken == viaTar) {
+		w.note("how much memory the container has left could not be checked: it has no cat, or shows no memory cgroup of its own")
+	}
 	if len(w.list) == 1 || w.note == nil {
 		return
 	}
@@ -182,7 +219,7 @@ func another(v via, err error) bool {
 	_, rights := errors.AsType[*kube.PermissionError](err)
 	_, helper := errors.AsType[*kube.HelperError](err)
 	_, none := errors.AsType[*agentbin.Error](err) // for that machine
-	if agent || rights || helper || none {
+	if agent || rights || helper || none || isShort(err) {
 		return true
 	}
 	_, refused := errors.AsType[*remoteread.RefusedError](err)
@@ -264,8 +301,17 @@ func (e *noWayError) Hint() string {
 			Hint() string
 		}](e.refused[i].err)
 		if ok && h.Hint() != "" {
-			return h.Hint()
+			return e.orMemory(h.Hint())
 		}
 	}
 	return ""
+}
+
+// orMemory adds to a hint what would open the methods that lack memory.
+func (e *noWayError) orMemory(hint string) string {
+	const more = "raise the container's memory limit"
+	if strings.Contains(hint, more) || !slices.ContainsFunc(e.refused, func(r refusal) bool { return isShort(r.err) }) {
+		return hint
+	}
+	return hint + "; or " + more
 }

@@ -55,7 +55,18 @@ type Options struct {
 
 	// Volumes are directories of the container that may be writable. A shell finds
 	// them by itself; where there is none these are tried.
-	Volumes []string
+	Volumes  []string
+	InMemory []string // those of Volumes that are in memory
+
+	// Check is called each time before anything is uploaded; nil: nothing is checked.
+	// An error keeps it from that. If tight is true, the file goes to a disk where
+	// there is one: memory is short.
+	Check func(ctx context.Context) (tight bool, err error)
+
+	// Alive is called after a stream broke, and again before the next one is begun;
+	// nil: it is not known. An error says that the container is not the one any more
+	// that it was, and ends the work.
+	Alive func(ctx context.Context) error
 
 	// Staging is an existing directory for blocks on their way. It needs the space of
 	// two of the largest. Empty: the system's.
@@ -181,8 +192,11 @@ func (s *Source) again(ctx context.Context, f func(context.Context) (further boo
 		if further {
 			failed, first = 0, false
 		}
-		if final(err, first) {
+		if final(err, first) || stops(err) {
 			return err
+		}
+		if dead := s.alive(ctx); dead != nil {
+			return dead
 		}
 		if failed == len(s.o.times.pause) || forGood(err) {
 			return &LostError{Tries: failed + 1, Err: err}
@@ -196,7 +210,27 @@ func (s *Source) again(ctx context.Context, f func(context.Context) (further boo
 			return ctx.Err()
 		case <-time.After(pause):
 		}
+		if dead := s.alive(ctx); dead != nil { // the cluster may have known nothing before
+			return dead
+		}
 	}
+}
+
+func (s *Source) alive(ctx context.Context) error {
+	if s.o.Alive == nil {
+		return nil
+	}
+	return s.o.Alive(ctx)
+}
+
+// stops tells whether nothing may be tried again in this container, because of how its
+// server is.
+func stops(err error) bool {
+	e, ok := errors.AsType[interface {
+		error
+		Stops() bool
+	}](err)
+	return ok && e.Stops()
 }
 
 // final tells whether trying again is useless: when the agent itself says what
@@ -247,10 +281,16 @@ func (e *LostError) Unwrap() error { return e.Err }
 // ExitCode is that of the command: what came before is incomplete.
 func (e *LostError) ExitCode() int { return 3 }
 
+// Killed tells whether the last stream ended because something killed the agent.
+func (e *LostError) Killed() bool {
+	end, ok := errors.AsType[*ExitError](e.Err)
+	return ok && end.Code == 128+9
+}
+
 // Hint says what to do about it.
 func (e *LostError) Hint() string {
-	if end, ok := errors.AsType[*ExitError](e.Err); ok && end.Code == 128+9 {
-		return "something killed the agent, likely the kernel for want of memory; the Prometheus is as it was. --memory-limit lets the agent take less (24MiB at least), or raise the container's limit"
+	if e.Killed() {
+		return "something killed the agent, most likely the kernel for lack of memory: raise the container's memory limit"
 	}
-	return "the Prometheus is as it was; is the pod there, and does it have memory left? Try again, or take less at once"
+	return "the Prometheus is as it was; is the pod there? Try again, or take less at once"
 }

@@ -91,9 +91,22 @@ func (s *Source) Replace(ctx context.Context, id string, files []Upload, progres
 	return s.receive(ctx, wire.Call{Do: wire.DoReceive, Replace: &wire.Replace{ID: id}}, files, progress)
 }
 
+// settling marks the context of what ends a replacement that was begun.
+type settling struct{}
+
+// WithSettling marks a context for [Settling].
+func WithSettling(ctx context.Context) context.Context {
+	return context.WithValue(ctx, settling{}, true)
+}
+
+// Settling tells whether a context is that of work which has to be done in a container
+// that was restarted, too: until then its data dir may be half replaced.
+func Settling(ctx context.Context) bool { return ctx.Value(settling{}) != nil }
+
 // Settle tells what became of a replacement whose end was not heard; nil: the data
 // dir is as it was. One that stopped half-way is undone.
 func (s *Source) Settle(ctx context.Context, id string) (done *wire.Restored, err error) {
+	ctx = WithSettling(ctx)
 	err = s.again(ctx, func(ctx context.Context) (bool, error) {
 		return false, s.talk(ctx, wire.Call{Do: wire.DoReceive, Replace: &wire.Replace{ID: id}}, func(c *conversation, r *wire.Reader) error {
 			ready := wire.Ready{}
@@ -111,6 +124,7 @@ func (s *Source) Settle(ctx context.Context, id string) (done *wire.Restored, er
 
 // Discard removes what a replacement has taken away.
 func (s *Source) Discard(ctx context.Context, id string) error {
+	ctx = WithSettling(ctx)
 	return s.again(ctx, func(ctx context.Context) (bool, error) {
 		return false, s.talk(ctx, wire.Call{Do: wire.DoDiscard, Replace: &wire.Replace{ID: id}}, func(_ *conversation, r *wire.Reader) error {
 			return r.Answer(&wire.Discarded{})

@@ -26,26 +26,41 @@ import (
 //
 // A shell takes a program of another machine for a script, and the > in it for a
 // redirection. Where uname is not there to tell, any other program is compared.
-const script = `n=$1; shift; f=; full=
+//
+// The second argument is tight where memory is: then directories on a disk come first,
+// the data dir among them, since a file in memory is charged to the container until it
+// is removed. ram succeeds for a directory whose mount is a filesystem in memory.
+const script = `n=$1; passes=any; test "$2" = tight && passes='disk ram'; shift 2; f=; full=
 trap 'test -z "$f" || rm -f "$f"' 0
 trap 'exit 1' 1 2 3 13 15
 m=$(uname -m 2>/dev/null) || m=unknown
 z=raw; command -v gzip >/dev/null 2>&1 && z=gzip
 echo "machine $m $z"
 read -r in size || exit 1
+ram() {
+  l=0 r=1 p=$(cd "$1" && pwd -P)
+  while read -r _ m t _; do case $p/ in "${m%/}"/*) test "${#m}" -lt "$l" || { l=${#m}; case $t in tmpfs|ramfs) r=0 ;; *) r=1 ;; esac; } ;; esac; done </proc/mounts
+  return $r
+}
+for pass in $passes; do
 for d in "$TMPDIR" /tmp /var/tmp "$HOME" /dev/shm /run $(while read -r _ m t o _; do case $t in proc|sysfs|cgroup*|devpts|mqueue|devtmpfs) ;; *) case $o in ro|ro,*|*noexec*) ;; *) echo "$m" ;; esac ;; esac; done 2>/dev/null </proc/mounts) "$@"; do
   test -d "$d" && test -w "$d" || continue
+  case $pass in
+  disk) ram "$d" 2>/dev/null && continue ;;
+  ram) ram "$d" 2>/dev/null || continue ;;
+  esac
   f=$d/$n
   if (umask 077; set -C; echo '#!/bin/sh' >"$f") 2>/dev/null; then
     if chmod 700 "$f" && "$f" 2>/dev/null; then
       head -c "$size" /dev/zero 2>/dev/null >"$f"
-      test "$(wc -c <"$f")" -eq "$size" && break
+      test "$(wc -c <"$f")" -eq "$size" && break 2
       full="$full $d"
     fi
   elif test -e "$f"; then
     full="$full $d"
   fi
   rm -f "$f"; f=
+done
 done
 test -n "$f" || { echo "none$full"; exit 1; }
 echo "ready $f"
@@ -101,23 +116,34 @@ func (s *Source) start(ctx context.Context) (*conversation, error) {
 		}
 		return c, nil
 	}
+	tight := false
+	if s.o.Check != nil {
+		var err error
+		if tight, err = s.o.Check(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if !s.noShell.Load() {
-		c, err := s.startByShell(ctx, name)
+		c, err := s.startByShell(ctx, name, tight)
 		if _, none := errors.AsType[*noShellError](err); !none {
 			return c, err
 		}
 		s.noShell.Store(true)
 		s.o.Logger.Debug("no shell, uploading by tar", "error", err)
 	}
-	return s.startByTar(ctx, name)
+	return s.startByTar(ctx, name, tight)
 }
 
 // agentName is how all names of uploaded agents begin. The agent removes files
 // with no other name.
 const agentName = ".promdump-agent-"
 
-func (s *Source) startByShell(ctx context.Context, name string) (_ *conversation, err error) {
-	c := s.run(ctx, append([]string{"sh", "-c", script, "promdump", name}, s.o.Dirs...))
+func (s *Source) startByShell(ctx context.Context, name string, tight bool) (_ *conversation, err error) {
+	room := "any"
+	if tight {
+		room = "tight"
+	}
+	c := s.run(ctx, append([]string{"sh", "-c", script, "promdump", name, room}, s.o.Dirs...))
 	running := false
 	defer func() {
 		if err == nil {

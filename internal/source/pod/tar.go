@@ -22,7 +22,7 @@ import (
 
 // startByTar tries one directory after the other. Only the attempt shows whether
 // one can be written and may execute.
-func (s *Source) startByTar(ctx context.Context, name string) (*conversation, error) {
+func (s *Source) startByTar(ctx context.Context, name string, tight bool) (*conversation, error) {
 	if err := s.lookForTar(ctx); err != nil {
 		return nil, err
 	}
@@ -43,7 +43,7 @@ func (s *Source) startByTar(ctx context.Context, name string) (*conversation, er
 		return nil, &localError{fmt.Errorf("pack the agent: %w", err)}
 	}
 	var full []string
-	for _, dir := range s.places() {
+	for _, dir := range s.places(tight) {
 		// Little at first: a tar that refuses much unread is not heard of, see fullTime.
 		said, err := s.tar(ctx, first, "-x", "-f", "-", "-C", dir)
 		if err == nil {
@@ -118,8 +118,10 @@ var (
 	isGone    = regexp.MustCompile(`(?i)no such file`)
 )
 
-// places are directories for the agent, those of the data last.
-func (s *Source) places() []string {
+// places are directories for the agent, those of the data last. Where memory is tight
+// those in memory come behind them: without a shell, the mounts are known by the pod's
+// spec alone, and /run may be on a disk.
+func (s *Source) places(tight bool) []string {
 	all := []string{"/tmp", "/var/tmp", "/dev/shm", "/run"}
 	last := slices.Clone(s.o.Dirs)
 	for _, v := range s.o.Volumes {
@@ -130,13 +132,27 @@ func (s *Source) places() []string {
 			all = append(all, v)
 		}
 	}
+	all = append(all, last...)
+	if tight {
+		memory := append([]string{"/dev/shm", "/run"}, s.o.InMemory...)
+		slices.SortStableFunc(all, func(a, b string) int {
+			return btoi(slices.Contains(memory, a)) - btoi(slices.Contains(memory, b))
+		})
+	}
 	var once []string
-	for _, dir := range append(all, last...) {
+	for _, dir := range all {
 		if !slices.Contains(once, dir) {
 			once = append(once, dir)
 		}
 	}
 	return once
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 const (

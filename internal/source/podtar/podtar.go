@@ -44,6 +44,11 @@ type Options struct {
 	Note    func(string)
 	Logger  *slog.Logger
 
+	// Check and Alive are those of [pod.Options]. Check is called each time before tar
+	// is run.
+	Check func(ctx context.Context) (tight bool, err error)
+	Alive func(ctx context.Context) error
+
 	pause time.Duration // tests wait less
 }
 
@@ -133,6 +138,9 @@ func (s *Source) pull(ctx context.Context, dir string, req wire.Request) error {
 		if err == nil || known || ctx.Err() != nil {
 			return err
 		}
+		if dead := s.alive(ctx); dead != nil {
+			return dead
+		}
 		if try == tries {
 			return &pod.LostError{Tries: try, Err: err}
 		}
@@ -142,10 +150,20 @@ func (s *Source) pull(ctx context.Context, dir string, req wire.Request) error {
 			return ctx.Err()
 		case <-time.After(s.o.pause):
 		}
+		if dead := s.alive(ctx); dead != nil { // the cluster may have known nothing before
+			return dead
+		}
 		if err := empty(dir); err != nil {
 			return err
 		}
 	}
+}
+
+func (s *Source) alive(ctx context.Context) error {
+	if s.o.Alive == nil {
+		return nil
+	}
+	return s.o.Alive(ctx)
 }
 
 func empty(dir string) error {
@@ -157,6 +175,11 @@ func empty(dir string) error {
 }
 
 func (s *Source) pullOnce(ctx context.Context, dir string, req wire.Request) error {
+	if s.o.Check != nil {
+		if _, err := s.o.Check(ctx); err != nil {
+			return err
+		}
+	}
 	from, names, err := s.list(ctx)
 	if err != nil {
 		return err
