@@ -33,6 +33,18 @@ const uploaded = ".promdump-agent-"
 
 func main() { os.Exit(run()) }
 
+// The heap stays small from the beginning. Whoever starts an uploaded agent sets both
+// already in its environment, see package source/pod; an installed one has none.
+func init() {
+	debug.SetGCPercent(gcPercent)
+	debug.SetMemoryLimit(firstLimit)
+}
+
+const (
+	gcPercent  = 25       // collections cost little: the live heap has a few MiB
+	firstLimit = 12 << 20 // bytes of the Go runtime, until a request says more
+)
+
 func run() int {
 	self, err := os.Executable()
 	if err != nil { // there is no /proc
@@ -60,11 +72,11 @@ func run() int {
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
 		Cgroup: os.DirFS("/sys/fs/cgroup"),
 		// The runtime counts what Go has taken, and not the program's own pages.
-		Limit: func(memory int64) { debug.SetMemoryLimit(max(memory-16<<20, memory/2)) },
+		Limit: func(memory int64) { debug.SetMemoryLimit(max(memory-16<<20, memory/2, 6<<20)) },
 	})
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "promdump-agent: %v\n", err)
-		return 1
+		return agent.ExitCode(err)
 	}
 	return 0
 }

@@ -7,40 +7,137 @@ import (
 	"strconv"
 )
 
-// MemoryError says that the container has too little memory for us. Who takes
-// the last of it makes the kernel kill something, and that may be Prometheus.
-type MemoryError struct{ Free, Need, Limit int64 } // bytes
+// MemoryError reports that the container has too little memory for the agent. The
+// process that takes the last of it makes the kernel kill one, and that may be
+// Prometheus.
+type MemoryError struct {
+	Free, Need, Limit int64 // bytes
+	Running           bool  // the agent had begun, and stopped
+	Killed            bool  // the kernel killed a process of the container
+}
 
 func (e *MemoryError) Error() string {
-	return fmt.Sprintf("the container has %d MiB of its %d MiB of memory left, and the agent may take %d MiB: not started, so that Prometheus is not killed",
-		e.Free>>20, e.Limit>>20, e.Need>>20)
+	if e.Killed {
+		return "the kernel killed a process of the container for want of memory: the agent stopped itself"
+	}
+	if e.Running {
+		return fmt.Sprintf("the container has %d MiB of its %d MiB of memory left: the agent stopped itself, so that Prometheus is not killed",
+			e.Free>>20, e.Limit>>20)
+	}
+	return fmt.Sprintf("the container has %d MiB of its %d MiB of memory left, and the agent needs %d MiB: not started, so that Prometheus is not killed",
+		e.Free>>20, e.Limit>>20, (e.Need+1<<20-1)>>20)
 }
 
 // Hint says what to do about it.
 func (e *MemoryError) Hint() string {
-	return "--memory-limit lets the agent take less (it needs 32MiB rarely more), or raise the container's limit"
+	return "--via debug and --via remote-read take no memory of the container for an agent; or raise the container's memory limit"
 }
 
-// enoughMemory tells whether the container that cgroup belongs to can spare need
-// bytes. Without a limit, or where it cannot be read, it can.
-func enoughMemory(cgroup fs.FS, need int64) error {
-	for _, v := range []struct{ limit, usage, stat, cache string }{
-		{"memory.max", "memory.current", "memory.stat", "inactive_file"},
-		{"memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"},
-	} {
-		limit, ok1 := readNumber(cgroup, v.limit)
-		usage, ok2 := readNumber(cgroup, v.usage)
+const (
+	// defaultMemory is what the agent may take if the request does not say, bytes.
+	defaultMemory = 64 << 20
+
+	// leastMemory is what the agent needs beside what it has when a request comes,
+	// bytes. See docs/security.md for the measurements.
+	leastMemory = 8 << 20
+
+	// tightMemory is below what the agent takes without restraint, bytes. With less than
+	// that it does not compress.
+	tightMemory = 14 << 20
+
+	// reserveMemory stays free for the server, bytes: the agent neither starts nor goes
+	// on where less is left.
+	reserveMemory = 3 << 20
+)
+
+// memoryFiles names the files of a memory cgroup, and the keys of those with several
+// numbers.
+type memoryFiles struct {
+	limit, usage, stat, events string
+
+	// limits has the lowest limit of this cgroup and those above it. Version 2 hides
+	// them from a container.
+	limits   string
+	cache    []string // page cache: it counts as used, and is given back when it is needed
+	unsynced []string // the part of it that must be written first
+}
+
+var memoryVersions = []memoryFiles{
+	{
+		limit: "memory.max", usage: "memory.current", stat: "memory.stat", events: "memory.events",
+		cache: []string{"inactive_file", "active_file"}, unsynced: []string{"file_dirty", "file_writeback"},
+	},
+	{
+		limit: "memory/memory.limit_in_bytes", usage: "memory/memory.usage_in_bytes", stat: "memory/memory.stat", events: "memory/memory.oom_control",
+		limits: "hierarchical_memory_limit",
+		cache:  []string{"total_inactive_file", "total_active_file"}, unsynced: []string{"total_dirty", "total_writeback"},
+	},
+}
+
+// memory reads what is left of a container's memory.
+type memory struct {
+	cgroup fs.FS
+	files  memoryFiles
+	limit  int64
+}
+
+// memoryOf returns nil if the cgroup has no limit, or none that can be read.
+func memoryOf(cgroup fs.FS) *memory {
+	for _, files := range memoryVersions {
+		limit, ok1 := readNumber(cgroup, files.limit)
+		_, ok2 := readNumber(cgroup, files.usage)
 		if !ok1 || !ok2 {
 			continue // "max" is no number either
 		}
-		// The page cache counts as used and is given back when it is needed.
-		free := limit - (usage - readStat(cgroup, v.stat, v.cache))
-		if free < need {
-			return &MemoryError{Free: max(free, 0), Need: need, Limit: limit}
+		if above, ok := readStat(cgroup, files.stat)[files.limits]; ok {
+			limit = min(limit, above)
 		}
-		return nil
+		return &memory{cgroup, files, limit}
 	}
 	return nil
+}
+
+// free returns how many bytes can be taken before the kernel kills a process. It may be
+// negative for a moment: the kernel itself counts in batches. If at least enough bytes
+// are free without the page cache, it does not ask how large that is.
+func (m *memory) free(enough int64) (int64, bool) {
+	usage, ok := readNumber(m.cgroup, m.files.usage)
+	if !ok {
+		return 0, false
+	}
+	free := m.limit - usage
+	if free >= enough {
+		return free, true
+	}
+	stat := readStat(m.cgroup, m.files.stat)
+	var cache, unsynced int64
+	for _, key := range m.files.cache {
+		cache += stat[key]
+	}
+	for _, key := range m.files.unsynced {
+		unsynced += stat[key]
+	}
+	return free + max(cache-unsynced, 0), true
+}
+
+// kills returns how many processes of the container the kernel has killed for want of
+// memory.
+func (m *memory) kills() int64 { return readStat(m.cgroup, m.files.events)["oom_kill"] }
+
+// room returns how many bytes the agent may take: as many as asked, or fewer where the
+// container has fewer.
+func (m *memory) room(asked int64) (int64, error) {
+	if m == nil {
+		return asked, nil
+	}
+	free, ok := m.free(asked + reserveMemory)
+	if !ok {
+		return asked, nil
+	}
+	if free < leastMemory+reserveMemory {
+		return 0, &MemoryError{Free: max(free, 0), Need: leastMemory + reserveMemory, Limit: m.limit}
+	}
+	return min(asked, free-reserveMemory), nil
 }
 
 func readNumber(cgroup fs.FS, name string) (int64, bool) {
@@ -52,18 +149,19 @@ func readNumber(cgroup fs.FS, name string) (int64, bool) {
 	return n, err == nil
 }
 
-func readStat(cgroup fs.FS, name, key string) int64 {
+// readStat reads a file with a name and a number in each line. A file that cannot be
+// read has none.
+func readStat(cgroup fs.FS, name string) map[string]int64 {
 	b, err := fs.ReadFile(cgroup, name)
 	if err != nil {
-		return 0
+		return nil
 	}
+	all := map[string]int64{}
 	for line := range bytes.Lines(b) {
-		if k, v, ok := bytes.Cut(bytes.TrimSpace(line), []byte(" ")); ok && string(k) == key {
-			n, err := strconv.ParseInt(string(v), 10, 64)
-			if err == nil {
-				return n
-			}
+		key, value, _ := bytes.Cut(bytes.TrimSpace(line), []byte(" "))
+		if n, err := strconv.ParseInt(string(value), 10, 64); err == nil {
+			all[string(key)] = n
 		}
 	}
-	return 0
+	return all
 }

@@ -54,15 +54,27 @@ func (p Process) serveReceive(ctx context.Context, cancel context.CancelCauseFun
 		return err // the stream broke, and whoever hears that in words does not try again
 	}
 	if err != nil {
-		err = errors.Join(err, w.Fail(failure(err)))
+		f := failure(err)
+		if f.Code == codeIncomplete { // nothing of it is left
+			f.Code = codeNoAgent
+		}
+		err = errors.Join(err, w.Fail(f))
+	}
+	if _, short := errors.AsType[*MemoryError](context.Cause(ctx)); short {
+		// The client ends the stream when it has the failure.
+		select {
+		case <-done:
+		case <-time.After(graceTime):
+		}
+		return err
 	}
 	werr := watch(in, cancel).wait(ctx)
 	return errors.Join(err, werr)
 }
 
 func (p Process) receive(call wire.Call, in io.Reader, w *wire.Writer, r *receiver) error {
-	if err := p.limit(call); err != nil {
-		return err
+	if p.short != nil {
+		return p.short
 	}
 	dir, err := r.find(call)
 	if err != nil {

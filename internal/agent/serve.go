@@ -30,12 +30,11 @@ const (
 	// graceTime is for an orderly end after the client has gone. A write into a
 	// stream that nobody reads would hang for ever.
 	graceTime = time.Second
-
-	defaultMemory = 64 << 20 // bytes
 )
 
 // Exit codes of the client's command, see docs/exit-codes.md.
 const (
+	codeIncomplete   = 3
 	codeNoTarget     = 10
 	codeNotPermitted = 11
 	codeNoAgent      = 12
@@ -49,6 +48,9 @@ type Process struct {
 	Out, Err io.Writer
 	Cgroup   fs.FS              // the container's, usually /sys/fs/cgroup
 	Limit    func(memory int64) // keeps the heap below, bytes
+
+	short error // why the container has no room for the request
+	tight bool  // it has little
 }
 
 // Serve answers one call. It returns when the client has received the answer,
@@ -62,6 +64,7 @@ func Serve(ctx context.Context, p Process) error {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	p.tight, p.short = p.limit(ctx, cancel, call.Limits.Memory)
 	if call.Do == wire.DoReceive {
 		return p.serveReceive(ctx, cancel, call, in)
 	}
@@ -117,16 +120,22 @@ func watch(in *bufio.Reader, cancel context.CancelCauseFunc) client {
 }
 
 func (p Process) answer(ctx context.Context, call wire.Call, c client) error {
-	w, err := wire.NewWriter(throttle(ctx, p.Out, call.Limits.Bandwidth), call.Codec)
+	codec := call.Codec
+	if p.tight {
+		codec = wire.Plain // a compressor takes some MiB
+	}
+	// The failure that the guard sends goes out after ctx has ended.
+	w, err := wire.NewWriter(throttle(context.WithoutCancel(ctx), p.Out, call.Limits.Bandwidth), codec)
 	if err != nil {
 		return err
 	}
 	alive, stop := context.WithCancel(ctx)
 	defer stop()
 	go keepAlives(alive, w)
+	defer failForMemory(ctx, w)()
 	if err := p.tell(ctx, call, w); err != nil {
 		if ctx.Err() != nil {
-			return context.Cause(ctx)
+			return c.stopped(ctx)
 		}
 		return errors.Join(err, w.Fail(failure(err)), c.wait(ctx))
 	}
@@ -166,8 +175,8 @@ func keepAlives(ctx context.Context, w *wire.Writer) {
 
 func (p Process) tell(ctx context.Context, call wire.Call, w *wire.Writer) error {
 	log := p.logger(call)
-	if err := p.limit(call); err != nil {
-		return err
+	if p.short != nil {
+		return p.short
 	}
 	if call.Do == wire.DoInspect {
 		t, err := inspect(call.Dirs)
@@ -215,17 +224,21 @@ func (p Process) logger(call wire.Call) *slog.Logger {
 	return slog.New(slog.NewTextHandler(p.Err, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-// limit refuses to start where memory is short, and keeps ours below its limit.
-func (p Process) limit(call wire.Call) error {
-	limit := call.Limits.Memory
-	if limit <= 0 {
-		limit = defaultMemory
+// limit keeps ours below the memory limit of the request and below what the container
+// has, and watches from then on. It reports whether that is little, and returns an error
+// where it is too little.
+func (p Process) limit(ctx context.Context, cancel context.CancelCauseFunc, asked int64) (tight bool, err error) {
+	if asked <= 0 {
+		asked = defaultMemory
 	}
-	if err := enoughMemory(p.Cgroup, limit); err != nil {
-		return err
+	m := memoryOf(p.Cgroup)
+	take, err := m.room(asked)
+	if err != nil {
+		return false, err
 	}
-	p.Limit(limit)
-	return nil
+	p.Limit(take)
+	go m.guard(ctx, cancel)
+	return take < tightMemory, nil
 }
 
 // findDir is the first of the directories that is a data dir.
@@ -254,9 +267,11 @@ func failure(err error) wire.Failure {
 	if errors.As(err, &hint) {
 		f.Tip = hint.Hint()
 	}
-	_, memory := errors.AsType[*MemoryError](err)
+	memory, short := errors.AsType[*MemoryError](err)
 	switch {
-	case memory:
+	case short && memory.Running:
+		f.Code, f.Memory = codeIncomplete, true
+	case short:
 		f.Code, f.Memory = codeNoAgent, true
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		f.Tip = "a shorter range needs fewer files; or raise the limit of open files in the container"

@@ -53,6 +53,10 @@ const (
 	Received = "received"
 )
 
+// ExitMemory is the exit code of an agent that stopped itself because the container ran
+// short of memory, and could not send the [Failure].
+const ExitMemory = 75
+
 // maxCall bounds a call, in bytes: one that goes on with a story names the blocks
 // that it has.
 const maxCall = 64 << 20

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -59,6 +60,7 @@ type Writer struct {
 	mu     sync.Mutex
 	out    *segments
 	silent bool // nothing was written since the last KeepAlive
+	failed bool // a failure was written, and nothing follows it
 	sum    sum  // of the frames so far
 
 	buf []byte // payload of the frame that is made
@@ -127,16 +129,27 @@ func (w *Writer) Answer(v any) error {
 	return w.Flush()
 }
 
-// Fail tells an error in place of the rest of the story.
+// errFailed is of a frame after a failure.
+var errFailed = errors.New("the stream has ended with a failure")
+
+// Fail writes an error in place of all that would follow. It may be called while
+// messages are written elsewhere: they fail.
 func (w *Writer) Fail(f Failure) error {
 	b, err := json.Marshal(f)
 	if err != nil {
 		return err
 	}
-	if err := w.frame(kindFailure, b); err != nil {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.failed {
+		return errFailed
+	}
+	err = w.put(kindFailure, b)
+	w.failed = true
+	if err != nil {
 		return err
 	}
-	return w.Flush()
+	return w.out.flush()
 }
 
 // Flush sends what is buffered.
@@ -151,7 +164,7 @@ func (w *Writer) Flush() error {
 func (w *Writer) KeepAlive() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.silent {
+	if w.silent && !w.failed {
 		if err := w.put(kindKeepAlive, nil); err != nil {
 			return err
 		}
@@ -176,6 +189,9 @@ func (w *Writer) body(f *File) error {
 func (w *Writer) data(f *File, n int) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.failed {
+		return errFailed
+	}
 	w.silent = false
 	b := appendHead(w.out.room(frameRoom+n), kindData, n)
 	at := len(b)
@@ -192,6 +208,9 @@ func (w *Writer) frame(k kind, payload []byte) error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.failed {
+		return errFailed
+	}
 	w.silent = false
 	return w.put(k, payload)
 }

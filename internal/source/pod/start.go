@@ -24,6 +24,9 @@ import (
 // told in a line how many bytes come and how many the agent has, where its place
 // is. What comes from then on is the agent, and what goes out is the agent's.
 //
+// The agent's heap is small from its first instruction on, before it has read what it
+// may take.
+//
 // A shell takes a program of another machine for a script, and the > in it for a
 // redirection. Where uname is not there to tell, any other program is compared.
 //
@@ -70,7 +73,7 @@ raw) head -c "$in" 1<>"$f" ;;
 esac || exit 1
 test "$(wc -c <"$f")" -eq "$size" || { echo "the agent did not arrive whole" >&2; exit 1; }
 test "$m" != unknown || test "$(head -c 19 /proc/self/exe | tail -c 1)" = "$(head -c 19 "$f" | tail -c 1)" || { echo "exec format error" >&2; exit 126; }
-"$f" start
+GOGC=25 GOMEMLIMIT=12MiB GOMAXPROCS=1 "$f" start
 `
 
 // AgentError says that the agent could not be brought to run.
