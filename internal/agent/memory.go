@@ -47,7 +47,7 @@ const (
 
 	// reserveMemory stays free for the server, bytes: the agent neither starts nor goes
 	// on where less is left.
-	reserveMemory = 3 << 20
+	reserveMemory = 4 << 20
 )
 
 // memoryFiles names the files of a memory cgroup, and the keys of those with several

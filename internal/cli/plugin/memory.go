@@ -24,7 +24,6 @@ type guard struct {
 	target  kube.Target
 	exec    pod.Exec // into the server's container
 	logger  *slog.Logger
-	limit   int64  // bytes that the agent may take; 0: the default
 	others  []via  // methods of this command that run nothing in the server's container
 	during  string // "the dump": what the command does; empty: it only looks
 
@@ -52,7 +51,7 @@ const (
 // before returns the check that is made each time before a method runs something in
 // the server's container.
 func (g *guard) before(v via) func(context.Context) (tight bool, err error) {
-	need := pod.AgentNeed(g.limit)
+	need := pod.AgentNeed()
 	if v == viaTar {
 		need = pod.TarNeed()
 	}
@@ -184,7 +183,7 @@ func (g *guard) lookOnce(ctx context.Context) (pod.Memory, bool, error) {
 	switch {
 	case ended && end.Code == 128+9:
 		return pod.Memory{}, false, &shortError{
-			via: viaExec, others: g.others, need: pod.AgentNeed(g.limit),
+			via: viaExec, others: g.others, need: pod.AgentNeed(),
 			what: "the kernel killed the first command in the container, most likely for lack of memory",
 		}
 	case err != nil && !ended: // files of the other version of cgroups are missing: 1
@@ -220,7 +219,7 @@ func (g *guard) beside(ctx context.Context, v via) error {
 	g.mu.Lock()
 	last := g.last
 	g.mu.Unlock()
-	need, free := pod.AgentNeed(g.limit), podFree(m, last)
+	need, free := pod.AgentNeed(), podFree(m, last)
 	if m.PodLimit == 0 || free < 0 || free >= need {
 		return nil
 	}
@@ -262,7 +261,7 @@ func (g *guard) possible(m kube.Memory, used int64) []via {
 	if free < 0 && used >= 0 {
 		free = max(0, m.Limit-used)
 	}
-	if m.PodLimit > 0 && free >= 0 && free < pod.AgentNeed(g.limit) {
+	if m.PodLimit > 0 && free >= 0 && free < pod.AgentNeed() {
 		others = slices.DeleteFunc(others, func(v via) bool { return v == viaDebug })
 	}
 	return others
@@ -271,18 +270,10 @@ func (g *guard) possible(m kube.Memory, used int64) []via {
 func (g *guard) short(m kube.Memory, v via, in pod.Memory, need int64, from string) *shortError {
 	return &shortError{
 		via: v, free: in.Free(), need: need, limit: in.Limit, used: in.Used,
-		others: g.possible(m, in.Used), extra: g.smaller(v, in.Free()),
+		others: g.possible(m, in.Used),
 		what: fmt.Sprintf("the container has %s of its %s of memory left (by %s), and --via %s needs %s",
 			mib(in.Free()), mib(in.Limit), from, v, mibUp(need)),
 	}
-}
-
-// smaller is a hint where an agent that may take less would do.
-func (g *guard) smaller(v via, free int64) string {
-	if least := int64(pod.LeastAgentMemory); v == viaExec && pod.AgentNeed(least) < pod.AgentNeed(g.limit) && free >= pod.AgentNeed(least) {
-		return fmt.Sprintf("--memory-limit %s lets the agent take less; ", strings.ReplaceAll(mib(least), " ", ""))
-	}
-	return ""
 }
 
 // same returns an error if the server's container is not the run any more that was

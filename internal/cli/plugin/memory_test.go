@@ -70,7 +70,7 @@ func (c *container) guard(k *known) *guard {
 }
 
 func TestMemoryIsChecked(t *testing.T) {
-	need := int(pod.AgentNeed(0) / mebi)
+	need := int(pod.AgentNeed() / mebi)
 	limited := kube.Memory{Limit: 256 * mebi, PodLimit: 256 * mebi, Free: -1, PodFree: -1}
 	alone := limited // a container beside it has no limit, so the pod has none
 	alone.PodLimit = 0
@@ -82,17 +82,16 @@ func TestMemoryIsChecked(t *testing.T) {
 	killed.OOMKilled = true
 	noCat := &pod.AgentError{Err: errors.New("no cat")}
 	for _, c := range []struct {
-		name     string
-		memory   kube.Memory
-		says     []string
-		err      error
-		runs     int
-		want     string // the error begins so
-		hint     string
-		tight    bool
-		unknown  bool
-		viaTar   bool
-		smallest bool
+		name    string
+		memory  kube.Memory
+		says    []string
+		err     error
+		runs    int
+		want    string // the error begins so
+		hint    string
+		tight   bool
+		unknown bool
+		viaTar  bool
 	}{
 		{name: "no limit: no command", memory: kube.Memory{Free: -1, PodFree: -1}},
 		{name: "enough", memory: limited, says: []string{cgroup(256, 50, 0, time.Hour)}, runs: 1},
@@ -104,10 +103,6 @@ func TestMemoryIsChecked(t *testing.T) {
 			want: "the container has 6 MiB of its 256 MiB of memory left (by its cgroup)", hint: "--via debug"},
 		{name: "a debug container shares the pod's limit", memory: limited, says: []string{cgroup(256, 250, 0, time.Hour)}, runs: 1,
 			want: "the container has 6 MiB", hint: "--via remote-read asks the server itself; or raise"},
-		{name: "a smaller agent would do", memory: alone, says: []string{cgroup(256, 216, 0, time.Hour)}, runs: 1,
-			want: "the container has 40 MiB", hint: "--memory-limit 24MiB lets the agent take less; --via debug"},
-		{name: "a smaller agent is not enough", memory: alone, says: []string{cgroup(256, 240, 0, time.Hour)}, runs: 1, smallest: true,
-			want: "the container has 16 MiB", hint: "--via debug"},
 		{name: "the limit alone is too small: no command", memory: kube.Memory{Limit: 20 * mebi, Free: -1, PodFree: -1},
 			want: "the container has 20 MiB of its 20 MiB of memory left (by the pod's spec)", hint: "--via debug"},
 		{name: "tar needs less", memory: alone, says: []string{cgroup(256, 244, 0, time.Hour)}, runs: 1, viaTar: true, tight: true},
@@ -127,9 +122,6 @@ func TestMemoryIsChecked(t *testing.T) {
 		if c.viaTar {
 			v = viaTar
 		}
-		if c.smallest {
-			g.limit = pod.LeastAgentMemory
-		}
 		tight, err := g.before(v)(t.Context())
 		text, hint := "", ""
 		if err != nil {
@@ -137,7 +129,7 @@ func TestMemoryIsChecked(t *testing.T) {
 		}
 		if short, ok := errors.AsType[*shortError](err); ok {
 			hint = short.Hint()
-			if short.ExitCode() != 12 || strings.Contains(hint, "--memory-limit") && c.hint != "" && !strings.HasPrefix(c.hint, "--memory-limit") {
+			if short.ExitCode() != 12 {
 				t.Errorf("%s: exit %d, hint %s", c.name, short.ExitCode(), hint)
 			}
 		}

@@ -68,7 +68,7 @@ func (f *found) String() string {
 func (f *found) choice() *choice {
 	f.guard = &guard{
 		cluster: f.client, target: f.target, exec: exec(f.client, f.target), logger: f.asked.Logger,
-		limit: f.limits.Memory, others: f.elsewhere(),
+		others: f.elsewhere(),
 	}
 	w := &choice{name: f.String(), note: f.asked.Note, logger: f.asked.Logger, guard: f.guard}
 	for _, v := range all {

@@ -17,7 +17,6 @@ type shortError struct {
 	free, need  int64 // bytes
 	limit, used int64
 	what        string // in words
-	extra       string // a hint that comes first
 	others      []via  // methods that do not need that memory
 }
 
@@ -32,7 +31,7 @@ func (e *shortError) ExitCode() int { return 12 }
 func (e *shortError) Stops() bool { return true }
 
 // Hint names what works all the same.
-func (e *shortError) Hint() string { return e.extra + insteadHint(e.others) }
+func (e *shortError) Hint() string { return insteadHint(e.others) }
 
 // agentShortError is the same, said by the agent itself when it ran already.
 type agentShortError struct {

@@ -25,12 +25,9 @@ const (
 	// tmpfs, and then the pages of the program that runs.
 	fileMemory = 9 << 20
 
-	// agentMemory is what the agent may take where no limit is given, its file
-	// included.
-	agentMemory = 64 << 20
-
-	// LeastAgentMemory is the lowest limit that an agent works with.
-	LeastAgentMemory = 24 << 20
+	// agentMemory is the least that the agent works with, beside its file. It takes more
+	// where more is left, and stops itself before too little is left.
+	agentMemory = 8 << 20
 
 	// RemoteReadNeed must be free for a server that answers remote reads.
 	RemoteReadNeed = 8 << 20
@@ -40,15 +37,8 @@ const (
 	marginMemory = 4 << 20
 )
 
-// AgentNeed returns the memory that must be free for an agent that may take limit
-// bytes (0: the default), in bytes. Its upload is included, for which the program's
-// file must fit too.
-func AgentNeed(limit int64) int64 {
-	if limit <= 0 {
-		limit = agentMemory
-	}
-	return execMemory + shellMemory + max(fileMemory, limit) + marginMemory
-}
+// AgentNeed returns the memory that must be free for an agent and its upload, in bytes.
+func AgentNeed() int64 { return execMemory + shellMemory + fileMemory + agentMemory + marginMemory }
 
 // TarNeed returns the memory that must be free for a tar that reads, in bytes.
 func TarNeed() int64 { return execMemory + tarMemory + marginMemory }

@@ -146,6 +146,9 @@ func (c *conversation) explain(err error) error {
 	_ = c.in.Close()
 	select {
 	case <-c.ended:
+		if end, ok := errors.AsType[*ExitError](c.err); ok && end.Code == wire.ExitMemory {
+			return stoppedItself(c.said.String())
+		}
 		if c.err != nil && !errors.Is(err, c.err) {
 			err = fmt.Errorf("%w (%w)", c.err, err)
 		}
@@ -158,6 +161,15 @@ func (c *conversation) explain(err error) error {
 		err = &brokenError{err}
 	}
 	return err
+}
+
+// stoppedItself is the failure of an agent whose stream could not take it any more.
+func stoppedItself(said string) *wire.Failure {
+	text := strings.TrimPrefix(said, "promdump-agent: ")
+	if text == "" {
+		text = "the container ran short of memory: the agent stopped itself, so that Prometheus is not killed"
+	}
+	return &wire.Failure{Text: text, Code: 3, Memory: true}
 }
 
 // brokenError says in words that a stream ended early.
