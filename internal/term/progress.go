@@ -15,6 +15,16 @@ const redraw = 200 * time.Millisecond
 // its history.
 const rateWindow = 5 * time.Second
 
+// The time left is shown some seconds after the first byte, and while it is no more than
+// farthest times what has passed: beyond that less than a percent is known. The first bytes
+// of a stream come while the other side still starts, and would promise a week, as would
+// those after a pause.
+const (
+	firstRate  = time.Second
+	firstGuess = 3 * time.Second
+	farthest   = 99
+)
+
 // Progress is the line that shows how far some work has come. A nil *Progress
 // shows nothing, which is what a stream that is no terminal gets. It may be used
 // by several goroutines.
@@ -27,6 +37,7 @@ type Progress struct {
 	drawn  bool
 	last   time.Time
 	marks  []mark
+	first  time.Time // when something was done; zero: nothing is yet
 	closed bool
 }
 
@@ -45,7 +56,7 @@ func (s Streams) Progress(verb string) *Progress {
 }
 
 func newProgress(w io.Writer, verb string, width func() int, now func() time.Time) *Progress {
-	return &Progress{w: w, verb: verb, width: width, now: now, marks: []mark{{at: now()}}}
+	return &Progress{w: w, verb: verb, width: width, now: now}
 }
 
 // Set says how many bytes of total are done. A total of 0 or less is unknown, and
@@ -62,20 +73,42 @@ func (p *Progress) Set(done, total int64, tail string) {
 		return
 	}
 	p.last = now
+	if p.first.IsZero() && done > 0 {
+		p.first, p.marks = now, nil
+	}
 	p.marks = append(p.marks, mark{now, done})
 	for len(p.marks) > 2 && now.Sub(p.marks[1].at) >= rateWindow {
 		p.marks = p.marks[1:]
 	}
-	rate := 0.0 // bytes a second
-	if first := p.marks[0]; now.After(first.at) {
-		rate = float64(done-first.done) / now.Sub(first.at).Seconds()
+	rate := p.rate(mark{now, done})
+	p.draw(p.line(done, total, rate, p.left(mark{now, done}, total, rate), tail))
+}
+
+// rate is in bytes a second; 0: it is not known yet.
+func (p *Progress) rate(now mark) float64 {
+	first := p.marks[0]
+	if p.first.IsZero() || now.at.Sub(p.first) < firstRate || !now.at.After(first.at) {
+		return 0
 	}
-	p.draw(p.line(done, total, rate, tail))
+	return float64(now.done-first.done) / now.at.Sub(first.at).Seconds()
+}
+
+// left is the time that the rest takes; 0: it cannot be estimated.
+func (p *Progress) left(now mark, total int64, rate float64) time.Duration {
+	ran := now.at.Sub(p.first)
+	if rate < 1 || ran < firstGuess {
+		return 0
+	}
+	seconds := float64(total-now.done) / rate
+	if seconds > farthest*ran.Seconds() {
+		return 0
+	}
+	return time.Duration(seconds * float64(time.Second))
 }
 
 // line is made of pieces in the order of their worth: what does not fit is left
 // out from the end, piece by piece.
-func (p *Progress) line(done, total int64, rate float64, tail string) string {
+func (p *Progress) line(done, total int64, rate float64, left time.Duration, tail string) string {
 	known := total > 0 && done <= total
 	pieces := []string{p.verb + " " + Bytes(done)}
 	if known {
@@ -84,8 +117,7 @@ func (p *Progress) line(done, total int64, rate float64, tail string) string {
 	}
 	if rate >= 1 {
 		pieces = append(pieces, Bytes(int64(rate))+"/s")
-		if known {
-			left := time.Duration(float64(total-done) / rate * float64(time.Second))
+		if known && left > 0 {
 			pieces = append(pieces, Duration(left.Round(time.Second))+" left")
 		}
 	}

@@ -133,6 +133,9 @@ func TestProgress(t *testing.T) {
 	if got, want := s.last(), "reading 102.0 MiB of 200.0 MiB · 51 % · 10.0 MiB/s · 9.8 s left · 3.0 MiB written"; !strings.HasPrefix(got, "reading 102.0 MiB of 200.0 MiB · 51 % · 10.0 MiB/s · ") || utf8.RuneCountInString(got) > 79 {
 		t.Errorf("%q, want like %q", got, want)
 	}
+	if !strings.Contains(s.last(), " left") {
+		t.Errorf("%q does not say when it ends", s.last())
+	}
 	// A stall shows within seconds: the rate is no average since the start.
 	now = now.Add(10 * time.Second)
 	p.Set(102*mib, 200*mib, "")
@@ -161,5 +164,39 @@ func TestProgress(t *testing.T) {
 	p.Done()
 	if len(s.writes) != n {
 		t.Error("something is drawn after the end")
+	}
+}
+
+// What comes first says nothing of the rest: neither the first bytes after a long start,
+// nor those after a pause, promise a week.
+func TestProgressPromises(t *testing.T) {
+	var s screen
+	now := time.Unix(0, 0)
+	p := newProgress(&s, "reading", func() int { return 80 }, func() time.Time { return now })
+	const gib = 1 << 30
+	at := func(d time.Duration, done int64) string {
+		now = now.Add(d)
+		p.Set(done, gib, "")
+		return s.last()
+	}
+	at(0, 0)
+	for _, c := range []struct {
+		after time.Duration
+		done  int64
+		want  string // at the end of the line
+	}{
+		{20 * time.Second, 1 << 10, "0 %"}, // the agent was uploaded
+		{500 * time.Millisecond, 2 << 10, "0 %"},
+		{time.Second, 3 << 10, "KiB/s"},
+		{3 * time.Second, 20 << 10, "KiB/s"}, // days
+		{5 * time.Second, gib / 10, " left"},
+		{5 * time.Second, gib / 4, " left"},
+		{60 * time.Second, gib/4 + 1<<10, "/s"}, // a pause
+		{time.Second, gib/4 + 2<<10, "/s"},
+		{9 * time.Second, gib / 2, " left"},
+	} {
+		if got := at(c.after, c.done); !strings.HasSuffix(got, c.want) || strings.Contains(got, " d ") {
+			t.Errorf("after %v: %q, not …%s", now.Sub(time.Unix(0, 0)), got, c.want)
+		}
 	}
 }
