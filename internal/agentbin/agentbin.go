@@ -93,7 +93,11 @@ type Options struct {
 	// Empty: our releases at GitHub.
 	URL string
 
-	Force   bool         // download, whatever is embedded or was downloaded before
+	// Force downloads, whatever is embedded or was downloaded before. Without a URL, a
+	// program that is no release has nothing to download from: then the embedded agent,
+	// which is the only one of its version, is used all the same, and a note says so.
+	Force bool
+
 	Dir     string       // where the archive stays; empty: os.TempDir
 	Logger  *slog.Logger // nil: silence
 	Client  *http.Client // nil: one that uses the environment's proxies
@@ -142,11 +146,18 @@ func builtIn(fsys fs.FS) Digests {
 // Get gives the agent for an architecture, as Go names it: the embedded one, or
 // with Force or where there is none, that of the release. Its errors are *Error,
 // and a canceled ctx's is in them.
-func Get(ctx context.Context, arch string, o Options) (*Agent, error) {
+func Get(ctx context.Context, arch string, o Options) (*Agent, error) { return get(ctx, bin, arch, o) }
+
+func get(ctx context.Context, in fs.FS, arch string, o Options) (*Agent, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	if a, ok := Embedded(arch); ok && !o.Force {
+	a, ok := embedded(in, arch)
+	if ok && o.Force && o.URL == "" && release(o.Version) == "" {
+		a.Notes = append(a.Notes, fmt.Sprintf("%q is no release, so there is none to download an agent from: the agent that is built in is used", o.Version))
+		o.Force = false
+	}
+	if ok && !o.Force {
 		o.Logger.Debug("agent", "arch", arch, "from", a.From, "bytes", len(a.Gzip))
 		return a, nil
 	}
@@ -157,7 +168,7 @@ func Get(ctx context.Context, arch string, o Options) (*Agent, error) {
 		o.Client = &http.Client{}
 	}
 	if o.Digests == nil {
-		o.Digests = builtIn(bin)
+		o.Digests = builtIn(in)
 	}
 	if o.stall == 0 {
 		o.stall = stall

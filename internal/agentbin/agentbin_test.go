@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"debug/elf"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -275,4 +276,39 @@ func TestCanceledBefore(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	mustBeEmpty(t, o.Dir)
+}
+
+// A build that is no release has nothing to download from: its own agent stays usable by
+// force too, unless another is named.
+func TestForceWithoutRelease(t *testing.T) {
+	fsys := embeddedFS(t, "amd64", "its own")
+	for _, version := range []string{"(devel)", "", "v0.0.0-20260101000000-0123456789ab", "1234567"} {
+		a, err := get(t.Context(), fsys, "amd64", Options{Version: version, Force: true})
+		if err != nil || string(programOf(t, a)) != "its own" || len(a.Notes) != 1 || !strings.Contains(a.Notes[0], "is no release") {
+			t.Errorf("%q: %v, %v", version, a, err)
+		}
+		if a, err = get(t.Context(), fsys, "amd64", Options{Version: version}); err != nil || len(a.Notes) != 0 {
+			t.Errorf("%q, not by force: %v, %v", version, a, err)
+		}
+	}
+	if a, err := get(t.Context(), fsys, "arm64", Options{Version: "(devel)", Force: true}); err == nil {
+		t.Errorf("an agent for another machine: %v", a)
+	}
+	s := serve(t, false)
+	s.set(archivePath, archiveOf(t, "amd64", "another"))
+	o := s.options(t, Digests{"amd64": sumOf("another")})
+	o.Force = true
+	if a, err := get(t.Context(), fsys, "amd64", o); err != nil || string(programOf(t, a)) != "another" {
+		t.Errorf("by URL: %v, %v", a, err)
+	}
+}
+
+func embeddedFS(t *testing.T, arch, program string) fstest.MapFS {
+	t.Helper()
+	a, err := packed(arch, []byte(program), "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sums := fmt.Sprintf("%x  %s\n", a.Digest, ProgramName(arch))
+	return fstest.MapFS{"bin/" + ProgramName(arch) + ".gz": {Data: a.Gzip}, "bin/SHA256SUMS": {Data: []byte(sums)}}
 }
