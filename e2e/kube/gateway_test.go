@@ -15,11 +15,12 @@ import (
 )
 
 // gateway is a proxy before the apiserver that ends TLS, as those of companies do,
-// and lets one protocol of streams through: websocket or SPDY/3.1.
+// and lets one protocol of streams through: websocket or SPDY/3.1, or none.
 type gateway struct {
 	*httptest.Server
 	t    *testing.T
 	only string
+	drop bool // the header Upgrade, instead of refusing the request
 
 	mu      sync.Mutex
 	passed  int
@@ -39,8 +40,12 @@ func newGateway(t *testing.T, only string) *gateway {
 	behind.Transport = &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} // on loopback, and no HTTP/2: it has no upgrades
 	g.Server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if protocol := r.Header.Get("Upgrade"); protocol != "" && !g.passes(protocol) {
-			http.Error(w, "no such upgrade", http.StatusForbidden)
-			return
+			if !g.drop {
+				http.Error(w, "no such upgrade", http.StatusForbidden)
+				return
+			}
+			r.Header.Del("Upgrade")
+			r.Header.Del("Connection")
 		}
 		behind.ServeHTTP(w, r)
 	}))

@@ -74,7 +74,14 @@ type Data interface {
 // that, list.
 type Lister interface {
 	AddListFlags(*pflag.FlagSet)
-	List(ctx context.Context, asked Asked) (columns []term.Column, rows [][]string, err error)
+	List(ctx context.Context, asked Asked) (Listing, error)
+}
+
+// Listing is the table that list prints, and what a person should know to read it.
+type Listing struct {
+	Columns []term.Column
+	Rows    [][]string
+	Legend  []string
 }
 
 // Global is a Data with flags of all commands, also of those that read nothing.
@@ -86,6 +93,12 @@ type Asked struct {
 	Debug   bool
 	Note    func(string) // what a person should know while it happens
 	TempDir string       // for temporary files; empty: the system's
+
+	// Terminal says that a person waits for stdout.
+	Terminal bool
+
+	// Upload reports how much of an agent has been sent, in bytes; it may be nil.
+	Upload func(done, total int64)
 }
 
 // Opened is a source that was found.
@@ -238,7 +251,24 @@ func (a *app) progress(verb string) *term.Progress {
 
 // asked is for a command that uses the directory for its temporary files.
 func (a *app) asked(tempDir string) Asked {
-	return Asked{Logger: a.logger(), Debug: a.debug, TempDir: tempDir, Note: func(s string) { a.notes([]string{s}) }}
+	return Asked{
+		Logger: a.logger(), Debug: a.debug, TempDir: tempDir, Note: func(s string) { a.notes([]string{s}) },
+		Terminal: term.IsTerminal(a.Out), Upload: a.uploads(),
+	}
+}
+
+// uploads shows an upload in a line of its own while it goes on.
+func (a *app) uploads() func(done, total int64) {
+	var line *term.Progress
+	return func(done, total int64) {
+		if done == 0 {
+			line = a.progress("uploading the agent")
+		}
+		line.Set(done, total, "")
+		if done == total {
+			line.Done()
+		}
+	}
 }
 
 func (a *app) notes(notes []string) {

@@ -14,11 +14,15 @@ func (a *app) listCommand(l Lister) *cobra.Command {
 		Short: "Show what there is to dump",
 		Args:  noArgs,
 		RunE: a.run(func(ctx context.Context, _ []string) error {
-			columns, rows, err := l.List(ctx, a.asked(""))
+			all, err := l.List(ctx, a.asked(""))
 			if err != nil {
 				return err
 			}
-			return term.Table(a.Out, columns, rows)
+			if err := term.Table(a.Out, all.Columns, all.Rows); err != nil {
+				return err
+			}
+			a.notes(all.Legend)
+			return nil
 		}),
 	}
 	fs := cmd.Flags()

@@ -13,7 +13,7 @@ import (
 
 // unfinished says where what was received stays.
 func unfinished(err error, out *output) error {
-	first := ""
+	first, after := "", ""
 	if e, ok := errors.AsType[interface {
 		error
 		Stops() bool
@@ -21,8 +21,14 @@ func unfinished(err error, out *output) error {
 	}](err); ok && e.Stops() { // then the same command alone does not help
 		first = e.Hint() + "; then "
 	}
+	if lost, ok := errors.AsType[interface {
+		error
+		CauseHint() string
+	}](err); ok && lost.CauseHint() != "" { // may be long: it can hold a Role
+		after = "; before that: " + lost.CauseHint()
+	}
 	return &codedError{Incomplete, hinted(fmt.Errorf("%w; what is here stays in %s", err, partial(out.name)),
-		"%sthe same command with --resume -t %s, and without times and --match, goes on from there", first, out.name)}
+		"%sthe same command with --resume -t %s, and without times and --match, goes on from there%s", first, out.name, after)}
 }
 
 // checkPartial refuses to start over if an earlier command left a partial file that can

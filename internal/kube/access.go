@@ -11,6 +11,8 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/promdump/promdump/internal/retry"
 )
 
 // Access is something that a cluster's rules allow or do not.
@@ -114,6 +116,9 @@ func (e *PermissionError) ExitCode() int { return codeNotPermitted }
 // Refuses tells a refusal from a failure.
 func (e *PermissionError) Refuses() {}
 
+// Retry implements [retry.Of].
+func (e *PermissionError) Retry() retry.Advice { return retry.No }
+
 // Hint holds the Role that grants what is missing, as YAML, if it is a Role that is
 // missing.
 func (e *PermissionError) Hint() string {
@@ -129,22 +134,6 @@ func (e *PermissionError) Hint() string {
 // Role is what grants an access to whom this was refused, see [Role].
 func (e *PermissionError) Role(a Access) string {
 	return Role(a, e.Namespace, cmp.Or(e.User, nobody))
-}
-
-// LoginError says that the cluster does not know who asks.
-type LoginError struct{ Err error }
-
-func (e *LoginError) Error() string {
-	return fmt.Sprintf("the cluster does not accept your credentials: %v", e.Err)
-}
-func (e *LoginError) Unwrap() error { return e.Err }
-
-// ExitCode is that of the command.
-func (e *LoginError) ExitCode() int { return codeNotPermitted }
-
-// Hint says what to do about it.
-func (e *LoginError) Hint() string {
-	return "log in again, or take other credentials with --context, --user or --token; kubectl auth whoami tells who you are"
 }
 
 // May asks the cluster whether a target may be used so. A [PermissionError] says

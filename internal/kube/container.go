@@ -79,6 +79,10 @@ func isPrometheusImage(image string) bool {
 	return name == "prometheus"
 }
 
+// Distroless reports whether the image is known to have neither a shell nor tar. That it
+// is not known means nothing: an image that is named by its digest says nothing.
+func (t Target) Distroless() bool { return isDistroless(t.Image) }
+
 // isDistroless knows the images of Prometheus without a shell by their tags.
 func isDistroless(image string) bool { return strings.Contains(image, "distroless") }
 

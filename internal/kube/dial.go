@@ -13,7 +13,7 @@ import (
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/transport/spdy"
 	"k8s.io/streaming/pkg/httpstream"
@@ -23,24 +23,16 @@ import (
 // its own and nothing listens on this machine: one that is lost takes no other with
 // it, and the next one is made anew.
 func (c *Client) Dial(ctx context.Context, t Target, port int) (net.Conn, error) {
-	conn, err := c.dialPort(ctx, t, port)
+	tries := &attempts{}
+	conn, err := c.dialPort(ctx, tries.watch(c.streams), t, port)
 	if err == nil {
 		return conn, nil
 	}
-	if err = c.explain(ctx, err, ToForward); known(err) || expired(ctx) != nil {
-		return nil, err
-	}
-	if gone := c.gone(ctx, t); gone != nil {
-		return nil, gone
-	}
-	if apierrors.IsNotFound(err) {
-		return nil, &GoneError{Namespace: t.Namespace, Pod: t.Pod, Reason: err.Error()}
-	}
-	return nil, &StreamError{Doing: fmt.Sprintf("forward port %d of pod %s", port, t), Err: err}
+	return nil, c.explainStream(ctx, t, fmt.Sprintf("forward port %d of pod %s", port, t), tries, err, ToForward)
 }
 
-func (c *Client) dialPort(ctx context.Context, t Target, port int) (net.Conn, error) {
-	d, err := c.dialer(t)
+func (c *Client) dialPort(ctx context.Context, config *rest.Config, t Target, port int) (net.Conn, error) {
+	d, err := c.dialer(config, t)
 	if err != nil {
 		return nil, err
 	}
@@ -78,14 +70,14 @@ func (c *Client) dialPort(ctx context.Context, t Target, port int) (net.Conn, er
 	}
 }
 
-func (c *Client) dialer(t Target) (httpstream.Dialer, error) {
+func (c *Client) dialer(config *rest.Config, t Target) (httpstream.Dialer, error) {
 	u := c.streamURL(t, "portforward", nil)
-	transport, upgrader, err := spdy.RoundTripperFor(c.streams)
+	transport, upgrader, err := spdy.RoundTripperFor(config)
 	if err != nil {
 		return nil, err
 	}
 	plain := spdy.NewDialerForStreaming(upgrader, &http.Client{Transport: transport}, "POST", u)
-	socket, err := portforward.NewSPDYOverWebsocketDialerForStreamingWithLogger(logr.Discard(), u, c.streams)
+	socket, err := portforward.NewSPDYOverWebsocketDialerForStreamingWithLogger(logr.Discard(), u, config)
 	if err != nil {
 		return nil, err
 	}

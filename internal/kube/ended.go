@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 
@@ -14,7 +15,7 @@ import (
 )
 
 // ended finds out why a command did not end well.
-func (c *Client) ended(ctx context.Context, t Target, command string, err error) error {
+func (c *Client) ended(ctx context.Context, t Target, command string, tries *attempts, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -26,19 +27,10 @@ func (c *Client) ended(ctx context.Context, t Target, command string, err error)
 		}
 		return &ExitError{Command: command, Code: e.Code}
 	}
-	if err = c.explain(ctx, err, ToExec); known(err) || expired(ctx) != nil {
-		return err
-	}
-	if reason := noCommand(err.Error()); reason != "" {
+	if reason := noCommand(err.Error()); reason != "" && expired(ctx) == nil {
 		return &NoCommandError{Command: command, Reason: reason}
 	}
-	if gone := c.gone(ctx, t); gone != nil {
-		return gone
-	}
-	if noContainerNow.MatchString(err.Error()) {
-		return &GoneError{Namespace: t.Namespace, Pod: t.Pod, Reason: err.Error()}
-	}
-	return &StreamError{Doing: fmt.Sprintf("run %s in pod %s", command, t), Err: err}
+	return c.explainStream(ctx, t, fmt.Sprintf("run %s in pod %s", command, t), tries, err, ToExec)
 }
 
 // What container runtimes say when a program cannot be started.
@@ -72,7 +64,7 @@ func (c *Client) gone(ctx context.Context, t Target) error {
 	p, err := c.core.Pods(t.Namespace).Get(ctx, t.Pod, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
-		e.Reason, e.final = "it was deleted", t.Owner == ""
+		e.Reason, e.final = "it was deleted", !t.comesBack()
 		return e
 	case err != nil:
 		return nil
@@ -87,9 +79,10 @@ func (c *Client) gone(ctx context.Context, t Target) error {
 	case last.uid != was.uid:
 		e.Reason = "another pod has its name now"
 	case p.DeletionTimestamp != nil:
-		e.Reason, e.final = "it is being deleted", t.Owner == ""
+		e.Reason, e.final = "it is being deleted", !t.comesBack()
 	case !s.running:
 		e.Reason = fmt.Sprintf("its container %s does not run: %s", t.Container, join(s.phase, s.reason))
+		e.final = over(p) && !t.comesBack() // evicted, for one
 	case last.restarts != was.restarts:
 		e.Reason = fmt.Sprintf("its container %s was restarted", t.Container)
 		for _, s := range p.Status.ContainerStatuses {
@@ -102,6 +95,13 @@ func (c *Client) gone(ctx context.Context, t Target) error {
 		return nil
 	}
 	return e
+}
+
+// comesBack reports whether a pod of the same name follows when this one has gone. Most
+// controllers give the next one another name.
+func (t Target) comesBack() bool {
+	kind, _, _ := strings.Cut(t.Owner, "/")
+	return !slices.Contains([]string{"", "ReplicaSet", "ReplicationController", "DaemonSet", "Job"}, kind)
 }
 
 // life is from one start of a container to the next.

@@ -199,15 +199,6 @@ func (e *GoneError) Hint() string {
 	return fmt.Sprintf("what is there now: kubectl get pods -n %s", e.Namespace)
 }
 
-// StreamError says that a stream broke. Trying again may help.
-type StreamError struct {
-	Doing string
-	Err   error
-}
-
-func (e *StreamError) Error() string { return fmt.Sprintf("%s: %v", e.Doing, e.Err) }
-func (e *StreamError) Unwrap() error { return e.Err }
-
 // RestartError says that a pod is better not deleted, or that none came back.
 type RestartError struct {
 	Target Target

@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/remotecommand"
 	"k8s.io/streaming/pkg/httpstream"
 )
@@ -40,11 +41,12 @@ type Streams struct {
 // Out has to take what comes: over WebSocket, client-go gives up a stream that stood
 // still for a minute, for whatever reason.
 //
-// That it gives no error says nothing about what went through the streams. An
-// [ExitError], a [NoCommandError], a [GoneError] and a [PermissionError] are
-// certain; a [StreamError] may be anything.
+// That it gives no error says nothing about what went through the streams. All types of
+// errors but a [StreamError] are certain; that one may be anything. [retry.Of] says of
+// each whether another Exec can succeed.
 func (c *Client) Exec(ctx context.Context, t Target, command []string, s Streams) error {
-	executor, err := c.executor(t, command, s)
+	tries := &attempts{}
+	executor, err := c.executor(tries.watch(c.streams), t, command, s)
 	if err != nil {
 		return fmt.Errorf("run %s in pod %s: %w", command[0], t, err)
 	}
@@ -75,7 +77,7 @@ func (c *Client) Exec(ctx context.Context, t Target, command []string, s Streams
 	if e := expired(ctx); e != nil {
 		return e
 	}
-	return c.ended(ctx, t, command[0], err)
+	return c.ended(ctx, t, command[0], tries, err)
 }
 
 // quiet keeps client-go from writing to stderr what its caller is told anyway.
@@ -85,16 +87,16 @@ func quiet(ctx context.Context) context.Context {
 
 // executor speaks WebSocket, and SPDY where that is refused: by a proxy, by an old
 // API server, or by rules that allow create but not get.
-func (c *Client) executor(t Target, command []string, s Streams) (remotecommand.Executor, error) {
+func (c *Client) executor(config *rest.Config, t Target, command []string, s Streams) (remotecommand.Executor, error) {
 	u := c.streamURL(t, "exec", &corev1.PodExecOptions{
 		Container: t.Container, Command: command,
 		Stdin: s.In != nil, Stdout: s.Out != nil, Stderr: s.Err != nil,
 	})
-	spdy, err := remotecommand.NewSPDYExecutor(c.streams, "POST", u)
+	spdy, err := remotecommand.NewSPDYExecutor(config, "POST", u)
 	if err != nil {
 		return nil, err
 	}
-	socket, err := remotecommand.NewWebSocketExecutor(c.streams, "GET", u.String())
+	socket, err := remotecommand.NewWebSocketExecutor(config, "GET", u.String())
 	if err != nil {
 		return nil, err
 	}

@@ -163,8 +163,12 @@ func TestExecCut(t *testing.T) {
 	var out bytes.Buffer
 	err := s.client(t).Exec(t.Context(), target, []string{"x"}, Streams{Out: &out})
 	// What has a place among the exit codes is taken for final.
-	if _, ok := errors.AsType[*StreamError](err); !ok || known(err) {
-		t.Errorf("%T %v, %q", err, err, out.String())
+	e, ok := errors.AsType[*StreamError](err)
+	if !ok || known(err) {
+		t.Fatalf("%T %v, %q", err, err, out.String())
+	}
+	if !e.Cut() || !strings.Contains(e.Hint(), "load balancer") {
+		t.Errorf("%#v is no cut: %q", e.Err, e.Hint())
 	}
 }
 
@@ -308,15 +312,24 @@ func (f writeFunc) Write(p []byte) (int, error) { return f(p) }
 
 // Whether a pod comes back decides whether it is waited for.
 func TestGoneForGood(t *testing.T) {
-	for _, owner := range []string{"", "StatefulSet/prometheus"} {
+	evicted := podOf(t, "p", plain, func(p *corev1.Pod) {
+		p.Status.Phase, p.Status.Reason = corev1.PodFailed, "Evicted"
+		p.Status.Message = "The node was low on resource: memory."
+	})
+	for owner, comesBack := range map[string]bool{
+		"": false, "StatefulSet/prometheus": true, "ReplicaSet/prometheus-5d4f": false, "DaemonSet/p": false, "Other/p": true,
+	} {
 		s := newStub(t)
 		s.run = func(p *process) { p.end(exitCode(137)) }
 		own := target
 		own.Owner = owner
-		err := s.client(t).Exec(t.Context(), own, []string{"sh"}, Streams{Out: io.Discard})
-		gone, ok := errors.AsType[*GoneError](err)
-		if !ok || gone.Final() != (owner == "") {
-			t.Errorf("owner %q: %v", owner, err)
+		for _, pod := range []*corev1.Pod{nil, evicted} {
+			s.pod = pod
+			err := s.client(t).Exec(t.Context(), own, []string{"sh"}, Streams{Out: io.Discard})
+			gone, ok := errors.AsType[*GoneError](err)
+			if !ok || gone.Final() == comesBack {
+				t.Errorf("owner %q, evicted %v: %v", owner, pod != nil, err)
+			}
 		}
 	}
 }

@@ -51,6 +51,7 @@ type Client struct {
 	authn authenticationv1.AuthenticationV1Interface
 
 	streams *rest.Config // without a timeout
+	proxy   proxySetting
 	times   times
 	lives   lives
 }
@@ -141,7 +142,7 @@ func newClient(config *rest.Config, namespace string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{Namespace: namespace, Server: config.Host, streams: streams, times: usualTimes}
+	c := &Client{Namespace: namespace, Server: config.Host, streams: streams, proxy: proxyOf(config), times: usualTimes}
 	if c.core, err = corev1.NewForConfigAndClient(config, client); err != nil {
 		return nil, err
 	}

@@ -20,28 +20,68 @@ import (
 
 // List implements cli.Lister. Beside what the cluster tells it tries what runs in
 // each container, all at the same time: an exec costs a third of a second.
-func (p *pods) List(ctx context.Context, asked cli.Asked) ([]term.Column, [][]string, error) {
+func (p *pods) List(ctx context.Context, asked cli.Asked) (cli.Listing, error) {
 	client, err := p.kube.Client()
 	if err != nil {
-		return nil, nil, err
+		return cli.Listing{}, err
 	}
 	targets, err := client.List(ctx, p.query)
 	if err != nil {
-		return nil, nil, err
+		return cli.Listing{}, err
 	}
-	rows := make([][]string, len(targets))
+	wait := probeTime
+	if asked.Terminal {
+		wait = patientTime
+	}
+	rows, doubts := make([][]string, len(targets)), make([]doubt, len(targets))
 	var group errgroup.Group
 	group.SetLimit(atOnce)
 	for i, t := range targets {
 		group.Go(func() error {
-			rows[i] = append(row(t), waysTo(ctx, client, t, asked))
+			ways, why := waysTo(ctx, client, t, asked, wait)
+			rows[i] = append(row(t), ways)
+			if strings.Contains(ways, "?") {
+				doubts[i] = doubt{t.String(), why}
+			}
 			return ctx.Err()
 		})
 	}
 	if err := group.Wait(); err != nil {
-		return nil, nil, err
+		return cli.Listing{}, err
 	}
-	return append(columns(), term.Column{Name: "WAYS IN"}), rows, nil
+	return cli.Listing{Columns: append(columns(), term.Column{Name: "WAYS IN"}), Rows: rows, Legend: legend(doubts)}, nil
+}
+
+// doubt is why it could not be found out what works in a pod; without a reason there is
+// none.
+type doubt struct {
+	pod string
+	why string
+}
+
+// legend explains the question marks, a line for each reason.
+func legend(doubts []doubt) (lines []string) {
+	var reasons []string
+	pods := map[string][]string{}
+	for _, d := range doubts {
+		if d.why == "" {
+			continue
+		}
+		if pods[d.why] == nil {
+			reasons = append(reasons, d.why)
+		}
+		pods[d.why] = append(pods[d.why], d.pod)
+	}
+	const named = 3
+	for _, why := range reasons {
+		all := pods[why]
+		where := strings.Join(all[:min(named, len(all))], ", ")
+		if more := len(all) - named; more > 0 {
+			where += fmt.Sprintf(" and %d more", more)
+		}
+		lines = append(lines, fmt.Sprintf("? may work, or not: %s (%s)", why, where))
+	}
+	return lines
 }
 
 func columns() []term.Column {
@@ -61,8 +101,9 @@ func row(t kube.Target) []string {
 }
 
 const (
-	atOnce    = 10              // containers that are tried at the same time
-	probeTime = 5 * time.Second // for one of them
+	atOnce      = 10               // containers that are tried at the same time
+	probeTime   = 5 * time.Second  // for one of them
+	patientTime = 20 * time.Second // where a person waits: an exec on a busy node takes that long
 )
 
 // inside is what was found of a Prometheus.
@@ -91,10 +132,10 @@ var works = map[via]func(inside) chance{
 	viaPVC:    func(in inside) chance { return in.claim },
 }
 
-// waysTo says by which ways the data can be had.
-func waysTo(ctx context.Context, client *kube.Client, t kube.Target, asked cli.Asked) string {
+// waysTo says by which ways the data can be had, and why that is not known of some.
+func waysTo(ctx context.Context, client *kube.Client, t kube.Target, asked cli.Asked, wait time.Duration) (ways, why string) {
 	if t.Container == "" {
-		return "none: -c names the container"
+		return "none: -c names the container", ""
 	}
 	allowed := map[kube.Access]bool{}
 	for _, v := range all {
@@ -112,54 +153,78 @@ func waysTo(ctx context.Context, client *kube.Client, t kube.Target, asked cli.A
 		in.debug = surely
 	}
 	if t.Running {
-		ctx, cancel := context.WithTimeout(ctx, probeTime)
+		ctx, cancel := context.WithTimeout(ctx, wait)
 		defer cancel()
-		var group sync.WaitGroup
-		if allowed[kube.ToExec] {
-			run := exec(client, t)
-			group.Go(func() { in.sh = runs(ctx, run, "sh", "-c", "exit 0") })
-			group.Go(func() { in.tar = runs(ctx, run, "tar", "--version") })
+		if err := in.try(ctx, client, t, allowed); errors.Is(err, context.DeadlineExceeded) {
+			why = fmt.Sprintf("no answer came within %v", wait)
+		} else if err != nil {
+			why = err.Error()
 		}
-		if allowed[kube.ToForward] {
-			group.Go(func() { in.server = listens(ctx, client, t) })
-		}
-		group.Wait()
 	}
-	asked.Logger.Debug("ways", "pod", t.String(), "allowed", allowed, "inside", in)
-	return describeWays(allowed, in)
+	asked.Logger.Debug("ways", "pod", t.String(), "allowed", allowed, "inside", in, "unknown", why)
+	return describeWays(allowed, in), why
+}
+
+// try finds out what runs in a container and whether its server listens, all at once. The
+// error says why something could not be found out.
+func (in *inside) try(ctx context.Context, client *kube.Client, t kube.Target, allowed map[kube.Access]bool) error {
+	var group sync.WaitGroup
+	errs := make([]error, 3)
+	if allowed[kube.ToExec] {
+		run := exec(client, t)
+		group.Go(func() { in.sh, errs[0] = runs(ctx, run, "sh", "-c", "exit 0") })
+		group.Go(func() { in.tar, errs[1] = runs(ctx, run, "tar", "--version") })
+	}
+	if allowed[kube.ToForward] {
+		group.Go(func() { in.server, errs[2] = listens(ctx, client, t) })
+	}
+	group.Wait()
+	if t.Distroless() {
+		for i, c := range []*chance{&in.sh, &in.tar} {
+			if *c == perhaps {
+				*c, errs[i] = never, nil
+			}
+		}
+	}
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // listens connects to the server's port: what is closed ends at once, what is open
 // waits to be asked.
-func listens(ctx context.Context, client *kube.Client, t kube.Target) chance {
+func listens(ctx context.Context, client *kube.Client, t kube.Target) (chance, error) {
 	conn, err := client.Dial(ctx, t, t.Port)
 	if err != nil {
-		return perhaps
+		return perhaps, err
 	}
 	defer func() { _ = conn.Close() }()
 	const moment = 500 * time.Millisecond
 	if err := conn.SetReadDeadline(time.Now().Add(moment)); err != nil {
-		return perhaps
+		return perhaps, err
 	}
 	if _, err := conn.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
-		return surely
+		return surely, nil
 	}
-	return never
+	return never, nil
 }
 
-// runs tries a command that does nothing and ends at once. That it fails shows as
-// well as its success that it is there.
-func runs(ctx context.Context, run pod.Exec, command ...string) chance {
+// runs tries a command that does nothing and ends at once. Any exit status proves that it
+// is there. Where that could not be found out, the error says why.
+func runs(ctx context.Context, run pod.Exec, command ...string) (chance, error) {
 	err := run(ctx, command, pod.Streams{Out: io.Discard, Err: io.Discard})
 	_, none := errors.AsType[*pod.AgentError](err)
 	_, failed := errors.AsType[*pod.ExitError](err)
 	switch {
 	case none:
-		return never
+		return never, nil
 	case err == nil, failed:
-		return surely
+		return surely, nil
 	}
-	return perhaps
+	return perhaps, err
 }
 
 // describeWays lists the ways that are allowed and not surely in vain. One of which

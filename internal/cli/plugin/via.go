@@ -128,7 +128,7 @@ func (w *choice) Read(ctx context.Context, req wire.Request) iter.Seq2[wire.Mess
 func (w *choice) try(ctx context.Context, ask func(context.Context, source.Source) (told bool, err error)) error {
 	for list := w.list; len(list) > 0; {
 		one := list[0]
-		if list = list[1:]; one.via == viaTar && w.noTar() {
+		if list = list[1:]; one.via == viaTar && w.noTar() || one.via != viaRemote && w.noExec() {
 			continue
 		}
 		w.taken = one.via
@@ -191,6 +191,15 @@ func (w *choice) noTar() bool {
 	return false
 }
 
+// noExec reports whether a gateway before the API server lets no command through. All
+// ways but the server's port need one.
+func (w *choice) noExec() bool {
+	return slices.ContainsFunc(w.refused, func(r refusal) bool {
+		_, upgrade := errors.AsType[*kube.UpgradeError](r.err)
+		return upgrade && r.via != viaRemote
+	})
+}
+
 // took says once which way was taken, and why, where there was a choice.
 func (w *choice) took() {
 	if w.note != nil && w.guard != nil && w.guard.isBlind() && (w.taken == viaExec || w.taken == viaTar) {
@@ -218,8 +227,9 @@ func another(v via, err error) bool {
 	_, agent := errors.AsType[*pod.AgentError](err)
 	_, rights := errors.AsType[*kube.PermissionError](err)
 	_, helper := errors.AsType[*kube.HelperError](err)
-	_, none := errors.AsType[*agentbin.Error](err) // for that machine
-	if agent || rights || helper || none || isShort(err) {
+	_, none := errors.AsType[*agentbin.Error](err)       // for that machine
+	_, upgrade := errors.AsType[*kube.UpgradeError](err) // gateways may refuse exec alone
+	if agent || rights || helper || none || isShort(err) || upgrade && v != viaRemote {
 		return true
 	}
 	_, refused := errors.AsType[*remoteread.RefusedError](err)

@@ -50,6 +50,7 @@ func TestChoice(t *testing.T) {
 	}
 	down := &remoteread.ServerError{What: "no answer", Code: 10, Tip: "tip"}
 	broken := errors.New("broken")
+	gateway := fmt.Errorf("start a shell: %w", &kube.UpgradeError{Server: "https://api", Refused: []string{"WebSocket: 403 Forbidden"}})
 	_, none := agentbin.Get(t.Context(), "sparc", agentbin.Options{})
 	type each map[via]source.Source
 	ok := told{}
@@ -68,6 +69,9 @@ func TestChoice(t *testing.T) {
 		{"what remote read cannot give", each{viaRemote: told{before: &remoteread.RefusedError{What: "--head=raw"}}, viaDebug: ok}, viaDebug, "not by remote-read: --head=raw", "", 0},
 		{"what may be", each{viaExec: told{before: may("create", "pods/exec")}, viaPVC: ok}, viaPVC, "bob may not create pods/exec", "", 0},
 		{"what no other way mends", each{viaExec: told{before: broken}, viaTar: ok}, viaExec, "", "broken", 0},
+		{"a gateway that refuses exec", each{viaExec: told{before: gateway}, viaTar: ok, viaRemote: ok}, viaRemote, "not by exec: start a shell: neither WebSocket nor SPDY", "", 0},
+		{"a gateway that refuses all", each{viaExec: told{before: gateway}, viaRemote: told{before: gateway}, viaDebug: ok, viaPVC: ok}, viaRemote, "",
+			"start a shell: neither WebSocket nor SPDY comes through to the API server https://api: WebSocket: 403 Forbidden", 0},
 		{"what had begun", each{viaExec: told{after: agent}, viaTar: ok}, viaExec, "by exec", "the agent could not run: no shell", 12},
 		{"none, for want of rights", each{viaExec: told{before: agent}, viaRemote: told{before: may("create", "pods/portforward")}, viaDebug: told{before: may("patch", "pods/ephemeralcontainers")}}, "", "",
 			"there is no way to the data of x: exec: the agent could not run: no shell; remote-read: not permitted: bob may not create pods/portforward in namespace mon; debug: not permitted: bob may not patch pods/ephemeralcontainers in namespace mon", 11},

@@ -30,6 +30,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/promdump/promdump/internal/retry"
 	"github.com/promdump/promdump/internal/wire"
 )
 
@@ -80,6 +81,10 @@ type Options struct {
 	Note   func(string)
 	Logger *slog.Logger
 
+	// Upload reports how many bytes of the agent have been sent; it may be nil. Each
+	// upload begins with 0 and ends with the total, also when it fails.
+	Upload func(done, total int64)
+
 	times times // tests wait less
 }
 
@@ -106,6 +111,7 @@ type Source struct {
 	noShell atomic.Bool // it is known that there is none
 	hasTar  atomic.Bool // it is known that there is one
 	crashed atomic.Bool // an agent that came by tar could not be run once
+	worked  atomic.Bool // a session has succeeded: the pod and the rights to it are there
 }
 
 // New makes a source. Nothing is done until it is read.
@@ -184,6 +190,7 @@ func (s *Source) again(ctx context.Context, f func(context.Context) (further boo
 	for first := true; ; first = false {
 		further, err := f(ctx)
 		if err == nil {
+			s.worked.Store(true)
 			return nil
 		}
 		if ctx.Err() != nil {
@@ -192,7 +199,7 @@ func (s *Source) again(ctx context.Context, f func(context.Context) (further boo
 		if further {
 			failed, first = 0, false
 		}
-		if final(err, first) || stops(err) {
+		if final(err, first, s.worked.Load()) || stops(err) {
 			return err
 		}
 		if dead := s.alive(ctx); dead != nil {
@@ -201,7 +208,7 @@ func (s *Source) again(ctx context.Context, f func(context.Context) (further boo
 		if failed == len(s.o.times.pause) || forGood(err) {
 			return &LostError{Tries: failed + 1, Err: err}
 		}
-		pause := s.o.times.pause[failed]
+		pause := max(s.o.times.pause[failed], min(retry.After(err), longestPause))
 		failed++
 		s.o.Logger.Debug("stream broke", "error", err, "try", failed, "pause", pause)
 		s.o.Note(fmt.Sprintf("%v: going on in %v (try %d of %d)", err, pause, failed, len(s.o.times.pause)))
@@ -233,28 +240,43 @@ func stops(err error) bool {
 	return ok && e.Stops()
 }
 
-// final tells whether trying again is useless: when the agent itself says what
-// is wrong, when the fault is on this machine, and when the very first try is
-// refused for a reason that is known.
-func final(err error, first bool) bool {
+// longestPause bounds the pause that a server asks for.
+const longestPause = time.Minute
+
+// final reports whether an error is not of a connection that was lost: the agent itself
+// says what is wrong, the fault is on this machine, or the very first try is refused for
+// a reason that is known. worked says that an earlier session succeeded.
+func final(err error, first, worked bool) bool {
 	_, told := errors.AsType[*wire.Failure](err)
 	_, version := errors.AsType[*wire.VersionError](err)
 	_, ours := errors.AsType[*localError](err)
+	if told || version || ours {
+		return true
+	}
+	switch retry.Of(err) {
+	case retry.No:
+		return first
+	case retry.AfterSuccess:
+		return first && !worked
+	case retry.Yes:
+		return false
+	}
 	_, known := errors.AsType[interface {
 		error
 		ExitCode() int
 		Hint() string
 	}](err)
-	return told || version || ours || first && known
+	return first && known
 }
 
-// forGood tells that what was talked to is not there any more and will not be.
+// forGood reports whether the connection cannot be made again: what it led to is gone
+// and stays gone, or the cause stays until a person removes it.
 func forGood(err error) bool {
 	gone, ok := errors.AsType[interface {
 		error
 		Final() bool
 	}](err)
-	return ok && gone.Final()
+	return ok && gone.Final() || retry.Of(err) == retry.No
 }
 
 // localError is of this machine or of what takes the story, not of the stream.
@@ -292,5 +314,21 @@ func (e *LostError) Hint() string {
 	if e.Killed() {
 		return "something killed the agent, most likely the kernel for lack of memory: raise the container's memory limit"
 	}
+	if cause := e.CauseHint(); cause != "" {
+		return cause
+	}
 	return "the Prometheus is as it was; is the pod there? Try again, or take less at once"
+}
+
+// CauseHint says what to do about the error that ended the last try; empty: it does not
+// say.
+func (e *LostError) CauseHint() string {
+	h, ok := errors.AsType[interface {
+		error
+		Hint() string
+	}](e.Err)
+	if !ok {
+		return ""
+	}
+	return h.Hint()
 }

@@ -27,6 +27,11 @@ import (
 // The agent's heap is small from its first instruction on, before it has read what it
 // may take.
 //
+// The agent takes the shell's place. A child would be left to the server if the shell were
+// killed, and a server that is PID 1 does not wait for children: it would stay a zombie. So
+// the trap does not remove the file of an agent that does not come to run: the client does,
+// or the next agent.
+//
 // A shell takes a program of another machine for a script, and the > in it for a
 // redirection. Where uname is not there to tell, any other program is compared.
 //
@@ -73,7 +78,8 @@ raw) head -c "$in" 1<>"$f" ;;
 esac || exit 1
 test "$(wc -c <"$f")" -eq "$size" || { echo "the agent did not arrive whole" >&2; exit 1; }
 test "$m" != unknown || test "$(head -c 19 /proc/self/exe | tail -c 1)" = "$(head -c 19 "$f" | tail -c 1)" || { echo "exec format error" >&2; exit 126; }
-GOGC=25 GOMEMLIMIT=12MiB GOMAXPROCS=1 "$f" start
+export GOGC=25 GOMEMLIMIT=12MiB GOMAXPROCS=1
+exec "$f" start
 `
 
 // AgentError says that the agent could not be brought to run.
@@ -192,11 +198,21 @@ func (s *Source) startByShell(ctx context.Context, name string, tight bool) (_ *
 		return nil, fmt.Errorf("find a place for the agent: it says %q", line)
 	}
 	s.o.Logger.Debug("agent's place", "file", place, "machine", machine, "gzip", packed)
-	if _, err := io.Copy(c.in, bytes.NewReader(body)); err != nil {
+	upload := s.uploading(body)
+	defer upload.end()
+	if _, err := io.Copy(c.in, upload); err != nil {
 		return nil, fmt.Errorf("upload the agent to %s: %w", place, err)
 	}
+	upload.end()
 	running = true
-	return c, c.started(place)
+	if err := c.started(place); err != nil {
+		_, ended := errors.AsType[*ExitError](err)
+		if _, none := errors.AsType[*AgentError](err); ended || none {
+			s.removeByShell(ctx, place)
+		}
+		return nil, err
+	}
+	return c, nil
 }
 
 // started waits until the agent says that it runs. By then its file is gone.

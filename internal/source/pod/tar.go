@@ -212,8 +212,10 @@ func (s *Source) tar(ctx context.Context, in []byte, args ...string) (said strin
 	})
 	defer stall.Stop()
 	stir := func() { stall.Reset(wait()) }
+	upload := s.uploading(in)
+	defer upload.end()
 	err = s.o.Exec(ctx, append([]string{"tar"}, args...), Streams{
-		In: &stirring{r: bytes.NewReader(in), stir: stir}, Out: io.Discard, Err: &stirring{w: t, stir: stir},
+		In: &stirring{r: upload, stir: stir}, Out: io.Discard, Err: &stirring{w: t, stir: stir},
 	})
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause

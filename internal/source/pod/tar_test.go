@@ -219,13 +219,38 @@ func TestShellForeign(t *testing.T) {
 			}
 		}).Inventory(t.Context())
 		none, ok := errors.AsType[*AgentError](err)
-		if !ok || !strings.Contains(err.Error(), "exec format error") || !strings.Contains(none.Hint(), "another kind of machine") || c.started.Load() != 1 {
-			t.Errorf("got %v after %d starts", err, c.started.Load())
+		if !ok || !strings.Contains(err.Error(), "exec format error") || !strings.Contains(none.Hint(), "another kind of machine") || c.started.Load() != 2 {
+			t.Errorf("got %v after %d starts, not one to run it and one to remove it", err, c.started.Load())
 		}
 		c.nothingLeft()
 		if left, err := os.ReadDir(wd); err != nil || len(left) > 0 {
 			t.Errorf("left in the working directory: %v, %v", left, err)
 		}
+	}
+}
+
+// An agent that dies before it has removed its file has no shell behind it that would.
+func TestStartDies(t *testing.T) {
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	const dies = "#!/bin/sh\nexit 7\n"
+	_, err := io.WriteString(w, dies)
+	if err := errors.Join(err, w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	c := newContainer(t) // nothing is left in it at the end
+	_, err = c.source(t.TempDir(), func(o *Options) {
+		o.Agent = func(context.Context, string) ([]byte, int64, error) { return b.Bytes(), int64(len(dies)), nil }
+		o.Exec = func(ctx context.Context, command []string, s Streams) error {
+			err := c.exec(ctx, command, s)
+			if end, ok := errors.AsType[*exec.ExitError](err); ok {
+				return &ExitError{Code: end.ExitCode(), Err: err}
+			}
+			return err
+		}
+	}).Inventory(t.Context())
+	if _, ok := errors.AsType[*AgentError](err); !ok {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -25,6 +25,7 @@ import (
 
 	"github.com/oklog/ulid/v2"
 
+	"github.com/promdump/promdump/internal/retry"
 	"github.com/promdump/promdump/internal/source/local"
 	"github.com/promdump/promdump/internal/source/pod"
 	"github.com/promdump/promdump/internal/wire"
@@ -135,7 +136,9 @@ func (s *Source) pull(ctx context.Context, dir string, req wire.Request) error {
 			Hint() string
 			ExitCode() int
 		}](err)
-		if err == nil || known || ctx.Err() != nil {
+		advice := retry.Of(err)
+		again := advice == retry.Yes || advice == retry.AfterSuccess && try > 1
+		if err == nil || known && !again || ctx.Err() != nil {
 			return err
 		}
 		if dead := s.alive(ctx); dead != nil {

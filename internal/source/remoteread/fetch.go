@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/prometheus/prometheus/prompb"
+
+	"github.com/promdump/promdump/internal/retry"
 )
 
 // longestPause is the most that we wait because a server asks for it.
@@ -137,6 +139,9 @@ func (s *Source) again(ctx context.Context, what string, f func() error) error {
 		}
 		if _, half := errors.AsType[*halve](err); half || !ok {
 			return err
+		}
+		if advice := retry.Of(err); advice == retry.No || advice == retry.AfterSuccess && !s.met.Load() {
+			return b.err // of the way to the server, which says itself what is wrong
 		}
 		if failed == len(s.o.times.pause) || !s.met.Load() {
 			return &LostError{Tries: failed + 1, Err: b.err}
