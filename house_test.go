@@ -64,7 +64,7 @@ var imports = map[string][]string{
 	"cmd/promdump":                  {"cli", "term"},
 	"cmd/kubectl-promdump":          {"cli/plugin", "term"},
 	"cmd/kubectl_complete-promdump": nil,
-	"cmd/promdump-agent":            {"agent"},
+	"cmd/promdump-agent":            {"agent", "wire"},
 	"":                              {"archive", "dump", "source", "source/local", "source/remoteread", "term", "view", "wire"},
 }
 

@@ -7,12 +7,16 @@
 // In promdump's own image it is there already, and is what the container runs, too:
 // live, until none of its clients holds it.
 //
+// With a time after start it waits so long for its client to come back when its streams
+// break: attach NAME, run from the same program, hands it the streams of another command.
+//
 // A client that was killed before it could start its agent leaves a file. The
 // next agent in that directory removes it.
 package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -26,6 +30,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/promdump/promdump/internal/agent"
+	"github.com/promdump/promdump/internal/wire"
 )
 
 // Only a file with this name is removed: who runs the agent by hand keeps it.
@@ -46,30 +51,39 @@ const (
 )
 
 func run() int {
+	if len(os.Args) == 3 && os.Args[1] == wire.ToAttach {
+		return attach(os.Args[2])
+	}
 	self, err := os.Executable()
 	if err != nil { // there is no /proc
 		self = os.Args[0]
 	}
-	if strings.HasPrefix(filepath.Base(self), uploaded) {
+	removed := strings.HasPrefix(filepath.Base(self), uploaded)
+	if removed {
 		if err := os.Remove(self); err != nil {
 			fmt.Fprintf(os.Stderr, "promdump-agent: cannot remove itself: %v\n", err)
 		}
 		removeOld(filepath.Dir(self), old)
 	}
 	signal.Ignore(syscall.SIGPIPE) // an error of a write instead
-	if len(os.Args) == 2 && os.Args[1] == "start" {
-		if _, err := fmt.Println("start"); err != nil {
+	var meeting *agent.Meeting
+	if len(os.Args) > 1 && os.Args[1] == wire.Started {
+		line := wire.Started
+		if meeting = meetingOf(os.Args[2:], self, removed); meeting != nil {
+			line += " " + meeting.Place().String()
+		}
+		if _, err := fmt.Println(line); err != nil {
 			return 1
 		}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	runtime.GOMAXPROCS(1) // the others are the server's
-	if len(os.Args) > 1 && os.Args[1] != "start" {
+	if len(os.Args) > 1 && os.Args[1] != wire.Started {
 		return helper(ctx, os.Args[1], os.Args[2:])
 	}
 	err = agent.Serve(ctx, agent.Process{
-		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
+		In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Meeting: meeting,
 		Cgroup: os.DirFS("/sys/fs/cgroup"),
 		// The runtime counts what Go has taken, and not the program's own pages.
 		Limit: func(memory int64) { debug.SetMemoryLimit(max(memory-16<<20, memory/2, 6<<20)) },
@@ -79,6 +93,40 @@ func run() int {
 		return agent.ExitCode(err)
 	}
 	return 0
+}
+
+// meetingOf returns where a client finds this agent again if its connection breaks. The
+// argument after start is how long it waits; without one, or where no process could find
+// it, it ends with its stdin.
+func meetingOf(args []string, self string, removed bool) *agent.Meeting {
+	if len(args) != 1 {
+		return nil
+	}
+	wait, err := time.ParseDuration(args[0])
+	if err != nil || wait <= 0 {
+		return nil
+	}
+	if removed {
+		self = ""
+	}
+	m, err := agent.NewMeeting(wait, self)
+	if err != nil {
+		return nil
+	}
+	return m
+}
+
+// attach connects the streams of this process with the agent that waits under a name.
+func attach(name string) int {
+	err := agent.Attach(name, os.Stdin, os.Stdout, os.Stderr)
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintf(os.Stderr, "promdump-agent: %v\n", err)
+	if _, none := errors.AsType[*agent.NoAgentError](err); none {
+		return wire.CodeNoAgent
+	}
+	return 1
 }
 
 // helper is what is asked of the agent in an image.

@@ -51,24 +51,34 @@ type Process struct {
 
 	short error // why the container has no room for the request
 	tight bool  // it has little
+
+	// Meeting lets the client continue the answer over another connection. Nil: the
+	// agent ends when its streams do.
+	Meeting *Meeting
 }
 
 // Serve answers one call. It returns when the client has received the answer,
 // or when there is no client any more: whoever calls it ends the process then,
 // since what is written to a stream that nobody reads does not return.
 func Serve(ctx context.Context, p Process) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if p.Meeting != nil {
+		return p.serveLink(ctx, cancel)
+	}
 	in := bufio.NewReaderSize(p.In, 64<<10) // as wide as a wire.Reader's, so that this takes it as its own
 	call, err := wire.ReadCall(in)
 	if err != nil {
 		return refuse(p.Out, err)
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	p.tight, p.short = p.limit(ctx, cancel, call.Limits.Memory)
 	if call.Do == wire.DoReceive {
 		return p.serveReceive(ctx, cancel, call, in)
 	}
-	client := watch(in, cancel)
+	return p.serve(ctx, call, watch(in, cancel))
+}
+
+func (p Process) serve(ctx context.Context, call wire.Call, client client) error {
 	done := make(chan error, 1)
 	go func() { done <- p.answer(ctx, call, client) }()
 	select {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 )
 
 // Verb is what an agent is asked to do.
@@ -47,15 +48,69 @@ type Limits struct {
 	Bandwidth int64 `json:"bandwidth,omitempty"` // bytes a second on the wire; 0: any
 }
 
+// Window is how many bytes of a stream an agent keeps until the client acknowledges
+// them, so that a stream that broke goes on at its byte. It bounds the speed, too: at
+// 100 ms there and back, 8 MiB are 80 MiB a second.
+func (l Limits) Window() int64 {
+	memory := l.Memory
+	if memory <= 0 {
+		memory = 64 << 20
+	}
+	return min(max(memory/8, 512<<10), 8<<20)
+}
+
+// AckEvery is how many bytes a client acknowledges at once, or half of a window if that is
+// less. More often would cost the API server and the kubelet a message each time.
+const AckEvery = 512 << 10
+
 // Lines that a client sends after its call.
 const (
 	Ping     = "ping"
+	Ack      = "ack" // and how many bytes of the stream have arrived
 	Received = "received"
+	Bye      = "bye" // the agent need not wait for another connection
 )
 
 // ExitMemory is the exit code of an agent that stopped itself because the container ran
 // short of memory, and could not send the [Failure].
 const ExitMemory = 75
+
+// Lines that an agent says before its stream.
+const (
+	Started = "start" // and where it can be found again, if it waits: see [Place]
+
+	// Attached is the beginning of another connection: how many bytes of the stream
+	// there are now, and whether the call has come.
+	Attached       = "attached"
+	AttachedCalled = "called"
+	AttachedNoCall = "call"
+)
+
+// ToAttach is the argument, before a Place's name, of the program that connects its
+// streams with a running agent. Its exit code is CodeNoAgent if there is none.
+const (
+	ToAttach    = "attach"
+	CodeNoAgent = 3
+)
+
+// Place is where a running agent is found again, for as long as it waits.
+type Place struct {
+	Name    string // of its socket
+	Program string // path of what connects a command's streams with it
+	Key     string // only its client has it
+}
+
+// String returns the place as a line has it.
+func (p Place) String() string { return p.Name + " " + p.Key + " " + p.Program }
+
+// ParsePlace reads what String returns.
+func ParsePlace(s string) (Place, bool) {
+	words := strings.SplitN(s, " ", 3)
+	if len(words) != 3 {
+		return Place{}, false
+	}
+	return Place{Name: words[0], Key: words[1], Program: words[2]}, true
+}
 
 // maxCall bounds a call, in bytes: one that goes on with a story names the blocks
 // that it has.

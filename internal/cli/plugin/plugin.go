@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -67,6 +68,7 @@ type pods struct {
 	download  bool
 	memory    string
 	bandwidth string
+	reconnect time.Duration
 	via       string
 
 	image  string
@@ -82,6 +84,7 @@ func (p *pods) AddGlobalFlags(fs *pflag.FlagSet) { p.kube.Add(fs) }
 func (p *pods) AddFlags(fs *pflag.FlagSet) {
 	p.addAgentFlags(fs, "way in: `auto|exec|tar|remote-read|debug|pvc`; an agent in the container, just tar there, the server itself, an agent in a debug container or in a pod that mounts the volume; auto takes the first that works",
 		"`image` of the container that debug and pvc make; has a shell, or is promdump's own")
+	fs.DurationVar(&p.reconnect, "reconnect-timeout", 90*time.Second, "`duration` that the agent in the container waits for this client after the connection broke; 0: it ends then, and another one is uploaded")
 	p.addSchemeFlag(fs)
 	p.remote.AddFlags(fs, "web-")
 }
@@ -139,6 +142,9 @@ func (p *pods) find(ctx context.Context, asked cli.Asked) (*found, error) {
 	}
 	if f.remote, err = p.remote.Compile(); err != nil {
 		return nil, err
+	}
+	if p.reconnect < 0 {
+		return nil, cli.UsageError("for example 90s; 0 does not wait", "--reconnect-timeout must not be negative")
 	}
 	if p.runAs != "" {
 		uid, err := strconv.ParseInt(p.runAs, 10, 32)

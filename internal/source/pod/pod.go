@@ -77,6 +77,10 @@ type Options struct {
 	Limits wire.Limits
 	Debug  bool // the agent tells what it decides
 
+	// Wait is how long an agent that reads waits for us when the connection broke. 0: it
+	// ends then, and another one is uploaded.
+	Wait time.Duration
+
 	// Note tells a person what is not as it should be, while it happens.
 	Note   func(string)
 	Logger *slog.Logger
@@ -94,15 +98,17 @@ type Agents func(ctx context.Context, machine string) (gzip []byte, size int64, 
 
 // times are how long is waited for what.
 type times struct {
-	stall time.Duration   // a stream without a byte for so long is dead
-	ping  time.Duration   // between the lines that tell the agent that we live
-	pause []time.Duration // before the next try; after all of them without a byte more we give up
+	stall   time.Duration   // a stream without a byte for so long is dead
+	silence time.Duration   // the same of an agent that waits: another connection costs little
+	ping    time.Duration   // between the lines that tell the agent that we live
+	pause   []time.Duration // before the next try; after all of them without a byte more we give up
 }
 
 var usual = times{
-	stall: 30 * time.Second,
-	ping:  15 * time.Second,
-	pause: []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 15 * time.Second, 15 * time.Second, 15 * time.Second},
+	stall:   30 * time.Second,
+	silence: 15 * time.Second,
+	ping:    15 * time.Second,
+	pause:   []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 15 * time.Second, 15 * time.Second, 15 * time.Second},
 }
 
 // Source is a data dir in a container.

@@ -68,6 +68,11 @@ type container struct {
 
 	// cut ends a stream after so many bytes; negative: not.
 	cut func(n int) int64
+
+	// An agent that waits outlives its streams, and so does the shell that started it.
+	waits   bool
+	running sync.WaitGroup
+	uploads atomic.Int32 // commands that were a shell
 }
 
 func newContainer(t *testing.T) *container {
@@ -78,6 +83,16 @@ func newContainer(t *testing.T) *container {
 
 func (c *container) nothingLeft() {
 	c.t.Helper()
+	ended := make(chan struct{})
+	go func() {
+		c.running.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		c.t.Error("a process is left in the container")
+	}
 	left, err := os.ReadDir(c.temp)
 	if err != nil || len(left) > 0 {
 		c.t.Errorf("left in the container: %v, %v", left, err)
@@ -98,6 +113,9 @@ func (c *container) exec(ctx context.Context, command []string, s Streams) error
 	if err != nil {
 		return err
 	}
+	if command[0] == "sh" {
+		c.uploads.Add(1)
+	}
 	limit := c.cut(int(c.started.Add(1)) - 1)
 	lost := make(chan struct{})
 	cmd.Stdout = out
@@ -112,7 +130,7 @@ func (c *container) exec(ctx context.Context, command []string, s Streams) error
 		stdin.Close()
 	}()
 	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	c.running.Go(func() { ended <- cmd.Wait() })
 	select {
 	case err := <-ended:
 		return err
@@ -120,6 +138,9 @@ func (c *container) exec(ctx context.Context, command []string, s Streams) error
 	case <-lost:
 	}
 	stdin.Close()
+	if c.waits {
+		return nil
+	}
 	select {
 	case <-ended:
 	case <-time.After(20 * time.Second):
@@ -154,7 +175,7 @@ func (c *cutting) Write(p []byte) (int, error) {
 func (c *container) source(dir string, change ...func(*Options)) *Source {
 	o := Options{
 		Name: "test", Exec: c.exec, Agent: agents, Dirs: []string{dir}, Staging: c.t.TempDir(), Codec: wire.Zstd,
-		times: times{stall: 20 * time.Second, ping: 50 * time.Millisecond, pause: []time.Duration{time.Millisecond, time.Millisecond, time.Millisecond}},
+		times: times{stall: 20 * time.Second, silence: 20 * time.Second, ping: 50 * time.Millisecond, pause: []time.Duration{time.Millisecond, time.Millisecond, time.Millisecond}},
 	}
 	for _, f := range change {
 		f(&o)

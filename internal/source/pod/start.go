@@ -10,6 +10,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/promdump/promdump/internal/wire"
 )
@@ -35,10 +36,11 @@ import (
 // A shell takes a program of another machine for a script, and the > in it for a
 // redirection. Where uname is not there to tell, any other program is compared.
 //
+// The third argument is how long the agent waits for a client that lost it, or empty.
 // The second argument is tight where memory is: then directories on a disk come first,
 // the data dir among them, since a file in memory is charged to the container until it
 // is removed. ram succeeds for a directory whose mount is a filesystem in memory.
-const script = `n=$1; passes=any; test "$2" = tight && passes='disk ram'; shift 2; f=; full=
+const script = `n=$1; passes=any; test "$2" = tight && passes='disk ram'; w=$3; shift 3; f=; full=
 trap 'test -z "$f" || rm -f "$f"' 0
 trap 'exit 1' 1 2 3 13 15
 m=$(uname -m 2>/dev/null) || m=unknown
@@ -79,7 +81,7 @@ esac || exit 1
 test "$(wc -c <"$f")" -eq "$size" || { echo "the agent did not arrive whole" >&2; exit 1; }
 test "$m" != unknown || test "$(head -c 19 /proc/self/exe | tail -c 1)" = "$(head -c 19 "$f" | tail -c 1)" || { echo "exec format error" >&2; exit 126; }
 export GOGC=25 GOMEMLIMIT=12MiB GOMAXPROCS=1
-exec "$f" start
+exec "$f" start $w
 `
 
 // AgentError says that the agent could not be brought to run.
@@ -113,12 +115,13 @@ type noShellError struct{ err *AgentError }
 
 func (e *noShellError) Error() string { return e.err.Error() }
 
-// start uploads the agent and runs it. The conversation that it gives is the
-// agent's: the caller closes it.
-func (s *Source) start(ctx context.Context) (*conversation, error) {
+// start uploads the agent and runs it. The agent waits for so long for us when its
+// streams break; 0: not at all. The conversation that it gives is the agent's: the caller
+// closes it.
+func (s *Source) start(ctx context.Context, wait time.Duration) (*conversation, error) {
 	name := agentName + strings.ToLower(rand.Text()[:12])
 	if s.o.Installed != "" {
-		c := s.run(ctx, []string{s.o.Installed, "start"})
+		c := s.run(ctx, append([]string{s.o.Installed}, startArgs(wait)...))
 		if err := c.started(s.o.Installed); err != nil {
 			c.close()
 			return nil, err
@@ -133,26 +136,34 @@ func (s *Source) start(ctx context.Context) (*conversation, error) {
 		}
 	}
 	if !s.noShell.Load() {
-		c, err := s.startByShell(ctx, name, tight)
+		c, err := s.startByShell(ctx, name, tight, wait)
 		if _, none := errors.AsType[*noShellError](err); !none {
 			return c, err
 		}
 		s.noShell.Store(true)
 		s.o.Logger.Debug("no shell, uploading by tar", "error", err)
 	}
-	return s.startByTar(ctx, name, tight)
+	return s.startByTar(ctx, name, tight, wait)
+}
+
+// startArgs are the arguments of the agent.
+func startArgs(wait time.Duration) []string {
+	if wait <= 0 {
+		return []string{wire.Started}
+	}
+	return []string{wire.Started, wait.String()}
 }
 
 // agentName is how all names of uploaded agents begin. The agent removes files
 // with no other name.
 const agentName = ".promdump-agent-"
 
-func (s *Source) startByShell(ctx context.Context, name string, tight bool) (_ *conversation, err error) {
+func (s *Source) startByShell(ctx context.Context, name string, tight bool, wait time.Duration) (_ *conversation, err error) {
 	room := "any"
 	if tight {
 		room = "tight"
 	}
-	c := s.run(ctx, append([]string{"sh", "-c", script, "promdump", name, room}, s.o.Dirs...))
+	c := s.run(ctx, append([]string{"sh", "-c", script, "promdump", name, room, strings.Join(startArgs(wait)[1:], "")}, s.o.Dirs...))
 	running := false
 	defer func() {
 		if err == nil {
@@ -218,7 +229,13 @@ func (s *Source) startByShell(ctx context.Context, name string, tight bool) (_ *
 // started waits until the agent says that it runs. By then its file is gone.
 func (c *conversation) started(place string) error {
 	line, err := readLine(c)
-	if err == nil && line == "start" {
+	word, where, waits := strings.Cut(line, " ")
+	if err == nil && word == wire.Started {
+		if place, ok := wire.ParsePlace(where); ok {
+			c.setPlace(place)
+		} else if waits {
+			return &wire.FrameError{Reason: fmt.Sprintf("the agent starts with %q", line)}
+		}
 		return nil
 	}
 	if err == nil {

@@ -8,40 +8,43 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// talk starts an agent, makes one call and lets listen hear the answer. The agent
-// is told when all of it is here.
+// talk starts an agent, makes one call and lets listen read the answer. An agent whose
+// answer may be long waits for us when the connection breaks.
 func (s *Source) talk(ctx context.Context, call wire.Call, listen func(*conversation, *wire.Reader) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	c, err := s.start(ctx)
+	wait := time.Duration(0)
+	if call.Do == wire.DoRead {
+		wait = s.o.Wait
+	}
+	c, err := s.start(ctx, wait)
 	if err != nil {
 		return err
 	}
-	defer c.close()
 	call.Version, call.Dirs, call.Codec, call.Limits, call.Debug = wire.Version, s.o.Dirs, s.o.Codec, s.o.Limits, s.o.Debug
-	if err := wire.WriteCall(c.in, call); err != nil {
+	if err := wire.WriteCall(c.in, call); err != nil && !c.waits() {
+		defer c.close()
 		return c.explain(fmt.Errorf("send the request: %w", err))
 	}
-	pings, stop := context.WithCancel(ctx)
-	var pinging sync.WaitGroup
-	if call.Do != wire.DoReceive { // there the files are what tells that we live
-		pinging.Go(func() { c.ping(pings, s.o.times.ping) })
-	}
-	err = listen(c, wire.NewReader(c))
-	stop()
+	l := s.newLink(ctx, c, call)
+	defer l.close()
+	err = listen(c, wire.NewReader(l))
 	if err != nil {
-		_, told := errors.AsType[*wire.Failure](err)
-		if told {
-			c.received(&pinging)
+		if _, told := errors.AsType[*wire.Failure](err); told {
+			l.received()
 		}
-		return c.explain(err)
+		if l.err != nil {
+			return l.err
+		}
+		return l.c.explain(err)
 	}
-	c.received(&pinging)
+	l.received()
 	return nil
 }
 
@@ -54,20 +57,41 @@ type conversation struct {
 	stall  time.Duration
 	ended  chan struct{} // exec has returned
 	err    error         // what it returned, once it has
+
+	place   wire.Place  // of the agent, if it waits for us when the streams break
+	waiting atomic.Bool // it does
+	over    atomic.Bool // what is said now reaches nobody, or must not
+	leaving sync.Once
+	stop    func() bool // of what looks at the context
 }
 
-// run runs a command and gives its streams.
+// setPlace says that the agent waits, and where.
+func (c *conversation) setPlace(p wire.Place) {
+	c.place = p
+	c.waiting.Store(true)
+}
+
+// waits reports whether the agent waits for us when the streams break.
+func (c *conversation) waits() bool { return c.waiting.Load() }
+
+// run runs a command and gives its streams. When ctx ends, an agent that would wait for
+// us hears it before its streams end.
 func (s *Source) run(ctx context.Context, command []string) *conversation {
-	ctx, cancel := context.WithCancel(ctx)
+	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	inR, inW := io.Pipe()
 	outR, outW := io.Pipe()
 	c := &conversation{cancel: cancel, in: inW, out: outR, said: &tail{}, stall: s.o.times.stall, ended: make(chan struct{})}
 	if s.o.Debug {
 		c.said.log = func(line string) { s.o.Logger.Debug("agent says", "line", line) }
 	}
+	c.stop = context.AfterFunc(ctx, func() {
+		c.out.CloseWithError(ctx.Err()) // whoever reads has no need to wait
+		c.leave()
+		cancel()
+	})
 	go func() {
 		defer close(c.ended)
-		c.err = s.o.Exec(ctx, command, Streams{inR, outW, c.said})
+		c.err = s.o.Exec(inner, command, Streams{inR, outW, c.said})
 		end := c.err
 		if end == nil {
 			end = io.ErrUnexpectedEOF // that a command ends means nothing
@@ -94,25 +118,9 @@ func (c *conversation) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// ping tells the agent now and then that we live.
-func (c *conversation) ping(ctx context.Context, every time.Duration) {
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			if _, err := io.WriteString(c.in, wire.Ping+"\n"); err != nil {
-				return
-			}
-		}
-	}
-}
-
-// received tells the agent that all is here, and gives it a moment to end: an
-// end of its own is cleaner than that of its stream.
-func (c *conversation) received(pinging *sync.WaitGroup) {
+// received says that all is here, and gives the agent a moment to end: an end of its own
+// is cleaner than that of its stream. It reports whether it has ended.
+func (c *conversation) received(pinging *sync.WaitGroup) bool {
 	const moment = 5 * time.Second
 	done := time.AfterFunc(moment, func() { c.in.CloseWithError(io.ErrClosedPipe) })
 	defer done.Stop()
@@ -121,13 +129,35 @@ func (c *conversation) received(pinging *sync.WaitGroup) {
 	go func() { _, _ = io.Copy(io.Discard, c.out) }()
 	select {
 	case <-c.ended:
+		c.over.Store(c.err == nil)
+		return c.err == nil
 	case <-time.After(moment):
+		return false
 	}
 }
 
-// close ends the command: its stdin ends, and with it the agent. It returns when
-// nothing of ours runs here any more.
+// leave says goodbye to an agent that would wait for us, and gives it a moment to end.
+func (c *conversation) leave() {
+	if !c.waits() || c.over.Load() {
+		return
+	}
+	c.leaving.Do(func() {
+		moment := time.NewTimer(2 * time.Second)
+		defer moment.Stop()
+		go func() { _, _ = io.WriteString(c.in, "\n"+wire.Bye+"\n") }() // ends with the stream
+		select {
+		case <-c.ended:
+		case <-moment.C:
+		}
+	})
+}
+
+// close ends the command: its stdin ends, and with it the agent, unless it waits for us.
+// It returns when nothing of the conversation runs here any more.
 func (c *conversation) close() {
+	c.stop()
+	go func() { _, _ = io.Copy(io.Discard, c.out) }() // until its end below
+	c.leave()
 	_ = c.in.Close()
 	_ = c.out.Close()
 	c.cancel()
@@ -142,6 +172,7 @@ func (c *conversation) explain(err error) error {
 	if _, told := errors.AsType[*wire.Failure](err); told {
 		return err
 	}
+	c.leave()
 	// How the command ended says more than how its stream did.
 	_ = c.in.Close()
 	select {

@@ -22,7 +22,7 @@ import (
 
 // startByTar tries one directory after the other. Only the attempt shows whether
 // one can be written and may execute.
-func (s *Source) startByTar(ctx context.Context, name string, tight bool) (*conversation, error) {
+func (s *Source) startByTar(ctx context.Context, name string, tight bool, wait time.Duration) (*conversation, error) {
 	if err := s.lookForTar(ctx); err != nil {
 		return nil, err
 	}
@@ -65,7 +65,7 @@ func (s *Source) startByTar(ctx context.Context, name string, tight bool) (*conv
 		place := path.Join(dir, name)
 		if err == nil {
 			s.o.Logger.Debug("agent's place", "file", place)
-			c := s.run(ctx, []string{place, "start"})
+			c := s.run(ctx, append([]string{place}, startArgs(wait)...))
 			if err = c.started(place); err == nil {
 				return c, nil
 			}
