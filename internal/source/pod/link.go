@@ -99,7 +99,7 @@ func (l *link) Read(p []byte) (int, error) {
 func (l *link) reconnect(cause error) error {
 	place, broke := l.c.place, l.drop(cause)
 	last, begin := broke, time.Now()
-	for try := 0; !isEnd(last) && l.ctx.Err() == nil; try++ {
+	for try := 0; !isEnd(last) && !stops(last) && l.ctx.Err() == nil; try++ {
 		pause := time.Duration(0)
 		if try > 0 {
 			pause = l.s.o.times.pause[min(try, len(l.s.o.times.pause))-1]
@@ -114,6 +114,10 @@ func (l *link) reconnect(cause error) error {
 		select {
 		case <-l.ctx.Done():
 		case <-time.After(pause):
+		}
+		if dead := l.s.alive(l.ctx); dead != nil { // nothing is started in such a container
+			l.err = dead
+			return dead
 		}
 		c, err := l.attach(place)
 		if err == nil {
