@@ -140,7 +140,7 @@ func TestShortMemory(t *testing.T) {
 	before := set(a.blocks())
 	want := dumpedHere(t, a)
 	file := filepath.Join(t.TempDir(), "dump.tar.gz")
-	args := []string{"-n", a.namespace, "-p", a.name, "--min-time", "0", "--force", "-t", file}
+	args := []string{"-n", a.namespace, "-p", a.name, "--via", "exec", "--min-time", "0", "--force", "-t", file}
 
 	a.leaveMemory(20 << 20)
 	r := plugin(t, c.config, append(args, "--via", "exec")...)

@@ -62,7 +62,7 @@ func (c *Client) Same(ctx context.Context, t Target) error {
 		e.Reason = "its pod was deleted"
 		return e
 	case err != nil:
-		return nil //nolint:nilerr // the API server is away: that says nothing about the container
+		return nil // the API server is away: that says nothing about the container
 	case t.UID != "" && string(p.UID) != t.UID:
 		e.Reason = "its pod was replaced"
 		return e

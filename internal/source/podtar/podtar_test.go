@@ -102,3 +102,25 @@ func TestNoDataDir(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A failed check keeps tar from being run, and so does a container that was restarted.
+func TestCheckKeepsOut(t *testing.T) {
+	short, dead := errors.New("short"), errors.New("restarted")
+	runs := 0
+	exec := func(context.Context, []string, pod.Streams) error {
+		runs++
+		return errors.New("broken")
+	}
+	src := New(Options{
+		Exec: exec, Dirs: []string{"/data"}, Staging: t.TempDir(), pause: time.Nanosecond,
+		Check: func(context.Context) (bool, error) { return false, short },
+		Alive: func(context.Context) error { return dead },
+	})
+	if _, err := src.Inventory(t.Context()); !errors.Is(err, dead) || runs != 0 {
+		t.Errorf("%v after %d commands", err, runs)
+	}
+	src.o.Alive = nil
+	if _, err := src.Inventory(t.Context()); !errors.Is(err, short) || runs != 0 {
+		t.Errorf("%v after %d commands", err, runs)
+	}
+}
