@@ -43,7 +43,7 @@ var imports = map[string][]string{
 	"internal/source":               {"wire"},
 	"internal/source/local":         {"agent", "wire"},
 	"internal/source/pod":           {"retry", "wire"},
-	"internal/source/podtar":        {"retry", "source/local", "source/pod", "wire"},
+	"internal/source/podtar":        {"agent", "retry", "source/local", "source/pod", "wire"},
 	"internal/promapi":              nil,
 	"internal/source/remoteread":    {"promapi", "retry", "term", "wire"},
 	"internal/source/sourcetest":    {"archive", "dump", "source", "tsdbtest", "wire"},

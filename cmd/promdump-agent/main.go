@@ -51,6 +51,7 @@ const (
 )
 
 func run() int {
+	lowered := agent.Lower(agent.Background) // first: what starts is charged to the server as well
 	if len(os.Args) == 3 && os.Args[1] == wire.ToAttach {
 		return attach(os.Args[2])
 	}
@@ -87,6 +88,12 @@ func run() int {
 		Cgroup: os.DirFS("/sys/fs/cgroup"),
 		// The runtime counts what Go has taken, and not the program's own pages.
 		Limit: func(memory int64) { debug.SetMemoryLimit(max(memory-16<<20, memory/2, 6<<20)) },
+		Lower: func(p agent.Priority) error {
+			if p == agent.Background {
+				return lowered
+			}
+			return agent.Lower(p)
+		},
 	})
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "promdump-agent: %v\n", err)

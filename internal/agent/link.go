@@ -112,7 +112,7 @@ type limited struct {
 func (t *limited) Write(p []byte) (int, error) {
 	if t.w == nil {
 		t.l.mu.Lock()
-		t.w = throttle(t.l.ctx, t.to, t.l.bandwidth)
+		t.w = Throttle(t.l.ctx, t.to, t.l.bandwidth)
 		t.l.mu.Unlock()
 	}
 	return t.w.Write(p)

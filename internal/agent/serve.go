@@ -49,6 +49,10 @@ type Process struct {
 	Cgroup   fs.FS              // the container's, usually /sys/fs/cgroup
 	Limit    func(memory int64) // keeps the heap below, bytes
 
+	// Lower lowers the priority of the process, which it may have had before; nil: it
+	// stays as it is. Its error is for the log.
+	Lower func(Priority) error
+
 	short error // why the container has no room for the request
 	tight bool  // it has little
 
@@ -130,12 +134,16 @@ func watch(in *bufio.Reader, cancel context.CancelCauseFunc) client {
 }
 
 func (p Process) answer(ctx context.Context, call wire.Call, c client) error {
+	p.lower(call) // before the first byte
 	codec := call.Codec
 	if p.tight {
 		codec = wire.Plain // a compressor takes some MiB
 	}
 	// The failure that the guard sends goes out after ctx has ended.
-	w, err := wire.NewWriter(throttle(context.WithoutCancel(ctx), p.Out, call.Limits.Bandwidth), codec)
+	sending := context.WithoutCancel(ctx)
+	paced := newPacedWriter(sending, p.Out, call.Limits.Gentle, p.logger(call))
+	defer paced.close()
+	w, err := wire.NewWriter(Throttle(sending, paced, call.Limits.Bandwidth), codec)
 	if err != nil {
 		return err
 	}
@@ -143,7 +151,7 @@ func (p Process) answer(ctx context.Context, call wire.Call, c client) error {
 	defer stop()
 	go keepAlives(alive, w)
 	defer failForMemory(ctx, w)()
-	if err := p.tell(ctx, call, w); err != nil {
+	if err := p.tell(ctx, call, w, paced); err != nil {
 		if ctx.Err() != nil {
 			return c.stopped(ctx)
 		}
@@ -183,7 +191,7 @@ func keepAlives(ctx context.Context, w *wire.Writer) {
 	}
 }
 
-func (p Process) tell(ctx context.Context, call wire.Call, w *wire.Writer) error {
+func (p Process) tell(ctx context.Context, call wire.Call, w *wire.Writer, paced *pacedWriter) error {
 	log := p.logger(call)
 	if p.short != nil {
 		return p.short
@@ -214,9 +222,13 @@ func (p Process) tell(ctx context.Context, call wire.Call, w *wire.Writer) error
 		if call.Request == nil {
 			return errors.New("the call has no request")
 		}
+		watched := paced.watchServer(p.Cgroup, dir, "prometheus")
 		for m, err := range Read(ctx, dir, *call.Request, Options{Logger: log}) {
 			if err != nil {
 				return err
+			}
+			if plan, ok := m.(*wire.Plan); ok && call.Limits.Gentle && !watched {
+				plan.Notes = append(plan.Notes, gentleNote)
 			}
 			if err := w.Write(m); err != nil {
 				return err
@@ -225,6 +237,23 @@ func (p Process) tell(ctx context.Context, call wire.Call, w *wire.Writer) error
 		return nil
 	}
 	return fmt.Errorf("the call asks for %q, which this agent cannot do", call.Do)
+}
+
+// gentleNote is for a person who asked for a gentle dump.
+var gentleNote = fmt.Sprintf("the server cannot be watched: the dump is read at %d MiB a second", GentleRate>>20)
+
+// lower lowers the priority of the process.
+func (p Process) lower(call wire.Call) {
+	if p.Lower == nil {
+		return
+	}
+	priority := Background
+	if call.Limits.Gentle {
+		priority = Idle
+	}
+	if err := p.Lower(priority); err != nil {
+		p.logger(call).Debug("the agent cannot lower its priority", "error", err)
+	}
 }
 
 func (p Process) logger(call wire.Call) *slog.Logger {

@@ -6,8 +6,11 @@ import (
 	"time"
 )
 
-// throttle lets w take no more than a number of bytes in a second; 0: any.
-func throttle(ctx context.Context, w io.Writer, bytes int64) io.Writer {
+// GentleRate is that of --gentle where the server cannot be watched, bytes a second.
+const GentleRate = 10 << 20
+
+// Throttle lets w take no more than a number of bytes in a second; 0: any.
+func Throttle(ctx context.Context, w io.Writer, bytes int64) io.Writer {
 	if bytes <= 0 {
 		return w
 	}

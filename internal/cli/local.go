@@ -16,7 +16,10 @@ import (
 )
 
 // localDir is the Data of promdump: a data dir on this machine.
-type localDir struct{ path string }
+type localDir struct {
+	path   string
+	gentle bool
+}
 
 func (l *localDir) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVarP(&l.path, "data-dir", "d", l.path, "data `dir` of a Prometheus, running or not; it is only read")
@@ -42,7 +45,12 @@ func (l *localDir) Open(_ context.Context, asked Asked) (Opened, error) {
 	if err != nil {
 		return Opened{}, fmt.Errorf("find data dir: %w", err)
 	}
-	return Opened{Source: local.New(l.path, local.Options{Logger: asked.Logger}), Kind: "local", Dir: abs}, nil
+	if l.gentle {
+		if err := local.Lower(); err != nil {
+			asked.Logger.Debug("the priority cannot be lowered", "error", err)
+		}
+	}
+	return Opened{Source: local.New(l.path, local.Options{Gentle: l.gentle, Logger: asked.Logger}), Kind: "local", Dir: abs}, nil
 }
 
 // checkDataDir says early and in words what is wrong with a data dir. It only

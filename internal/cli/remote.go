@@ -39,6 +39,9 @@ type RemoteConfig struct {
 	keepExternal bool
 	concurrency  int
 
+	// Gentle asks for one window at a time, with pauses.
+	Gentle bool
+
 	// Options change how connections are made.
 	Options []config.HTTPClientOption
 }
@@ -154,24 +157,29 @@ func (c RemoteConfig) Source(u *url.URL, name string, asked Asked) (*remoteread.
 	}
 	return remoteread.New(remoteread.Options{
 		URL: u, NewClient: c.Client, Name: name, Staging: asked.TempDir, Concurrency: c.concurrency,
-		KeepExternalLabels: c.keepExternal, Note: asked.Note, Logger: asked.Logger,
+		KeepExternalLabels: c.keepExternal, Gentle: c.Gentle, Note: asked.Note, Logger: asked.Logger,
 	}), nil
 }
 
 // remoteKind is that of a server in a manifest.
 const remoteKind = "remote-read"
 
+// GentleHelp is that of --gentle.
+const GentleHelp = "If true, take longer and slow the server down less: send while it has no work, at the lowest priority (an agent, a data dir on this machine); ask for one window at a time, with pauses (remote read)"
+
 // dirOrURL is the Data of promdump: a data dir on this machine, or a running server.
 type dirOrURL struct {
 	dir    localDir
 	url    string
 	remote RemoteFlags
+	gentle bool
 }
 
 func (d *dirOrURL) AddFlags(fs *pflag.FlagSet) {
 	d.dir.AddFlags(fs)
 	fs.StringVar(&d.url, "url", d.url, "`URL` of a running server, with its path prefix: it is asked by remote read")
 	d.remote.AddFlags(fs, "")
+	fs.BoolVar(&d.gentle, "gentle", d.gentle, GentleHelp)
 }
 
 func (d *dirOrURL) Given() bool { return d.dir.Given() || d.url != "" }
@@ -199,13 +207,16 @@ func (d *dirOrURL) Open(ctx context.Context, asked Asked) (Opened, error) {
 		return Opened{}, err
 	}
 	if d.url == "" {
-		return d.dir.Open(ctx, asked)
+		dir := d.dir
+		dir.gentle = d.gentle
+		return dir.Open(ctx, asked)
 	}
 	u, err := remoteread.ParseURL(d.url)
 	c, cerr := d.remote.Compile()
 	if err := errors.Join(err, cerr); err != nil {
 		return Opened{}, err
 	}
+	c.Gentle = d.gentle
 	src, err := c.Source(u, "", asked)
 	if err != nil {
 		return Opened{}, err

@@ -46,6 +46,7 @@ type Replace struct {
 type Limits struct {
 	Memory    int64 `json:"memory,omitempty"`    // bytes; 0: the default
 	Bandwidth int64 `json:"bandwidth,omitempty"` // bytes a second on the wire; 0: any
+	Gentle    bool  `json:"gentle,omitempty"`    // send when the server has no work, at the lowest priority
 }
 
 // Window is how many bytes of a stream an agent keeps until the client acknowledges

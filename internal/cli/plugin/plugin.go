@@ -69,6 +69,7 @@ type pods struct {
 	memory    string
 	bandwidth string
 	reconnect time.Duration
+	gentle    bool
 	via       string
 
 	image  string
@@ -85,6 +86,7 @@ func (p *pods) AddFlags(fs *pflag.FlagSet) {
 	p.addAgentFlags(fs, "way in: `auto|exec|tar|remote-read|debug|pvc`; an agent in the container, just tar there, the server itself, an agent in a debug container or in a pod that mounts the volume; auto takes the first that works",
 		"`image` of the container that debug and pvc make; has a shell, or is promdump's own")
 	fs.DurationVar(&p.reconnect, "reconnect-timeout", 90*time.Second, "`duration` that the agent in the container waits for this client after the connection broke; 0: it ends then, and another one is uploaded")
+	fs.BoolVar(&p.gentle, "gentle", p.gentle, cli.GentleHelp)
 	p.addSchemeFlag(fs)
 	p.remote.AddFlags(fs, "web-")
 }
@@ -220,6 +222,7 @@ func (p *pods) limits() (l wire.Limits, err error) {
 	if l.Memory > 0 && l.Memory < 24<<20 {
 		return l, cli.UsageError("the agent needs 24MiB at least", "--memory-limit %s is too little", p.memory)
 	}
+	l.Gentle = p.gentle
 	l.Bandwidth, err = bytesOf("--bandwidth", p.bandwidth)
 	return l, err
 }

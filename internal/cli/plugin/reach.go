@@ -100,9 +100,12 @@ func (f *found) open(ctx context.Context, v via) (source.Source, error) {
 	case viaExec:
 		return f.inServer(), nil
 	case viaTar:
+		if f.limits.Gentle {
+			f.asked.Note(fmt.Sprintf("tar cannot watch the server: it is read at %d MiB a second", podtar.GentleRate>>20))
+		}
 		return podtar.New(podtar.Options{
 			Name: f.String(), Exec: f.guard.exec, Dirs: f.target.Dirs(),
-			Staging: f.asked.TempDir, Note: f.asked.Note, Logger: f.asked.Logger,
+			Staging: f.asked.TempDir, Limits: f.limits, Note: f.asked.Note, Logger: f.asked.Logger,
 			Check: f.guard.before(v), Alive: f.guard.same,
 		}), nil
 	case viaRemote:
@@ -163,6 +166,7 @@ func (f *found) web() (*url.URL, cli.RemoteConfig) {
 		scheme = f.scheme
 	}
 	c := f.remote
+	c.Gentle = f.gentle
 	c.Options = append(slices.Clone(c.Options), config.WithDialContextFunc(func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return f.client.Dial(ctx, t, t.Port)
 	}))

@@ -25,6 +25,7 @@ import (
 
 	"github.com/oklog/ulid/v2"
 
+	"github.com/promdump/promdump/internal/agent"
 	"github.com/promdump/promdump/internal/retry"
 	"github.com/promdump/promdump/internal/source/local"
 	"github.com/promdump/promdump/internal/source/pod"
@@ -36,12 +37,16 @@ const (
 	retryAfter = 2 * time.Second
 )
 
+// GentleRate is that of gentle limits, bytes a second.
+const GentleRate = agent.GentleRate
+
 // Options of a Source.
 type Options struct {
 	Name    string
 	Exec    pod.Exec
-	Dirs    []string // the data dir is the first of these that tar finds
-	Staging string   // an existing directory for what tar gives; empty: the system's
+	Dirs    []string    // the data dir is the first of these that tar finds
+	Staging string      // an existing directory for what tar gives; empty: the system's
+	Limits  wire.Limits // of the stream; tar itself cannot be limited
 	Note    func(string)
 	Logger  *slog.Logger
 
@@ -66,6 +71,11 @@ func New(o Options) *Source {
 	}
 	if o.pause == 0 {
 		o.pause = retryAfter
+	}
+	if o.Limits.Gentle {
+		if o.Limits.Bandwidth == 0 || o.Limits.Bandwidth > GentleRate {
+			o.Limits.Bandwidth = GentleRate
+		}
 	}
 	return &Source{o}
 }

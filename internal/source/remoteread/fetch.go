@@ -29,6 +29,8 @@ type fetcher struct {
 	// step is the longest range that is asked for at once, in milliseconds: what was
 	// too much for the server once is not tried again.
 	step atomic.Int64
+
+	took atomic.Int64 // nanoseconds that the last window took
 }
 
 func (f *fetcher) shorten(step int64) {

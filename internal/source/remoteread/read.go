@@ -301,9 +301,14 @@ func (f *fetcher) tellAll(ctx context.Context, windows []span, end *wire.End, sa
 			case <-ctx.Done():
 				return
 			}
+			if !f.rest(ctx) {
+				return
+			}
 			done := make(chan result, 1)
 			fetching.Go(func() {
+				begin := time.Now()
 				w, err := f.fetch(ctx, r)
+				f.took.Store(int64(time.Since(begin)))
 				done <- result{w, err}
 			})
 			next <- done // has room: there are no more than slots
@@ -326,6 +331,20 @@ func (f *fetcher) tellAll(ctx context.Context, windows []span, end *wire.End, sa
 		<-slots
 	}
 	return nil
+}
+
+// rest pauses for as long as the last window took, where the server is to be spared:
+// it has half of the time for others. It is false when ctx is done.
+func (f *fetcher) rest(ctx context.Context) bool {
+	if !f.o.Gentle {
+		return true
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(time.Duration(f.took.Load())):
+		return true
+	}
 }
 
 func tellWindow(r span, w *window, end *wire.End, say func(wire.Message) error) error {

@@ -83,6 +83,10 @@ type Options struct {
 	Staging     string // an existing directory for windows on their way; empty: the system's
 	Concurrency int    // windows at a time; 0: DefaultConcurrency
 
+	// Gentle pauses between two windows for as long as the one before took, and makes
+	// Concurrency 1 where it is 0.
+	Gentle bool
+
 	// KeepExternalLabels leaves the server's external labels on the series.
 	KeepExternalLabels bool
 
@@ -121,6 +125,9 @@ func New(o Options) *Source {
 	}
 	if o.Note == nil {
 		o.Note = func(string) {}
+	}
+	if o.Concurrency <= 0 && o.Gentle {
+		o.Concurrency = 1
 	}
 	if o.Concurrency <= 0 {
 		o.Concurrency = DefaultConcurrency
