@@ -46,7 +46,7 @@ const (
 )
 
 var (
-	usualPace  = pace{start: 8 << 20, floor: 2 << 20, ceiling: math.Inf(1), stretch: 0.25}
+	usualPace  = pace{start: 8 << 20, floor: 2 << 20, ceiling: math.Inf(1), stretch: 0.1}
 	gentlePace = pace{start: 2 << 20, floor: 1 << 20, ceiling: 10 << 20, stretch: 0.05, yields: true}
 )
 

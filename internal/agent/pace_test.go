@@ -98,7 +98,7 @@ func TestPaceSparesTheServer(t *testing.T) {
 		stretch float64 // at most
 		share   float64 // of the bytes without pace, at least
 	}{
-		{"usual", usualPace, 0.4 * full.stretch(), 0.4},
+		{"usual", usualPace, 0.1 * full.stretch(), 0.1},
 		{"gentle", gentlePace, 0.1 * full.stretch(), 0.03},
 	} {
 		got := newSimulated().run(newController(c.pace), time.Minute)
