@@ -82,6 +82,10 @@ func (c *SeriesCounter) Index(series uint64) *IndexCounter {
 	return &IndexCounter{all: c, want: series, next: (*IndexCounter).header}
 }
 
+// Forget says that an index which was counted does not count: which of its series are in
+// others as well is not known.
+func (c *SeriesCounter) Forget() { c.inexact = true }
+
 // IndexCounter takes the bytes of an index file.
 type IndexCounter struct {
 	all     *SeriesCounter

@@ -203,7 +203,7 @@ func (a *app) runDump(ctx context.Context, c dumpConfig) error {
 					}
 					progress.Set(p.Read, p.Total, tail)
 				},
-			}, out)
+			}, out.writer())
 		}
 		report, err = orGiveUp(ctx, dump.Report{BytesWritten: 1}, write)
 		return err

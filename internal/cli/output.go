@@ -269,6 +269,26 @@ func (o *output) full(err error) error {
 // stream tells whether what was written cannot be taken back.
 func (o *output) stream() bool { return o.temp == "" }
 
+// writer is where the dump goes. If it is a file of our own it can be cut back.
+func (o *output) writer() io.Writer {
+	if o.stream() {
+		return o
+	}
+	return &outputFile{o}
+}
+
+// outputFile is an output that implements archive.Rewinder.
+type outputFile struct{ *output }
+
+// Rewind implements archive.Rewinder.
+func (o *outputFile) Rewind(size int64) error {
+	if err := o.file.Truncate(size); err != nil {
+		return err
+	}
+	_, err := o.file.Seek(size, io.SeekStart)
+	return err
+}
+
 // commit syncs the file and renames it to its final name. If another file has taken
 // that name meanwhile, the file gets a free name, which the [existsError] contains.
 func (o *output) commit() error {

@@ -153,6 +153,7 @@ type assembler struct {
 	series  *block.SeriesCounter
 
 	headEnd    wire.HeadEnd
+	tent       tentative
 	base, read int64 // bytes of the plan: when the current part began, and now
 	parts      int   // of the plan, done
 }
@@ -162,6 +163,9 @@ func (a *assembler) take(msg wire.Message) error {
 	if _, ok := msg.(*wire.Plan); !ok && a.report.Plan == nil {
 		return errors.New("the source did not begin with its plan")
 	}
+	if err := a.settle(msg); err != nil {
+		return err
+	}
 	switch m := msg.(type) {
 	case *wire.Plan:
 		// A second one has more blocks, after a stream that broke.
@@ -170,7 +174,10 @@ func (a *assembler) take(msg wire.Message) error {
 	case *wire.Forget:
 		return a.forget(m.ULID)
 	case *wire.File:
-		return a.file(m)
+		if m.Tentative {
+			return a.tentativeFile(m)
+		}
+		return a.file(&wire.File{Name: m.Name, Size: m.Size, Body: &reading{a, m.Body}})
 	case *wire.BlockStart, *wire.Symbols, *wire.Series, *wire.BlockEnd:
 		if err := a.block(m); err != nil {
 			return fmt.Errorf("cut block %s: %w", a.cutting, err)
@@ -187,12 +194,13 @@ func (a *assembler) take(msg wire.Message) error {
 	return nil
 }
 
+// file writes a file whose body counts what is read of it.
 func (a *assembler) file(m *wire.File) error {
 	w, err := a.writer()
 	if err != nil {
 		return err
 	}
-	body, done := a.counted(m.Name, &reading{a, m.Body}, a.plannedSeries)
+	body, done := a.counted(m.Name, m.Body, a.plannedSeries)
 	defer done()
 	if err := w.File(m.Name, m.Size, body); err != nil {
 		return fmt.Errorf("write %s to the dump: %w", m.Name, err)
@@ -341,6 +349,8 @@ func (a *assembler) headPart(msg wire.Message) (err error) {
 // forget drops what was begun, before it is told again.
 func (a *assembler) forget(ulid string) (err error) {
 	switch {
+	case a.tent.some && ulid == a.tent.place:
+		return a.takeBack()
 	case ulid == "" && a.head != nil:
 		err, a.head = a.head.Discard(), nil
 	case ulid != "" && a.cut != nil && ulid == a.cutting:
@@ -390,7 +400,7 @@ func (a *assembler) writer() (*archive.Writer, error) {
 	if a.out != nil {
 		return a.out, nil
 	}
-	w, err := archive.NewWriter(a.count, archive.Options{Compression: a.spec.Compression, ModTime: a.spec.Now})
+	w, err := archive.NewWriter(a.count.output(), archive.Options{Compression: a.spec.Compression, ModTime: a.spec.Now})
 	if err != nil {
 		return nil, err
 	}
@@ -404,7 +414,7 @@ func (a *assembler) writer() (*archive.Writer, error) {
 
 func (a *assembler) finish() error {
 	switch {
-	case !a.done, a.cut != nil, a.head != nil:
+	case !a.done, a.cut != nil, a.head != nil, a.tent.cut:
 		return ErrUnfinished
 	case a.out == nil && a.spec.Kept != nil && len(a.spec.Kept.Blocks) > 0:
 		if _, err := a.writer(); err != nil {

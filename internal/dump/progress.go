@@ -5,6 +5,7 @@ import (
 	"io"
 	"sync/atomic"
 
+	"github.com/promdump/promdump/internal/archive"
 	"github.com/promdump/promdump/internal/wire"
 )
 
@@ -83,4 +84,26 @@ func (c *counter) Write(p []byte) (int, error) {
 	n, err := c.w.Write(p)
 	c.n.Add(int64(n))
 	return n, err
+}
+
+// output is the counter, with a Rewind if what it writes to has one.
+func (c *counter) output() io.Writer {
+	if to, ok := c.w.(archive.Rewinder); ok {
+		return &rewinding{c, to}
+	}
+	return c
+}
+
+type rewinding struct {
+	*counter
+	to archive.Rewinder
+}
+
+// Rewind implements archive.Rewinder.
+func (r *rewinding) Rewind(size int64) error {
+	if err := r.to.Rewind(size); err != nil {
+		return err
+	}
+	r.n.Store(size)
+	return nil
 }

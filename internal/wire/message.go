@@ -1,6 +1,9 @@
 package wire
 
-import "io"
+import (
+	"errors"
+	"io"
+)
 
 // Message is one piece of the story that every source tells its consumer:
 //
@@ -114,7 +117,15 @@ type File struct {
 	Size   int64
 	Offset int64 // not 0 only where a Resume asked for it
 	Body   io.Reader
+
+	// Tentative says that a Forget may take the file back, until something follows
+	// that is not of the same block; files of a raw head until End. It is not sent. A
+	// Body that returns ErrCut is followed by that Forget, or by the source's error.
+	Tentative bool
 }
+
+// ErrCut is returned by the Body of a file of which no more bytes come.
+var ErrCut = errors.New("the rest of the file does not come")
 
 // BlockStart begins the selected series of one cut block.
 type BlockStart struct {

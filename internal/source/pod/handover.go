@@ -2,64 +2,46 @@ package pod
 
 import (
 	"context"
-	"errors"
-	"os"
+	"io"
 
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// handover brings messages from the goroutine that listens to the one that
-// consumes. A message belongs to the listener again when say returns; the files
-// of a whole block are consumed while the listener goes on.
+// handover passes messages from the goroutine that receives to the one that
+// consumes. A message belongs to the receiver again when say returns.
 type handover struct {
 	ctx   context.Context
 	items chan item
 }
 
 type item struct {
-	msg   wire.Message
-	files []*spooled
-	done  chan struct{} // closed when msg was consumed; nil for files
+	msg  wire.Message
+	done chan struct{} // closed when msg was consumed
 }
 
-// say hands a message over and waits until it was consumed.
+// say passes a message and waits until it was consumed.
 func (h *handover) say(m wire.Message) error {
+	it, err := h.pass(m)
+	if err == nil {
+		<-it.done // the consumer is done with it soon, also when all is cancelled
+	}
+	return err
+}
+
+func (h *handover) pass(m wire.Message) (item, error) {
 	it := item{msg: m, done: make(chan struct{})}
 	select {
 	case h.items <- it:
+		return it, nil
 	case <-h.ctx.Done():
-		return h.ctx.Err()
-	}
-	<-it.done // whoever took it has done with it soon, also when all is cancelled
-	return nil
-}
-
-func (h *handover) files(files []*spooled) error {
-	select {
-	case h.items <- item{files: files}:
-		return nil
-	case <-h.ctx.Done():
-		return h.ctx.Err()
+		return it, h.ctx.Err()
 	}
 }
 
-// consume yields everything, until the listener closes items or yield has
+// consume yields everything, until the receiver closes items or yield has
 // enough, which it reports.
 func (h *handover) consume(yield func(wire.Message, error) bool) (left bool) {
 	for it := range h.items {
-		if it.msg == nil {
-			for _, f := range it.files {
-				ok, err := give(f, yield)
-				if err != nil {
-					yield(nil, err)
-					return true
-				}
-				if !ok {
-					return true
-				}
-			}
-			continue
-		}
 		ok := yield(it.msg, nil)
 		close(it.done)
 		if !ok {
@@ -69,12 +51,86 @@ func (h *handover) consume(yield func(wire.Message, error) bool) (left bool) {
 	return false
 }
 
-// give yields one file and removes it.
-func give(f *spooled, yield func(wire.Message, error) bool) (ok bool, err error) {
-	in, err := os.Open(f.path)
-	if err != nil {
-		return false, err
+// receivedFile is a file that is received over as many streams as it takes. The consumer
+// reads the bytes of the stream itself: between the two are no copy and no buffer.
+type receivedFile struct {
+	ctx  context.Context
+	name string // relative to the data dir
+	size int64  // bytes
+	got  *int64 // grows with all that came
+	item item
+
+	have int64      // bytes that came. The consumer's while it has a part, else the receiver's.
+	part io.Reader  // the bytes of the current stream; nil: none
+	ends chan error // how a part ended
+
+	parts chan io.Reader
+	cut   chan struct{} // closed: no more parts come
+}
+
+func newReceivedFile(ctx context.Context, f *wire.File, got *int64) *receivedFile {
+	return &receivedFile{
+		ctx: ctx, name: f.Name, size: f.Size, got: got,
+		ends: make(chan error, 1), parts: make(chan io.Reader), cut: make(chan struct{}),
 	}
-	ok = yield(&wire.File{Name: f.name, Size: f.size, Body: in}, nil)
-	return ok, errors.Join(in.Close(), os.Remove(f.path))
+}
+
+// receive lets the consumer read a part, and returns how that ended: nil is the end of
+// the file.
+func (f *receivedFile) receive(part io.Reader) error {
+	if f.have == f.size {
+		return nil
+	}
+	select {
+	case f.parts <- part:
+	case <-f.item.done:
+		return &localError{errLeft}
+	}
+	select {
+	case err := <-f.ends:
+		return err
+	case <-f.item.done:
+	}
+	select {
+	case err := <-f.ends:
+		return err
+	default:
+		return &localError{errLeft}
+	}
+}
+
+// Read implements io.Reader for the consumer. Where a stream breaks, it waits for the
+// next one.
+func (f *receivedFile) Read(p []byte) (int, error) {
+	if f.have == f.size {
+		return 0, io.EOF
+	}
+	for {
+		if f.part == nil {
+			select {
+			case f.part = <-f.parts:
+			case <-f.cut:
+				return 0, wire.ErrCut
+			case <-f.ctx.Done():
+				return 0, wire.ErrCut // the receiver says why
+			}
+		}
+		n, err := f.part.Read(p[:min(int64(len(p)), f.size-f.have)])
+		f.have += int64(n)
+		*f.got += int64(n)
+		switch {
+		case f.have == f.size:
+			f.part = nil
+			f.ends <- nil
+		case err == io.EOF:
+			f.part = nil
+			f.ends <- &wire.FrameError{Reason: f.name + " ends early"}
+		case err != nil:
+			f.part = nil
+			f.ends <- err
+		}
+		if n > 0 {
+			return n, nil
+		}
+	}
 }

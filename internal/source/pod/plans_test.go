@@ -26,7 +26,6 @@ func listen(t *testing.T, s *story, messages ...wire.Message) (files []string, p
 	if err := w.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	s.spool.dir = t.TempDir()
 	s.out = &handover{ctx: t.Context(), items: make(chan item)}
 	ended := make(chan error, 1)
 	go func() {

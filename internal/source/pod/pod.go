@@ -9,9 +9,8 @@
 //
 // A stream that breaks is begun again where it stopped, with a new agent: whole
 // blocks at their byte, cut ones at their series, the head from its beginning.
-// For that a whole block is kept in a staging directory until all of it is here;
-// a block that was compacted away meanwhile is forgotten, and what replaced it is
-// told.
+// The files of a whole block are passed on while they come; a block that was compacted
+// away meanwhile is taken back by a Forget, and what replaced it is sent.
 //
 // What is not promised: that a dump over several streams shows one moment. What
 // was told is what was there when it was told. Nor, where there is just tar, that
@@ -26,7 +25,6 @@ import (
 	"io"
 	"iter"
 	"log/slog"
-	"os"
 	"sync/atomic"
 	"time"
 
@@ -157,26 +155,23 @@ func (s *Source) Read(ctx context.Context, req wire.Request) iter.Seq2[wire.Mess
 	}
 }
 
-func (s *Source) read(ctx context.Context, req wire.Request, yield func(wire.Message, error) bool) (err error) {
-	dir, err := os.MkdirTemp(s.o.Staging, "promdump-pod-")
-	if err != nil {
-		return fmt.Errorf("make staging directory: %w", err)
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+func (s *Source) read(ctx context.Context, req wire.Request, yield func(wire.Message, error) bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	h := &handover{ctx: ctx, items: make(chan item)}
-	st := &story{req: req, out: h, spool: spool{dir: dir}}
+	st := &story{req: req, out: h}
 	if req.Resume != nil {
 		st.have = req.Resume.Have
 	}
 	done := make(chan error, 1)
 	go func() {
 		defer close(h.items)
-		done <- s.again(ctx, func(ctx context.Context) (bool, error) {
+		err := s.again(ctx, func(ctx context.Context) (bool, error) {
 			before := st.got
 			err := s.talk(ctx, wire.Call{Do: wire.DoRead, Request: st.request()}, st.listen)
 			return st.got > before, err
 		})
+		st.abandon()
+		done <- err
 	}()
 	left := h.consume(yield)
 	cancel()

@@ -1,24 +1,29 @@
 package pod
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// story is what an agent tells, over as many streams as it takes.
-type story struct {
-	req   wire.Request
-	out   *handover
-	spool spool
-	got   int64 // grows with all that came, so that a try that got further is known
+// rawHead stands for the ULID of a block while the head's files come.
+const rawHead = "head"
 
-	plan *wire.Plan   // all plans together; nil: none yet
-	have []wire.Block // told to their end, or nothing of them is wanted
-	cut  string       // ULID of the block that is cut
-	part uint64       // how many of its messages with series are here
-	head bool         // it has begun
+// story is what an agent sends, over as many streams as it takes.
+type story struct {
+	req wire.Request
+	out *handover
+	got int64 // grows with all that came, so that a try that got further is known
+
+	plan  *wire.Plan    // all plans together; nil: none yet
+	have  []wire.Block  // received to their end, or nothing of them is wanted
+	block string        // ULID of the whole block that comes, or rawHead; empty: none
+	file  *receivedFile // the last one of block
+	cut   string        // ULID of the block that is cut
+	part  uint64        // how many of its messages with series are here
+	head  bool          // it has begun
 }
 
 // request asks for what is missing.
@@ -31,9 +36,8 @@ func (s *story) request() *wire.Request {
 	switch {
 	case s.cut != "":
 		req.Resume.At = &wire.Position{ULID: s.cut, Parts: s.part}
-	case s.spool.block != "" && s.spool.block != rawHead:
-		f := s.spool.last()
-		req.Resume.At = &wire.Position{ULID: s.spool.block, File: f.name, Offset: f.have}
+	case s.block != "" && s.block != rawHead:
+		req.Resume.At = &wire.Position{ULID: s.block, File: s.file.name, Offset: s.file.have}
 	}
 	return &req
 }
@@ -53,9 +57,7 @@ func (s *story) listen(_ *conversation, r *wire.Reader) error {
 			if planned {
 				// A second plan in one stream comes between blocks: the block before it
 				// is complete.
-				if err := s.flush(false); err != nil {
-					return err
-				}
+				s.endBlock()
 			}
 			planned = true
 		}
@@ -80,14 +82,12 @@ func count(end *wire.End, m wire.Message) {
 
 func (s *story) hear(m wire.Message, counted wire.End) error {
 	if f, ok := m.(*wire.File); ok {
-		return s.file(f)
+		return s.receive(f)
 	}
 	if p, ok := m.(*wire.Plan); ok {
 		return s.planned(p)
 	}
-	if err := s.flush(false); err != nil {
-		return err
-	}
+	s.endBlock()
 	switch m := m.(type) {
 	case *wire.BlockStart:
 		if s.cut == m.ULID {
@@ -113,9 +113,6 @@ func (s *story) hear(m wire.Message, counted wire.End) error {
 			return &wire.FrameError{Reason: fmt.Sprintf("the agent told %d files, %d bytes, %d series, here are %d, %d and %d",
 				m.Files, m.Bytes, m.Series, counted.Files, counted.Bytes, counted.Series)}
 		}
-		if err := s.flush(true); err != nil {
-			return err
-		}
 		return s.out.say(m)
 	default:
 		return s.out.say(m)
@@ -135,9 +132,9 @@ func (s *story) planned(p *wire.Plan) error {
 		}
 		s.cut, s.part = "", 0
 	}
-	if s.spool.block != "" && action[s.spool.block] != wire.Whole {
-		if err := s.spool.clear(); err != nil {
-			return &localError{err}
+	if s.block != "" && s.block != rawHead && action[s.block] != wire.Whole {
+		if err := s.forget(s.block); err != nil {
+			return err
 		}
 	}
 	first := s.plan == nil
@@ -176,19 +173,35 @@ func (s *story) done(ulid string) {
 	}
 }
 
-// file keeps a file until all of its block is here, or all of a raw head.
-func (s *story) file(f *wire.File) error {
+// receive passes a file on while it comes, or goes on with it.
+func (s *story) receive(f *wire.File) error {
 	block, _, _ := strings.Cut(f.Name, "/")
 	if !s.isBlock(block) {
 		block = rawHead
 	}
-	if s.spool.block != block {
-		if err := s.flush(false); err != nil {
+	if s.block != block {
+		s.endBlock()
+		s.block = block
+	}
+	switch {
+	case s.file != nil && s.file.name == f.Name && s.file.size == f.Size && s.file.have == f.Offset:
+	case s.file != nil && s.file.name == f.Name && f.Offset == 0:
+		// Another file has its name now: its block is received anew.
+		return errors.Join(&wire.FrameError{Reason: f.Name + " has changed"}, s.forget(block))
+	case f.Offset != 0 || s.file != nil && s.file.have < s.file.size:
+		return &wire.FrameError{Reason: fmt.Sprintf("it goes on with byte %d of %s", f.Offset, f.Name)}
+	default:
+		next := newReceivedFile(s.out.ctx, f, &s.got)
+		it, err := s.out.pass(&wire.File{Name: f.Name, Size: f.Size, Body: next, Tentative: true})
+		if err != nil {
 			return err
 		}
-		s.spool.block = block
+		next.item, s.file = it, next
 	}
-	return s.spool.take(f, &s.got)
+	if err := s.file.receive(f.Body); err != nil {
+		return fmt.Errorf("receive %s: %w", f.Name, err)
+	}
+	return nil
 }
 
 func (s *story) isBlock(name string) bool {
@@ -200,23 +213,37 @@ func (s *story) isBlock(name string) bool {
 	return false
 }
 
-// flush hands the spooled block over. A raw head is whole only at the very end.
-func (s *story) flush(end bool) error {
-	if s.spool.block == "" || s.spool.block == rawHead && !end {
-		return nil
+// endBlock is called when something follows that is not of the block. A raw head is
+// whole only at the very end.
+func (s *story) endBlock() {
+	if s.block == "" || s.block == rawHead {
+		return
 	}
-	if s.spool.block != rawHead {
-		s.done(s.spool.block)
+	s.done(s.block)
+	s.block, s.file = "", nil
+}
+
+// abandon ends the file that has begun: no more of it comes.
+func (s *story) abandon() {
+	if s.file != nil && s.file.have < s.file.size {
+		close(s.file.cut)
 	}
-	return s.out.files(s.spool.hand())
+	s.block, s.file = "", nil
+}
+
+// forget takes back the files of a block that came, or those of a raw head.
+func (s *story) forget(block string) error {
+	s.abandon()
+	if block == rawHead {
+		block = ""
+	}
+	return s.out.say(&wire.Forget{ULID: block})
 }
 
 // forgetHead begins the head anew: its logs have moved on.
 func (s *story) forgetHead() error {
-	if s.spool.block == rawHead {
-		if err := s.spool.clear(); err != nil {
-			return &localError{err}
-		}
+	if s.block == rawHead {
+		return s.forget(rawHead)
 	}
 	if !s.head {
 		return nil

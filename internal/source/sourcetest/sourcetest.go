@@ -91,17 +91,41 @@ func random(t *testing.T, seed uint64) *tsdbtest.TSDB {
 	return tsdbtest.Random(t, t.TempDir(), seed, tsdbtest.Options{StartTimestamps: seed%3 == 1, Plain: seed%3 == 2})
 }
 
+// file is an output that can be cut back, as a file can.
+type file struct{ bytes.Buffer }
+
+// Rewind implements archive.Rewinder.
+func (f *file) Rewind(size int64) error {
+	f.Truncate(int(size))
+	return nil
+}
+
 // Dump makes a dump of the source and opens it into a directory.
-func Dump(t *testing.T, src source.Source, req wire.Request) (dir string, report dump.Report, file []byte, err error) {
+func Dump(t *testing.T, src source.Source, req wire.Request) (dir string, report dump.Report, b []byte, err error) {
+	t.Helper()
+	var f file
+	report, err = dump.Write(t.Context(), src, spec(t, req), &f)
+	return opened(t, &f.Buffer, report, err)
+}
+
+// DumpToStream is Dump for an output that cannot be cut back.
+func DumpToStream(t *testing.T, src source.Source, req wire.Request) (dir string, report dump.Report, b []byte, err error) {
 	t.Helper()
 	var buf bytes.Buffer
-	report, err = dump.Write(t.Context(), src, dump.Spec{
-		Request: req, Compression: archive.None, Staging: t.TempDir(), Tool: "sourcetest", Now: time.Unix(1, 0),
-	}, &buf)
+	report, err = dump.Write(t.Context(), src, spec(t, req), &buf)
+	return opened(t, &buf, report, err)
+}
+
+func spec(t *testing.T, req wire.Request) dump.Spec {
+	return dump.Spec{Request: req, Compression: archive.None, Staging: t.TempDir(), Tool: "sourcetest", Now: time.Unix(1, 0)}
+}
+
+func opened(t *testing.T, buf *bytes.Buffer, report dump.Report, err error) (string, dump.Report, []byte, error) {
+	t.Helper()
 	if err != nil {
 		return "", report, buf.Bytes(), err
 	}
-	dir = t.TempDir()
+	dir := t.TempDir()
 	if _, _, err := archive.Extract(t.Context(), bytes.NewReader(buf.Bytes()), dir, nil); err != nil {
 		t.Fatalf("the dump does not open: %v", err)
 	}
