@@ -116,7 +116,8 @@ func (e zstdEncoder) encode(dst, src []byte, k kind) ([]byte, error) {
 //
 // Matches are rare in chunks, and a fast search for them spoils the literals'
 // code: Huffman alone is smaller than levels 1 and 2. Where many series stand
-// still that turns round, so a sample of each piece decides.
+// still that turns round, so a sample of each piece decides. Level 3 must save 7 %:
+// on chunks of which it saves 3 % it takes 12 ms of CPU a MB, Huffman 5.
 type gzipEncoder struct {
 	huffman, fast, index *gzip.Writer
 	sample               []byte // compressed
@@ -145,7 +146,7 @@ func (e *gzipEncoder) encode(dst, src []byte, k kind) ([]byte, error) {
 }
 
 // chunkLevel tries a sample from the middle of a piece. Huffman is twice as fast
-// and wins unless the other is smaller by 3 %.
+// and wins unless the other is smaller by 7 %.
 func (e *gzipEncoder) chunkLevel(src []byte) (int, error) {
 	at := max(0, len(src)/2-sampleSize/2)
 	sample := src[at:min(len(src), at+sampleSize)]
@@ -159,7 +160,7 @@ func (e *gzipEncoder) chunkLevel(src []byte) (int, error) {
 	}
 	fast := len(out)
 	e.sample = out
-	if fast*100 < huffman*97 {
+	if fast*100 < huffman*93 {
 		return fastLevel, nil
 	}
 	return gzip.HuffmanOnly, nil
