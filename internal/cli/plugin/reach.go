@@ -132,7 +132,7 @@ func (f *found) agentOptions(in kube.Target, installed string) pod.Options {
 	return pod.Options{
 		Name: f.String(), Exec: exec(f.client, in), Agent: f.agents(f.client, f.target, f.asked), Installed: installed,
 		Dirs: in.Dirs(), Volumes: in.Mounts, InMemory: in.InMemory,
-		Staging: f.asked.TempDir, Codec: wire.Zstd, Limits: f.limits, Wait: f.reconnect,
+		Codec: wire.Zstd, Limits: f.limits, Wait: f.reconnect,
 		Debug: f.asked.Debug, Note: f.asked.Note, Upload: f.asked.Upload, Logger: f.asked.Logger,
 		Alive: f.guard.same,
 	}

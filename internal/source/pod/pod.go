@@ -67,10 +67,6 @@ type Options struct {
 	// that it was, and ends the work.
 	Alive func(ctx context.Context) error
 
-	// Staging is an existing directory for blocks on their way. It needs the space of
-	// two of the largest. Empty: the system's.
-	Staging string
-
 	Codec  wire.Codec
 	Limits wire.Limits
 	Debug  bool // the agent tells what it decides
