@@ -19,53 +19,113 @@ import (
 	"github.com/promdump/promdump/internal/tsdbtest"
 )
 
+// slowLinkRate is that of the slow link, in bytes a second.
+const slowLinkRate = 20 << 20
+
 // TestBench is make bench-e2e: dumps through exec, side by side, in turns, of a
 // data dir of more than 1 GiB, and how the server that is dumped answers
-// meanwhile. It measures and judges nothing. PROMDUMP_E2E_BENCH_HOURS makes the data
+// meanwhile. It measures and judges nothing. The first ways are those that have goals,
+// see [benchGoals]; a proxy makes the slow link. PROMDUMP_E2E_BENCH_HOURS makes the data
 // dir smaller, _RUNS says how often, _WAYS (a regular expression) which.
 func TestBench(t *testing.T) {
 	if os.Getenv("PROMDUMP_E2E_BENCH") != "1" {
 		t.Skip("SKIPPED: make bench-e2e measures")
 	}
 	b := newBench(t)
-	kubectl := func(args ...string) func() *exec.Cmd {
+	slow := newProxy(t)
+	slow.slow(slowLinkRate)
+	ways := b.ways(t, b.cluster.config, slow.config("admin"))
+	fmt.Fprintf(os.Stderr, "%d MB in the data dir\n\n%s", b.size/1e6, benchHead)
+	b.row("nothing, for 10 s", b.measure(t, func() *exec.Cmd { return exec.Command("sleep", "10") }))
+	only := regexp.MustCompile(os.Getenv("PROMDUMP_E2E_BENCH_WAYS"))
+	walls := map[string][]time.Duration{}
+	for range benchRuns() {
+		for _, w := range ways {
+			if only.MatchString(w.name) {
+				f := b.measure(t, w.cmd)
+				b.row(w.name, f)
+				walls[w.name] = append(walls[w.name], f.wall)
+			}
+		}
+	}
+	printGoals(walls)
+	if n := b.pod.restarts(); n > 0 {
+		t.Errorf("the server was restarted %d times", n)
+	}
+}
+
+const (
+	catWay      = "exec -- cat, all files"
+	tarWay      = "exec -- tar czf -"
+	rawWay      = "promdump --head raw --compression none"
+	defaultWay  = "promdump"
+	slowCatWay  = "20 MiB/s: exec -- cat, all files"
+	slowDumpWay = "20 MiB/s: promdump"
+)
+
+func (b *bench) ways(t *testing.T, config, slow string) []benchWay {
+	file := filepath.Join(t.TempDir(), "dump")
+	kubectl := func(config string, args ...string) func() *exec.Cmd {
 		return func() *exec.Cmd {
-			cmd := b.cluster.command(t.Context(), b.cluster.config, append([]string{"-n", b.pod.namespace, "exec", b.pod.name, "--"}, args...)...)
+			cmd := b.cluster.command(t.Context(), config, append([]string{"-n", b.pod.namespace, "exec", b.pod.name, "--"}, args...)...)
 			cmd.Stdout = io.Discard
 			return cmd
 		}
 	}
-	file := filepath.Join(t.TempDir(), "dump")
-	dump := func(args ...string) func() *exec.Cmd {
+	dump := func(config string, args ...string) func() *exec.Cmd {
+		args = append([]string{"-n", b.pod.namespace, "-p", b.pod.name, "--min-time", "0", "--force", "-t", file}, args...)
 		return func() *exec.Cmd {
 			// What is kept is not written over: that would cost the next one.
 			_ = os.Remove(file)
-			return pluginCommand(t, b.cluster.config, append([]string{"-n", b.pod.namespace, "-p", b.pod.name, "--min-time", "0", "--force", "-t", file}, args...)...)
+			return pluginCommand(t, config, args...)
 		}
 	}
-	ways := []benchWay{
-		{"exec -- cat, all files", kubectl("sh", "-c", "cat "+b.data+"/*/chunks/* "+b.data+"/*/index "+b.data+"/wal/0*")},
-		{"exec -- tar cf -", kubectl("tar", "cf", "-", b.data)},
-		{"exec -- tar czf -", kubectl("tar", "czf", "-", b.data)},
-		{"promdump --head raw --compression none", dump("--head", "raw", "--compression", "none")},
-		{"promdump --head raw", dump("--head", "raw")},
-		{"promdump", dump()},
-		{"promdump --compression zstd", dump("--compression", "zstd")},
-		{"promdump --via tar --head raw", dump("--via", "tar", "--head", "raw")},
-		{"promdump, 30 minutes", dump("--min-time", at(b.end.Add(-3*time.Hour)), "--max-time", at(b.end.Add(-150*time.Minute)))},
+	all := "cat " + b.data + "/*/chunks/* " + b.data + "/*/index " + b.data + "/wal/0*"
+	return []benchWay{
+		{catWay, kubectl(config, "sh", "-c", all)},
+		{rawWay, dump(config, "--head", "raw", "--compression", "none")},
+		{defaultWay, dump(config)},
+		{tarWay, kubectl(config, "tar", "czf", "-", b.data)},
+		{slowCatWay, kubectl(slow, "sh", "-c", all)},
+		{slowDumpWay, dump(slow)},
+		{"exec -- tar cf -", kubectl(config, "tar", "cf", "-", b.data)},
+		{"promdump --head raw", dump(config, "--head", "raw")},
+		{"promdump --compression zstd", dump(config, "--compression", "zstd")},
+		{"promdump --via tar --head raw", dump(config, "--via", "tar", "--head", "raw")},
+		{"promdump, 30 minutes", dump(config, "--min-time", at(b.end.Add(-3*time.Hour)), "--max-time", at(b.end.Add(-150*time.Minute)))},
 	}
-	fmt.Fprintf(os.Stderr, "%d MB in the data dir\n\n%s", b.size/1e6, benchHead)
-	b.row("nothing, for 10 s", b.measure(t, func() *exec.Cmd { return exec.Command("sleep", "10") }))
-	only := regexp.MustCompile(os.Getenv("PROMDUMP_E2E_BENCH_WAYS"))
-	for range benchRuns() {
-		for _, w := range ways {
-			if only.MatchString(w.name) {
-				b.row(w.name, b.measure(t, w.cmd))
-			}
+}
+
+// benchGoals are ratios of the wall times of two ways, in one run.
+var benchGoals = []struct {
+	name, way, to string
+	goal          float64 // at most
+}{
+	{"uncompressed ÷ cat", rawWay, catWay, 1.0},
+	{"default ÷ cat", defaultWay, catWay, 1.3},
+	{"default ÷ tar czf", defaultWay, tarWay, 0.25},
+	{"20 MiB/s: default ÷ cat", slowDumpWay, slowCatWay, 0.6},
+}
+
+// printGoals prints the median of the ratios, turn by turn: the machine's speed changes
+// between turns.
+func printGoals(walls map[string][]time.Duration) {
+	for _, g := range benchGoals {
+		way, to := walls[g.way], walls[g.to]
+		var ratios []float64
+		for i := range min(len(way), len(to)) {
+			ratios = append(ratios, way[i].Seconds()/to[i].Seconds())
 		}
-	}
-	if n := b.pod.restarts(); n > 0 {
-		t.Errorf("the server was restarted %d times", n)
+		if len(ratios) == 0 {
+			continue
+		}
+		slices.Sort(ratios)
+		median := (ratios[(len(ratios)-1)/2] + ratios[len(ratios)/2]) / 2
+		verdict := "met"
+		if median > g.goal {
+			verdict = "missed"
+		}
+		fmt.Fprintf(os.Stderr, "%-26s %5.2f (%.2f to %.2f), goal at most %.2f: %s\n", g.name, median, ratios[0], ratios[len(ratios)-1], g.goal, verdict)
 	}
 }
 
