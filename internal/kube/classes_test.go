@@ -310,6 +310,16 @@ func TestGateway(t *testing.T) {
 	})
 }
 
+// A login page is an answer of success.
+func TestLoginPage(t *testing.T) {
+	s := tlsServer(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		io.WriteString(w, "<html>Log in</html>")
+	}))
+	checkAll(t, "page", clientOf(t, insecure(s.URL)),
+		class{"GatewayError", retry.AfterSuccess, []string{"is not a Kubernetes API server", "text/html"}, []string{"logged in"}}, "get")
+}
+
 // Where the gateway refuses SPDY and RBAC refuses WebSocket, RBAC can be changed.
 func TestGatewayAndRole(t *testing.T) {
 	s := newStub(t)

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os/exec"
 	"reflect"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -263,21 +264,12 @@ func (e *UnavailableError) Hint() string {
 type GatewayError struct {
 	Server string
 	Proxy  string // may be empty
-	Err    *apierrors.StatusError
+	Said   string // the answer, for a person
+	Err    error
 }
 
 func (e *GatewayError) Error() string {
-	said := ""
-	if d := e.Err.ErrStatus.Details; d != nil {
-		for _, c := range d.Causes {
-			if c.Type == metav1.CauseTypeUnexpectedServerResponse {
-				said = oneLine(c.Message)
-			}
-		}
-	}
-	code := int(e.Err.ErrStatus.Code)
-	return fmt.Sprintf("what answers at %s is not a Kubernetes API server: %s",
-		e.Server, join(fmt.Sprintf("%d %s", code, http.StatusText(code)), said))
+	return fmt.Sprintf("what answers at %s is not a Kubernetes API server: %s", e.Server, e.Said)
 }
 func (e *GatewayError) Unwrap() error { return e.Err }
 
@@ -291,6 +283,33 @@ func (e *GatewayError) Retry() retry.Advice { return retry.AfterSuccess }
 func (e *GatewayError) Hint() string {
 	return "a proxy or gateway answers in its place" + by(e.Proxy) +
 		": is the server of the kubeconfig right, and are you logged in there? kubectl cluster-info asks the same server"
+}
+
+// saidBy is the answer of a gateway, as far as client-go keeps it.
+func saidBy(s *apierrors.StatusError) string {
+	code := int(s.ErrStatus.Code)
+	said := fmt.Sprintf("%d %s", code, http.StatusText(code))
+	if d := s.ErrStatus.Details; d != nil {
+		for _, c := range d.Causes {
+			if c.Type == metav1.CauseTypeUnexpectedServerResponse {
+				return join(said, oneLine(c.Message))
+			}
+		}
+	}
+	return said
+}
+
+// otherFormat matches an answer of success in another format: client-go/rest/request.go:1457,
+// which has no type for it.
+var otherFormat = regexp.MustCompile(`serializer for (\S+?);?(?: .*)? doesn't exist`)
+
+// gatewayPage explains an answer of success that is no Kubernetes object.
+func (c *Client) gatewayPage(err error) error {
+	m := otherFormat.FindStringSubmatch(err.Error())
+	if m == nil {
+		return nil
+	}
+	return &GatewayError{Server: c.Server, Proxy: c.proxy.String(), Said: "an answer of the type " + m[1], Err: err}
 }
 
 func by(proxy string) string {

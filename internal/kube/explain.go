@@ -23,6 +23,9 @@ func (c *Client) explain(ctx context.Context, err error, a Access) error {
 	if e := c.unreached(err); e != nil {
 		return e
 	}
+	if e := c.gatewayPage(err); e != nil {
+		return e
+	}
 	return err
 }
 

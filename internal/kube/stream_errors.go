@@ -248,7 +248,7 @@ func (c *Client) answered(err error, a Access) error {
 	case passing(int(s.ErrStatus.Code)):
 		return &UnavailableError{Server: c.Server, Err: err, after: time.Duration(delay) * time.Second}
 	case foreign && s.ErrStatus.Code/100 != 5 && !apierrors.IsNotFound(s):
-		return &GatewayError{Server: c.Server, Proxy: c.proxy.String(), Err: s}
+		return &GatewayError{Server: c.Server, Proxy: c.proxy.String(), Said: saidBy(s), Err: err}
 	case webhookFails.MatchString(text):
 		return &WebhookError{Err: errors.New(webhookFails.FindString(text))}
 	case apierrors.IsForbidden(s), webhookDenies.MatchString(text):
