@@ -28,14 +28,14 @@ type RestartedError struct {
 }
 
 func (e *RestartedError) Error() string {
-	what := "restarted"
+	text := "the Prometheus container restarted"
 	if !e.Running {
-		what = "stopped"
+		text = "the Prometheus container stopped"
 	}
 	if e.Reason != "" {
-		what += " (" + e.Reason + ")"
+		text += " (" + e.Reason + ")"
 	}
-	return "the Prometheus container " + what
+	return text
 }
 
 // ExitCode is that of the command: what it has is incomplete.
