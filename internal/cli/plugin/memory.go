@@ -216,10 +216,13 @@ func (g *guard) beside(ctx context.Context, v via) error {
 	if err != nil {
 		return fmt.Errorf("look at the memory of pod %s: %w", g.target, err)
 	}
+	used := int64(-1)
 	g.mu.Lock()
-	last := g.last
+	if g.last != nil && g.last.used > 0 {
+		used = g.last.used
+	}
 	g.mu.Unlock()
-	need, free := pod.AgentNeed(), podFree(m, last)
+	need, free := pod.AgentNeed(), podFree(m, used)
 	if m.PodLimit == 0 || free < 0 || free >= need {
 		return nil
 	}
@@ -244,23 +247,27 @@ func (g *guard) asks() error {
 	}
 }
 
-// podFree is what the pod's limit leaves, as far as that is known: at least what the
-// server leaves of its own limit, which is a part of it. Negative: not known.
-func podFree(m kube.Memory, last *shortError) int64 {
-	if m.PodFree >= 0 || last == nil || last.used == 0 || m.Limit == 0 {
+// podFree is what the pod's limit leaves, as far as that is known, if the server uses so
+// many bytes (negative: not known). A measurement of the pod may be many seconds old, and
+// is not more than what the server leaves. Without one it is at least what the server
+// leaves of its own limit, which is a part of the pod's. Negative: not known.
+func podFree(m kube.Memory, used int64) int64 {
+	switch {
+	case used < 0:
 		return m.PodFree
+	case m.PodFree >= 0:
+		return min(m.PodFree, max(0, m.PodLimit-used))
+	case m.Limit > 0:
+		return max(0, m.Limit-used)
 	}
-	return max(0, m.Limit-last.used)
+	return -1
 }
 
 // possible are the other methods, without those that would share the pod's limit if
 // that is short too.
 func (g *guard) possible(m kube.Memory, used int64) []via {
 	others := slices.Clone(g.others)
-	free := m.PodFree
-	if free < 0 && used >= 0 {
-		free = max(0, m.Limit-used)
-	}
+	free := podFree(m, used)
 	if m.PodLimit > 0 && free >= 0 && free < pod.AgentNeed() {
 		others = slices.DeleteFunc(others, func(v via) bool { return v == viaDebug })
 	}

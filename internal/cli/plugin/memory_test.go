@@ -242,6 +242,8 @@ func TestAutoWhereMemoryIsShort(t *testing.T) {
 	alone := kube.Memory{Limit: 256 * mebi, Free: -1, PodFree: -1}
 	shared := alone
 	shared.PodLimit = 256 * mebi
+	stale := shared
+	stale.PodFree = 200 * mebi
 	failure := &wire.Failure{Text: "the container has 9 MiB", Code: 12, Memory: true}
 	for _, c := range []struct {
 		name   string
@@ -256,6 +258,7 @@ func TestAutoWhereMemoryIsShort(t *testing.T) {
 	}{
 		{name: "debug", memory: alone, used: 250, taken: viaDebug, note: "by debug, an agent in a debug container of the pod: all data; not by exec: the container has 6 MiB of its 256 MiB of memory left"},
 		{name: "debug shares the limit", memory: shared, used: 246, taken: viaRemote, note: "nor by debug: the pod has 10 MiB of its 256 MiB of memory left, and a container that is added to it shares that"},
+		{name: "debug shares the limit, and the kubelet is behind", memory: stale, used: 246, taken: viaRemote, note: "nor by debug: the pod has 10 MiB of its 256 MiB of memory left, and a container that is added to it shares that"},
 		{name: "the server has nothing left either", memory: shared, used: 250, taken: viaPVC, note: "nor by remote-read: the server would have to answer with the 6 MiB"},
 		{name: "nothing is left", memory: shared, used: 250, broken: viaPVC, err: "there is no way to the data of x: exec: the container has 6 MiB", hint: "raise the container's memory limit"},
 		{name: "the agent says so", memory: alone, used: 10, agent: failure, taken: viaDebug, note: "not by exec: the container has 9 MiB"},
