@@ -36,16 +36,19 @@ func (r oomRound) killed() bool { return r.kills > 0 }
 
 // TestOOMRounds dumps a server whose container has little memory left. In no round in
 // which the server survives without promdump does the kernel kill a process of its
-// container with it. PROMDUMP_E2E_OOM_ROUNDS sets the number of rounds.
+// container with it. PROMDUMP_E2E_OOM_ROUNDS sets the number of rounds,
+// PROMDUMP_E2E_OOM_CAT=1 adds rounds with kubectl exec cat for comparison; with
+// PROMDUMP_E2E_OOM_POD=limited the whole pod has a memory limit, not the container alone.
 func TestOOMRounds(t *testing.T) {
 	rounds, err := strconv.Atoi(os.Getenv("PROMDUMP_E2E_OOM_ROUNDS"))
 	if err != nil {
 		rounds = 10
 	}
 	ways := []string{"auto", "exec"}
-	if rounds > 10 {
+	if os.Getenv("PROMDUMP_E2E_OOM_CAT") == "1" {
 		ways = append(ways, "cat")
 	}
+	program(t, "promdump") // else the first try builds it, while the server has no memory left
 	o := &oomRounds{t: t, last: map[string]time.Duration{}}
 	for i := range rounds {
 		way := ways[i/len(oomFree)%len(ways)]
@@ -182,7 +185,13 @@ func (o *oomRounds) scrape() {
 
 func (o *oomRounds) start() {
 	o.t.Helper()
-	o.pod = startPod(o.t, "ro", podOptions{data: seed(o.t).dir, quiet: true})
+	o.pod = startPod(o.t, "ro", podOptions{data: seed(o.t).dir, quiet: true, edit: func(pod object) {
+		if os.Getenv("PROMDUMP_E2E_OOM_POD") == "limited" { // it is if all containers are
+			for _, c := range pod["spec"].(object)["initContainers"].([]any) {
+				c.(object)["resources"] = object{"limits": object{"memory": "256Mi"}}
+			}
+		}
+	}})
 	for range 20 { // its heap becomes as large as scrapes make it
 		o.scrape()
 	}
