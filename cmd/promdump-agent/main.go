@@ -38,19 +38,16 @@ const uploaded = ".promdump-agent-"
 
 func main() { os.Exit(run()) }
 
-// The heap stays small from the beginning. Whoever starts an uploaded agent sets both
-// already in its environment, see package source/pod; an installed one has none.
-func init() {
-	debug.SetGCPercent(gcPercent)
-	debug.SetMemoryLimit(firstLimit)
-}
-
 const (
 	gcPercent  = 25       // collections cost little: the live heap has a few MiB
 	firstLimit = 12 << 20 // bytes of the Go runtime, until a request says more
 )
 
 func run() int {
+	// The script that starts an uploaded agent has both in its environment already, see
+	// package source/pod; an installed agent has none.
+	debug.SetGCPercent(gcPercent)
+	debug.SetMemoryLimit(firstLimit)
 	lowered := agent.Lower(agent.Background) // first: what starts is charged to the server as well
 	if len(os.Args) == 3 && os.Args[1] == wire.ToAttach {
 		return attach(os.Args[2])

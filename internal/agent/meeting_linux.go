@@ -67,7 +67,7 @@ func (m *Meeting) pinProgram() (string, error) {
 	if err != nil {
 		return "", os.NewSyscallError("open", err)
 	}
-	defer unix.Close(fd)
+	defer unix.Close(fd) //nolint:errcheck // nothing is written through it
 	m.pin, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 100+mathrand.IntN(900))
 	if err != nil {
 		return "", os.NewSyscallError("fcntl", err)
@@ -243,7 +243,7 @@ func Attach(name string, streams ...*os.File) error {
 	if err != nil {
 		return os.NewSyscallError("socket", err)
 	}
-	defer unix.Close(fd)
+	defer unix.Close(fd) //nolint:errcheck // nothing is written through it
 	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: "@" + name}); err != nil {
 		return &NoAgentError{err}
 	}

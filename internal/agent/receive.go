@@ -63,7 +63,7 @@ func (p Process) serveReceive(ctx context.Context, cancel context.CancelCauseFun
 	if _, short := errors.AsType[*MemoryError](context.Cause(ctx)); short {
 		// The client ends the stream when it has the failure.
 		select {
-		case <-done:
+		case <-done: //nolint:errcheck // the failure is what counts
 		case <-time.After(graceTime):
 		}
 		return err
