@@ -219,7 +219,7 @@ func (l *lab) measure(w work) (m measured) {
 	low, high := int64(0), (m.peak>>20+2)<<20
 	for high-low > 1<<20 {
 		middle := (low + high) / 2 >> 20 << 20
-		if l.under(middle, w.run) == nil && l.under(middle, w.run) == nil {
+		if errors.Join(l.under(middle, w.run), l.under(middle, w.run)) == nil { // it must work twice
 			high = middle
 		} else {
 			low = middle

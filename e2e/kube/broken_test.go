@@ -136,7 +136,8 @@ func TestGoOn(t *testing.T) {
 	x := newProxy(t)
 	config := x.config("admin")
 	file := filepath.Join(t.TempDir(), "dump.tar.gz")
-	args := []string{"-n", a.namespace, "-p", a.name, "-t", file}
+	// What waits in the container for a client that does not come back is short here.
+	args := []string{"-n", a.namespace, "-p", a.name, "-t", file, "--reconnect-timeout", "5s"}
 	if r := plugin(t, config, append(args, "--min-time", "0")...); r.code != 0 {
 		t.Fatal(r.stderr)
 	}

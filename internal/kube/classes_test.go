@@ -396,8 +396,12 @@ func TestKubeletDown(t *testing.T) {
 	}
 	kubelet := l.Addr().String()
 	l.Close()
-	ready := corev1.ConditionTrue
+	ready, gateway := corev1.ConditionTrue, false
 	s := tlsServer(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if gateway && strings.HasPrefix(r.Header.Get("Upgrade"), "SPDY/") {
+			http.Error(w, "no such upgrade", http.StatusForbidden)
+			return
+		}
 		if isStream(r) {
 			_, err := net.Dial("tcp", kubelet)
 			writeStatus(w, metav1.Status{Status: metav1.StatusFailure, Code: 500, Message: fmt.Sprintf("error dialing backend: %v", err)})
@@ -411,6 +415,9 @@ func TestKubeletDown(t *testing.T) {
 	c := clientOf(t, insecure(s.URL))
 	text, hint := []string{"kubelet of node n1", kubelet, "connection refused"}, []string{"kubectl describe node n1"}
 	checkAll(t, "restarts", c, class{"NodeError", retry.Yes, text, hint}, "exec", "forward")
+	gateway = true
+	checkAll(t, "restarts behind a gateway without SPDY", c, class{"NodeError", retry.Yes, text, hint}, "exec")
+	gateway = false
 	ready = corev1.ConditionUnknown
 	checkAll(t, "is not ready", c, class{"NodeError", retry.AfterSuccess, append(text, "not ready: NodeStatusUnknown"), hint}, "exec", "forward")
 }

@@ -298,9 +298,27 @@ func (c *Client) refused(ctx context.Context, t Target, tries []attempt, err err
 	case last.status == http.StatusUnauthorized:
 		return &LoginError{Err: last.err, Refreshed: c.refreshed()}
 	case foreign || last.status == 0:
+		if e := c.answeredFirst(ctx, t, tries, err, a); e != nil {
+			return e
+		}
 		return c.upgradeError(tries, a)
 	}
 	return nil
+}
+
+// answeredFirst explains what an API server answered over the first protocol, where a
+// gateway refuses the second one. nil: it does not say why. A right that is missing is
+// a part of the [UpgradeError].
+func (c *Client) answeredFirst(ctx context.Context, t Target, tries []attempt, err error, a Access) error {
+	first := tries[0]
+	if len(tries) == 1 || !isStatus(first.err) || strings.Contains(first.err.Error(), notUpgraded) {
+		return nil
+	}
+	e := c.refused(ctx, t, tries[:1], err, a)
+	if _, right := errors.AsType[*PermissionError](e); right {
+		return nil
+	}
+	return e
 }
 
 func (c *Client) upgradeError(tries []attempt, a Access) *UpgradeError {
