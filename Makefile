@@ -57,7 +57,7 @@ servers:
 e2e: ## real servers under load, a real browser, a real Kubernetes; root on Linux
 	cd e2e && PROMDUMP_E2E_SOAK=$${PROMDUMP_E2E_SOAK:-3m} PROMDUMP_E2E_REQUIRE_OLD=1 PROMDUMP_E2E_REQUIRE_STRACE=1 PROMDUMP_E2E_REQUIRE_MOUNT=1 go test -count=1 -timeout 25m -v .
 	cd e2e && PROMDUMP_E2E_REQUIRE_BROWSER=1 go test -count=1 -timeout 10m -v ./browser
-	cd e2e && PROMDUMP_E2E_REQUIRE_KUBE=1 go test -count=1 -timeout 30m -v ./kube
+	cd e2e && PROMDUMP_E2E_REQUIRE_KUBE=1 go test -count=1 -timeout 45m -v ./kube
 
 screenshots: ## the pictures in docs/img, and more beside them to look at
 	cd e2e && PROMDUMP_E2E_REQUIRE_BROWSER=1 PROMDUMP_E2E_SCREENSHOTS=$(CURDIR)/bin/screenshots go test -count=1 -run Screenshots ./browser
