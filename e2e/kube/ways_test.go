@@ -291,7 +291,8 @@ func TestCrashLoop(t *testing.T) {
 
 	// Killed first: what is left of it ends while the rest of the test runs.
 	for _, way := range [][]string{{"debug", tools}, {"pvc", tools}, {"debug", own}, {"pvc", own}} {
-		cmd := pluginCommand(t, c.config, append([]string{"--via", way[0], "--image", way[1], "--min-time", "0", "--bandwidth", "100kB", "-t", filepath.Join(t.TempDir(), "x.tar")}, where...)...)
+		cmd := pluginCommand(t, c.config, append([]string{"--via", way[0], "--image", way[1], "--min-time", "0",
+			"--bandwidth", "100kB", "--reconnect-timeout", "5s", "-t", filepath.Join(t.TempDir(), "x.tar")}, where...)...)
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
