@@ -392,7 +392,9 @@ func agents(t *testing.T) (all []string) {
 		t.Fatal(err)
 	}
 	for _, pid := range numbers {
-		if x := readProcess(pid); (strings.Contains(x.args, ".promdump-agent") || x.args == "promdump-agent start") && !strings.Contains(x.args, "sh -c") && x.inside != pid {
+		x := readProcess(pid)
+		started := strings.Contains(x.args, ".promdump-agent") || strings.HasPrefix(x.args, "promdump-agent start")
+		if started && !strings.Contains(x.args, "sh -c") && x.inside != pid {
 			all = append(all, x.String())
 		}
 	}
