@@ -73,7 +73,7 @@ bench-e2e: ## speed through exec, and what clients of the server notice, on the 
 	cd e2e && PROMDUMP_E2E_BENCH=1 PROMDUMP_E2E_REQUIRE_KUBE=1 go test -count=1 -timeout 60m -v -run "^TestBench(Latency)?$$" ./kube
 
 lint: $(LINT) ## gofmt, vet and linters, pinned in tools/go.mod
-	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo 'gofmt -w these files' >&2; exit 1; }
+	@test -z "$$(gofmt -l . | tee -a /dev/stderr)" || { echo 'gofmt -w these files' >&2; exit 1; }
 	go vet ./...
 	cd e2e && go vet ./...
 	GOOS=windows go vet ./cmd/promdump
