@@ -16,7 +16,7 @@ import (
 )
 
 // TestPriority: all threads of a running agent have the lowest priority, and with
-// --gentle just what nobody else wants.
+// --gentle only idle CPU time.
 func TestPriority(t *testing.T) {
 	self := filepath.Join(t.TempDir(), "agent")
 	if out, err := exec.Command("go", "build", "-o", self, ".").CombinedOutput(); err != nil {

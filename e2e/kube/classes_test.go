@@ -44,7 +44,7 @@ func TestNoProtocol(t *testing.T) {
 func TestKubeletRestarts(t *testing.T) {
 	c := booted(t)
 	a := startPod(t, "ro", podOptions{data: seed(t).dir, quiet: true})
-	grant(t, "bob", a.namespace, "get", "pods/exec") // without it nobody gets a WebSocket
+	grant(t, "bob", a.namespace, "get", "pods/exec") // required for WebSocket, which is a GET
 	want := dumpedHere(t, a)
 	configs := map[string]string{"websocket": newGateway(t, "websocket").config("bob"), "SPDY": newGateway(t, "SPDY/3.1").config("bob")}
 	c.kill(t, "kubelet")

@@ -82,7 +82,7 @@ func (g *gateway) config(user string) string {
 // A dump comes over each of the two protocols alone.
 func TestOneProtocol(t *testing.T) {
 	a := startPod(t, "ro", podOptions{data: seed(t).dir, quiet: true})
-	grant(t, "bob", a.namespace, "get", "pods/exec") // without it nobody gets a WebSocket
+	grant(t, "bob", a.namespace, "get", "pods/exec") // required for WebSocket, which is a GET
 	before := set(a.blocks())
 	want := dumpedHere(t, a)
 	for _, only := range []string{"websocket", "SPDY/3.1"} {

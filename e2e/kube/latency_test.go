@@ -191,7 +191,7 @@ const (
 
 var asked = []string{askMetrics, askQuery}
 
-// client asks the server from a process of its own, which has a high priority: what
+// client sends requests to the server from a separate process with a high priority: what
 // is measured is the server, not the client.
 type client struct {
 	mu  sync.Mutex

@@ -95,8 +95,8 @@ func (o *oomRounds) round(free int64, way string) oomRound {
 	least := 3 * time.Second
 	if o.pod == nil {
 		o.start()
-		// A server that has just started needs more memory by itself for a while: a
-		// control that was shorter than the try once blamed the try for that.
+		// The memory of a server grows for some seconds after its start. A control
+		// that is shorter than the try would not see that growth, and the try would.
 		least = longTry
 	}
 	r := oomRound{free: free, way: way}

@@ -26,9 +26,9 @@ func limitInit(spec object) {
 	}
 }
 
-// Where the container's memory is short a named method refuses before anything is
-// uploaded, and auto goes on to one that is not charged to the server: to a debug
-// container where the pod has no limit of its own, else to the server itself.
+// If the container is short of memory, a named method refuses before anything is
+// uploaded. auto goes on to a method that is not charged to the server: a debug container
+// if the pod has no memory limit, remote read otherwise.
 func TestShortMemoryIsSeenFirst(t *testing.T) {
 	c := booted(t)
 	for _, one := range []struct {

@@ -53,7 +53,7 @@ type calling struct {
 	err  error
 }
 
-// attachTime is how long a new connection may take to say whose it is.
+// attachTime is how long a new connection may take to send its key.
 const attachTime = 10 * time.Second
 
 func newLink(ctx context.Context, cancel context.CancelCauseFunc, m *Meeting) *link {
@@ -94,7 +94,7 @@ func (l *link) use(c *connection, sender int, offset int64) {
 	go l.hear(c)
 }
 
-// hear reads what the client says to the end. A stdin may carry a goodbye when stdout is
+// hear reads the client's lines until stdin ends. A stdin may carry a goodbye when stdout is
 // broken already.
 func (l *link) hear(c *connection) {
 	_ = l.listen(c) // the client reconnects
@@ -102,7 +102,7 @@ func (l *link) hear(c *connection) {
 	l.lost(c)
 }
 
-// limited throttles a connection by what the call says. Nothing is sent before the call.
+// limited throttles a connection to the bandwidth of the call. Nothing is sent before the call.
 type limited struct {
 	l  *link
 	to io.Writer
@@ -118,7 +118,7 @@ func (t *limited) Write(p []byte) (int, error) {
 	return t.w.Write(p)
 }
 
-// heard is called for each sign of the client.
+// heard restarts the idle timer when the client has sent something.
 func (l *link) heard() { l.idle.Reset(max(l.wait, clientSilence)) }
 
 // lost begins to wait for another connection, if c is the one in use.
@@ -191,7 +191,8 @@ func (l *link) finish() {
 	}
 }
 
-// attach lets a new connection go on where the client says, if it knows the key. What
+// attach continues the stream on a new connection, at the offset that the client sends
+// with the key. What
 // the connection before still carries is of no use to the client any more.
 func (l *link) attach(c *connection) {
 	late := time.AfterFunc(attachTime, c.close)

@@ -88,7 +88,7 @@ func (m *Meeting) Close() {
 	}
 }
 
-// maxAttaching bounds the connections that have not said the key yet.
+// maxAttaching bounds the connections that have not sent the key yet.
 const maxAttaching = 4
 
 // accept attaches connections until the meeting is closed.
@@ -136,7 +136,7 @@ func meet(fd int, l *link) {
 	}
 	c := connect(files[0], files[1], files[2], socket)
 	go func() {
-		_, _ = socket.Read(make([]byte, 1)) // it says nothing more: its process has ended
+		_, _ = socket.Read(make([]byte, 1)) // it returns when the attaching process has ended
 		c.close()
 	}()
 	l.attach(c)
@@ -172,7 +172,7 @@ func takeFiles(socket *os.File) ([]*os.File, error) {
 			continue
 		}
 		for _, fd := range fds {
-			_ = unix.SetNonblock(fd, true) // of a file it says nothing
+			_ = unix.SetNonblock(fd, true) // it has no effect on a regular file
 			files = append(files, os.NewFile(uintptr(fd), "stream"))
 		}
 	}
@@ -230,7 +230,7 @@ func (m *Meeting) first(p Process) *connection {
 	return connect(files[0], files[1], files[2])
 }
 
-// NoAgentError says that no agent waits under a name.
+// NoAgentError reports that no agent waits under a name.
 type NoAgentError struct{ Err error }
 
 func (e *NoAgentError) Error() string { return fmt.Sprintf("no agent waits here: %v", e.Err) }

@@ -34,7 +34,7 @@ func (m *Meeting) first(p Process) *connection {
 	return &connection{in: bufio.NewReader(p.In), out: p.Out, errs: p.Err, close: func() {}}
 }
 
-// NoAgentError says that no agent waits under a name.
+// NoAgentError reports that no agent waits under a name.
 type NoAgentError struct{ Err error }
 
 func (e *NoAgentError) Error() string { return e.Err.Error() }

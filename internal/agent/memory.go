@@ -28,7 +28,7 @@ func (e *MemoryError) Error() string {
 		e.Free>>20, e.Limit>>20, (e.Need+1<<20-1)>>20)
 }
 
-// Hint says what to do about it.
+// Hint returns what to do about it.
 func (e *MemoryError) Hint() string {
 	return "--via debug and --via remote-read take no memory of the container for an agent; or raise the container's memory limit"
 }

@@ -33,7 +33,7 @@ type pacedWriter struct {
 	paused  time.Duration // in all
 }
 
-// signal tells what happened to the server since it was asked last. It is false when
+// signal returns what happened to the server since the last call. It is false when
 // nothing is known any more.
 type signal interface {
 	look() (load, bool)

@@ -21,7 +21,7 @@ type Priority int
 const (
 	// Background has a share of the CPU, the smallest: nice 19, SCHED_BATCH.
 	Background Priority = iota
-	// Idle has what nobody else wants: SCHED_IDLE. On a machine that has nothing left
+	// Idle runs on idle CPUs only: SCHED_IDLE. On a machine that has nothing left
 	// it stands nearly still. There is no way back from it.
 	Idle
 )

@@ -79,7 +79,7 @@ func (b *sendBuffer) chunk() []byte {
 	return make([]byte, 0, sendChunk)
 }
 
-// Ack says that the client has all bytes before n.
+// Ack records that the client has all bytes before n.
 func (b *sendBuffer) Ack(n int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -239,7 +239,7 @@ func (p Process) tell(ctx context.Context, call wire.Call, w *wire.Writer, paced
 	return fmt.Errorf("the call asks for %q, which this agent cannot do", call.Do)
 }
 
-// gentleNote is for a person who asked for a gentle dump.
+// gentleNote is the note for --gentle without a signal to watch.
 var gentleNote = fmt.Sprintf("the server cannot be watched: the dump is read at %d MiB a second", GentleRate>>20)
 
 // lower lowers the priority of the process.
@@ -263,7 +263,7 @@ func (p Process) logger(call wire.Call) *slog.Logger {
 	return slog.New(slog.NewTextHandler(p.Err, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-// limit keeps ours below the memory limit of the request and below what the container
+// limit keeps the agent's memory below the memory limit of the request and below what the container
 // has, and watches from then on. It reports whether that is little, and returns an error
 // where it is too little.
 func (p Process) limit(ctx context.Context, cancel context.CancelCauseFunc, asked int64) (tight bool, err error) {

@@ -94,7 +94,7 @@ type Asked struct {
 	Note    func(string) // what a person should know while it happens
 	TempDir string       // for temporary files; empty: the system's
 
-	// Terminal says that a person waits for stdout.
+	// Terminal is set if stdout is a terminal.
 	Terminal bool
 
 	// Upload reports how much of an agent has been sent, in bytes; it may be nil.

@@ -248,7 +248,7 @@ func (a *app) runDump(ctx context.Context, c dumpConfig) error {
 	return nil
 }
 
-// complete says that a dump is complete although something happened to its server. The
+// complete reports a dump that is complete although something happened to its server. The
 // exit code is not that of an incomplete one.
 func complete(err error, name string) error {
 	return &codedError{Failed, hinted(fmt.Errorf("%w; the dump in %s is complete", err, name), "%s", hintOf(err))}

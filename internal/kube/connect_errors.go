@@ -42,7 +42,7 @@ func (e *UnreachableError) ExitCode() int { return codeFailed }
 // Retry implements [retry.Of].
 func (e *UnreachableError) Retry() retry.Advice { return retry.AfterSuccess }
 
-// Hint says what to do about it.
+// Hint returns what to do about it.
 func (e *UnreachableError) Hint() string {
 	dns, isDNS := errors.AsType[*net.DNSError](e.Err)
 	timeout, isNet := errors.AsType[net.Error](e.Err)
@@ -80,7 +80,7 @@ func (e *CertificateError) ExitCode() int { return codeFailed }
 // Retry implements [retry.Of].
 func (e *CertificateError) Retry() retry.Advice { return retry.No }
 
-// Hint says what to do about it.
+// Hint returns what to do about it.
 func (e *CertificateError) Hint() string {
 	_, unknown := errors.AsType[x509.UnknownAuthorityError](e.Err)
 	_, name := errors.AsType[x509.HostnameError](e.Err)
@@ -160,11 +160,11 @@ func (e *ProxyError) Retry() retry.Advice {
 	return retry.AfterSuccess
 }
 
-// Hint says what to do about it.
+// Hint returns what to do about it.
 func (e *ProxyError) Hint() string {
 	switch {
 	case e.Status == http.StatusProxyAuthRequired:
-		return "the proxy asks who you are: set it as http://USER:PASSWORD@HOST:PORT in " + e.From
+		return "the proxy requires a login: set it as http://USER:PASSWORD@HOST:PORT in " + e.From
 	case e.refuses():
 		return "the proxy is set by " + e.From + "; if the API server needs no proxy, name its host in NO_PROXY"
 	}
@@ -196,7 +196,7 @@ func (e *CredentialsError) Retry() retry.Advice {
 	return retry.AfterSuccess
 }
 
-// Hint says what to do about it.
+// Hint returns what to do about it.
 func (e *CredentialsError) Hint() string {
 	if e.Missing {
 		return "install it, or put it into PATH: users[].user.exec of the kubeconfig names it, and kubectl runs it too"
@@ -226,7 +226,7 @@ func (e *LoginError) Retry() retry.Advice {
 	return retry.No
 }
 
-// Hint says what to do about it.
+// Hint returns what to do about it.
 func (e *LoginError) Hint() string {
 	return "log in again, or take other credentials with --context, --user or --token; kubectl auth whoami tells who you are"
 }
@@ -253,7 +253,7 @@ func (e *UnavailableError) Retry() retry.Advice { return retry.Yes }
 // RetryAfter is the pause that the server asks for; 0: it asks for none.
 func (e *UnavailableError) RetryAfter() time.Duration { return e.after }
 
-// Hint says what to do about it.
+// Hint returns what to do about it.
 func (e *UnavailableError) Hint() string {
 	return "it starts, stops or has too much to do, or the load balancer before it finds none that runs: " +
 		"try again later; kubectl get --raw /readyz asks the same server"
@@ -279,7 +279,7 @@ func (e *GatewayError) ExitCode() int { return codeFailed }
 // Retry implements [retry.Of].
 func (e *GatewayError) Retry() retry.Advice { return retry.AfterSuccess }
 
-// Hint says what to do about it.
+// Hint returns what to do about it.
 func (e *GatewayError) Hint() string {
 	return "a proxy or gateway answers in its place" + by(e.Proxy) +
 		": is the server of the kubeconfig right, and are you logged in there? kubectl cluster-info asks the same server"
@@ -429,7 +429,7 @@ func (c *Client) refreshed() bool {
 	return c.streams != nil && (c.streams.ExecProvider != nil || c.streams.AuthProvider != nil || c.streams.BearerTokenFile != "")
 }
 
-// rootOf is the part of an error of the network that says something to a person.
+// rootOf returns the part of a network error that helps a user.
 func rootOf(err error) string {
 	var op *net.OpError
 	var u *url.Error

@@ -132,7 +132,7 @@ func (e *NotRunningError) ExitCode() int { return codeNoTarget }
 func (e *NotRunningError) Hint() string {
 	t := e.Target
 	if t.RestartCount > 0 {
-		return fmt.Sprintf("what it said at its end: kubectl logs -n %s %s -c %s --previous", t.Namespace, t.Pod, t.Container)
+		return fmt.Sprintf("its last log lines: kubectl logs -n %s %s -c %s --previous", t.Namespace, t.Pod, t.Container)
 	}
 	return fmt.Sprintf("why: kubectl describe pod -n %s %s", t.Namespace, t.Pod)
 }

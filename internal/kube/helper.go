@@ -51,7 +51,7 @@ func (e *HelperError) Error() string { return fmt.Sprintf("%s: %s", e.What, e.Re
 // ExitCode is that of the command.
 func (e *HelperError) ExitCode() int { return codeNoAgent }
 
-// Hint says what to do about it.
+// Hint returns what to do about it.
 func (e *HelperError) Hint() string { return e.tip }
 
 // living is what a helper's container runs. Nobody can end it but itself, if we die

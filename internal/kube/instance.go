@@ -41,13 +41,13 @@ func (e *RestartedError) Error() string {
 // ExitCode is that of the command: what it has is incomplete.
 func (e *RestartedError) ExitCode() int { return 3 }
 
-// Hint says what to do about it.
+// Hint returns what to do about it.
 func (e *RestartedError) Hint() string {
-	return fmt.Sprintf("what it said at its end: kubectl logs -n %s %s -c %s --previous; wait until it serves again",
+	return fmt.Sprintf("its last log lines: kubectl logs -n %s %s -c %s --previous; wait until it serves again",
 		e.Namespace, e.Pod, e.Container)
 }
 
-// Stops says that nothing may be tried in the container again: its server starts.
+// Stops reports that nothing may be run in the container again: its server is starting.
 func (e *RestartedError) Stops() bool { return true }
 
 // Same returns a [RestartedError] if the target's container is not the run any more
@@ -62,7 +62,7 @@ func (c *Client) Same(ctx context.Context, t Target) error {
 		e.Reason = "its pod was deleted"
 		return e
 	case err != nil:
-		return nil // the API server is away: that says nothing about the container
+		return nil // an API server that does not answer is no evidence about the container
 	case t.UID != "" && string(p.UID) != t.UID:
 		e.Reason = "its pod was replaced"
 		return e

@@ -42,7 +42,7 @@ func (e *StreamError) Cut() bool {
 		errors.Is(e.Err, syscall.ECONNRESET) || errors.Is(e.Err, syscall.ETIMEDOUT) || errors.Is(e.Err, syscall.EPIPE))
 }
 
-// Hint says what may have cut a connection; empty: it was not cut.
+// Hint returns what may have cut the connection; empty if it was not cut.
 func (e *StreamError) Hint() string {
 	if !e.Cut() {
 		return ""
@@ -75,7 +75,7 @@ func (e *UpgradeError) ExitCode() int { return codeFailed }
 // Retry implements [retry.Of].
 func (e *UpgradeError) Retry() retry.Advice { return retry.No }
 
-// Hint says what to do about it.
+// Hint returns what to do about it.
 func (e *UpgradeError) Hint() string {
 	who := "a proxy or gateway before the API server"
 	if e.Gateway != "" {
@@ -85,15 +85,15 @@ func (e *UpgradeError) Hint() string {
 	switch {
 	case e.role != "":
 		return who + " refuses SPDY; over WebSocket the cluster does not allow it: " +
-			"who administers the cluster grants that with kubectl apply -f - and this:\n" + e.role
+			"a cluster administrator grants that with kubectl apply -f - and this:\n" + e.role
 	case e.Location != "":
 		return who + " sends the request to " + e.Location + ": log in there, or take the address of the API server itself with --server"
 	case e.stripped:
-		return who + " drops the header Upgrade, so that no stream can begin, and kubectl exec fails alike: " +
+		return who + " drops the header Upgrade, so that no stream can begin, and kubectl exec also fails: " +
 			"it must pass on \"Upgrade: websocket\" and \"Connection: Upgrade\" over HTTP/1.1; " +
 			"--server or --context takes another way to the cluster"
 	}
-	return who + " refuses streams, and kubectl exec fails alike: it must let through WebSocket " +
+	return who + " refuses streams, and kubectl exec also fails: it must allow WebSocket " +
 		"(\"Upgrade: websocket\" over HTTP/1.1) or SPDY; " +
 		"NO_PROXY goes around a proxy, --server or --context take another way to the cluster"
 }
@@ -136,13 +136,13 @@ func (e *NodeError) Retry() retry.Advice {
 	return retry.Yes
 }
 
-// Hint says what to do about it.
+// Hint returns what to do about it.
 func (e *NodeError) Hint() string {
 	if e.lasting {
-		return fmt.Sprintf("kubectl logs and kubectl exec fail alike on node %s: who administers the cluster has to mend it "+
+		return fmt.Sprintf("kubectl logs and kubectl exec also fail on node %s: ask a cluster administrator to fix it "+
 			"(kubectl get csr, the kubelet's certificate, the rights of the API server to it)", e.Node)
 	}
-	return fmt.Sprintf("kubectl logs and kubectl exec fail alike there; what is wrong with the node: kubectl describe node %s", e.Node)
+	return fmt.Sprintf("kubectl logs and kubectl exec also fail there; see kubectl describe node %s", e.Node)
 }
 
 // WebhookError reports that an admission webhook of the cluster did not answer the API
@@ -160,9 +160,9 @@ func (e *WebhookError) ExitCode() int { return codeFailed }
 // Retry implements [retry.Of].
 func (e *WebhookError) Retry() retry.Advice { return retry.AfterSuccess }
 
-// Hint says what to do about it.
+// Hint returns what to do about it.
 func (e *WebhookError) Hint() string {
-	return "an admission webhook of the cluster does not work: who administers the cluster has to mend it; " +
+	return "an admission webhook of the cluster does not work: ask a cluster administrator to fix it; " +
 		"kubectl get validatingwebhookconfigurations names them"
 }
 
@@ -193,11 +193,11 @@ var (
 	webhookFails = regexp.MustCompile(`failed calling webhook ".*`)
 )
 
-// notUpgraded is what an API server says to a request for a stream that came without
+// notUpgraded is what an API server answers to a request for a stream that came without
 // "Connection: Upgrade": apimachinery/pkg/util/proxy/upgradeaware.go:218.
 const notUpgraded = "Upgrade request required"
 
-// nodeError explains what an API server says of a kubelet; nil: it says nothing of it.
+// nodeError explains what an API server reports about a kubelet; nil if it reports nothing.
 func (c *Client) nodeError(ctx context.Context, t Target, text string, begun bool) error {
 	e := &NodeError{Node: t.Node}
 	switch {

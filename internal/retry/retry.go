@@ -1,4 +1,4 @@
-// Package retry says of an error whether trying again can help.
+// Package retry classifies errors by whether trying again can help.
 //
 // An error answers by a method Retry() Advice, and may name a pause by a method
 // RetryAfter() time.Duration. Packages that return errors and packages that retry
@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Advice says whether another attempt can succeed.
+// Advice is whether another attempt can succeed.
 type Advice int
 
 const (

@@ -34,7 +34,7 @@ const (
 // be read is counted; in both cases the rest is still sent. The first skip messages
 // with series are left out, and their chunks are not read: which series are in one
 // depends on the block and the selection alone. It stops early without an error when
-// tell gives false.
+// tell returns false.
 func Block(ctx context.Context, b *datadir.Block, s *Selection, skip uint64, tell func(wire.Message) bool) error {
 	t := &teller{
 		ctx: ctx, sel: s, tell: tell, skip: skip,

@@ -24,7 +24,7 @@ func (e *DamagedError) Is(target error) bool { return target == archive.ErrDamag
 // ExitCode is that of a verification that failed.
 func (e *DamagedError) ExitCode() int { return 4 }
 
-// Hint says what to do about it.
+// Hint returns what to do about it.
 func (e *DamagedError) Hint() string { return "promdump verify FILE lists all of it" }
 
 // Error is a problem that knows what to do about itself.
@@ -40,5 +40,5 @@ func (e *Error) Unwrap() error { return e.Err }
 // ExitCode is what the process says about it.
 func (e *Error) ExitCode() int { return e.Code }
 
-// Hint says what to do about it.
+// Hint returns what to do about it.
 func (e *Error) Hint() string { return e.Tip }

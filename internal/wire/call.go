@@ -76,7 +76,7 @@ const (
 // short of memory, and could not send the [Failure].
 const ExitMemory = 75
 
-// Lines that an agent says before its stream.
+// Lines that an agent sends before its stream.
 const (
 	Started = "start" // and where it can be found again, if it waits: see [Place]
 
@@ -159,13 +159,13 @@ type Failure struct {
 	Tip  string `json:"hint,omitempty"`
 	Code int    `json:"code,omitempty"` // the exit code that it means; 0: that of any error
 
-	// Memory says that the agent has too little of it where it runs.
+	// Memory is set if the agent has too little memory where it runs.
 	Memory bool `json:"memory,omitempty"`
 }
 
 func (e *Failure) Error() string { return e.Text }
 
-// Hint says what to do about it.
+// Hint returns what to do about it.
 func (e *Failure) Hint() string { return e.Tip }
 
 // ExitCode is that of the client's command.

@@ -44,7 +44,7 @@ const (
 	// trialEvery is after how many segments of a class a level is tried again.
 	trialEvery = 64
 
-	// tooSmall segments say nothing about their class. They are compressed where that
+	// tooSmall segments are no measure of their class. They are compressed where that
 	// was worth it for the last ones.
 	tooSmall = 16 << 10
 

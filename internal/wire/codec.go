@@ -88,7 +88,7 @@ func newSegments(w io.Writer, c Codec) (*segments, error) {
 	return s, nil
 }
 
-// begin says what comes next.
+// begin sets the kind of the content that follows.
 func (s *segments) begin(c class) error {
 	if c == s.class {
 		return nil

@@ -101,7 +101,7 @@ func (w *Writer) Write(m Message) error {
 	return nil
 }
 
-// begin tells the segments what comes.
+// begin passes the kind of the content that follows to the segments.
 func (w *Writer) begin(m Message) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

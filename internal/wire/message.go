@@ -118,7 +118,7 @@ type File struct {
 	Offset int64 // not 0 only where a Resume asked for it
 	Body   io.Reader
 
-	// Tentative says that a Forget may take the file back, until something follows
+	// Tentative is set if a Forget may take the file back, until something follows
 	// that is not of the same block; files of a raw head until End. It is not sent. A
 	// Body that returns ErrCut is followed by that Forget, or by the source's error.
 	Tentative bool
@@ -255,7 +255,7 @@ type HeadEnd struct {
 // MaxDamage is how many places of damage one message names.
 const MaxDamage = 50
 
-// Forget says that what was sent of a block, or of the head, does not count: it is sent
+// Forget withdraws what was sent of a block, or of the head: it is sent
 // again, or the block that replaced it is.
 type Forget struct {
 	ULID string `json:"ulid"` // empty: the head

@@ -132,7 +132,7 @@ var works = map[via]func(inside) chance{
 	viaPVC:    func(in inside) chance { return in.claim },
 }
 
-// waysTo says by which ways the data can be had, and why that is not known of some.
+// waysTo returns the access methods that work, and why some are unknown.
 func waysTo(ctx context.Context, client *kube.Client, t kube.Target, asked cli.Asked, wait time.Duration) (ways, why string) {
 	if t.Container == "" {
 		return "none: -c names the container", ""
@@ -166,7 +166,7 @@ func waysTo(ctx context.Context, client *kube.Client, t kube.Target, asked cli.A
 }
 
 // try finds out what runs in a container and whether its server listens, all at once. The
-// error says why something could not be found out.
+// error is why something is unknown.
 func (in *inside) try(ctx context.Context, client *kube.Client, t kube.Target, allowed map[kube.Access]bool) error {
 	var group sync.WaitGroup
 	errs := make([]error, 3)

@@ -120,7 +120,7 @@ func (g *guard) enter(v via) (again bool) {
 	return false
 }
 
-// outside is what the cluster says of the memory: what is measured, or that the limit
+// outside is the memory as the cluster reports it: what is measured, or that the limit
 // alone is too little. Without a limit it says nothing.
 func outside(m kube.Memory, need int64) (known pod.Memory, from string) {
 	free, limit, from := m.Free, m.Limit, m.From

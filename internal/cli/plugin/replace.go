@@ -40,7 +40,7 @@ func (e *RefusedError) Error() string { return "replace what is there: " + e.Rea
 // ExitCode is that of the command.
 func (e *RefusedError) ExitCode() int { return 1 }
 
-// Hint says what to do about it.
+// Hint returns what to do about it.
 func (e *RefusedError) Hint() string { return e.tip }
 
 // Refuses tells a refusal from a failure.

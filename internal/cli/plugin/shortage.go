@@ -10,7 +10,7 @@ import (
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// shortError says that the container has too little memory for a method. Nothing of it
+// shortError reports that the container has too little memory for a method. Nothing of it
 // was started there.
 type shortError struct {
 	via         via
@@ -27,13 +27,13 @@ func (e *shortError) Error() string {
 // ExitCode is that of the command.
 func (e *shortError) ExitCode() int { return 12 }
 
-// Stops says that trying again would take the memory that is left.
+// Stops reports that trying again would take the memory that is left.
 func (e *shortError) Stops() bool { return true }
 
 // Hint names what works all the same.
 func (e *shortError) Hint() string { return insteadHint(e.others) }
 
-// agentShortError is the same, said by the agent itself when it ran already.
+// agentShortError is the same, reported by the running agent.
 type agentShortError struct {
 	failure *wire.Failure
 	others  []via
@@ -48,7 +48,7 @@ func (e *agentShortError) ExitCode() int { return e.failure.ExitCode() }
 // Hint names what works all the same.
 func (e *agentShortError) Hint() string { return insteadHint(e.others) }
 
-// killedError says that the kernel killed a process of the container that was not its
+// killedError reports that the kernel killed a process of the container that was not its
 // first one: no restart shows it.
 type killedError struct{ more []via }
 
@@ -59,13 +59,13 @@ func (e *killedError) Error() string {
 // ExitCode is that of the command: what it has is incomplete.
 func (e *killedError) ExitCode() int { return 3 }
 
-// Stops says that nothing may be tried in the container again.
+// Stops reports that nothing may be run in the container again.
 func (e *killedError) Stops() bool { return true }
 
 // Hint names what works all the same.
 func (e *killedError) Hint() string { return insteadHint(e.more) }
 
-// duringError says while what something befell the server.
+// duringError adds which operation was running when something happened to the server.
 type duringError struct {
 	err  error
 	what string
@@ -93,7 +93,7 @@ func (e *cutError) Unwrap() error { return e.err }
 // ExitCode is that of the command.
 func (e *cutError) ExitCode() int { return 3 }
 
-// Stops says that the same method fails again.
+// Stops reports that the same method would fail again.
 func (e *cutError) Stops() bool { return true }
 
 // Hint is that of the error.
@@ -112,7 +112,7 @@ func cut(err error) error {
 	return err
 }
 
-// isShort tells whether an error is that the container lacks memory.
+// isShort reports whether an error is that the container lacks memory.
 func isShort(err error) bool {
 	_, short := errors.AsType[*shortError](err)
 	_, agent := errors.AsType[*agentShortError](err)
@@ -148,14 +148,14 @@ func (w *choice) explain(err error) error {
 	return err
 }
 
-// isBlind tells whether the memory could not be checked.
+// isBlind reports whether the memory could not be checked.
 func (g *guard) isBlind() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.blind
 }
 
-// instead says what a method has that needs no memory of the server's container.
+// instead describes a method that needs no memory of the server's container.
 var instead = map[via]string{
 	viaDebug:  "runs the agent in a container of its own",
 	viaRemote: "asks the server itself",

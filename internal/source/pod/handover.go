@@ -19,7 +19,7 @@ type item struct {
 	done chan struct{} // closed when msg was consumed
 }
 
-// say passes a message and waits until it was consumed.
+// say passes a message on and waits until it is consumed.
 func (h *handover) say(m wire.Message) error {
 	it, err := h.pass(m)
 	if err == nil {
@@ -112,7 +112,7 @@ func (f *receivedFile) Read(p []byte) (int, error) {
 			case <-f.cut:
 				return 0, wire.ErrCut
 			case <-f.ctx.Done():
-				return 0, wire.ErrCut // the receiver says why
+				return 0, wire.ErrCut // the receiver returns the reason
 			}
 		}
 		n, err := f.part.Read(p[:min(int64(len(p)), f.size-f.have)])

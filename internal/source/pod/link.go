@@ -47,7 +47,7 @@ func (l *link) use(c *conversation) {
 	c.stall = l.stall
 	pings, quiet := context.WithCancel(l.ctx)
 	l.quiet = quiet
-	if l.call.Do != wire.DoReceive { // there the files show that we live
+	if l.call.Do != wire.DoReceive { // there the files keep the session alive
 		l.pings.Go(func() { l.ping(pings, c) })
 	}
 }
@@ -81,7 +81,7 @@ func (l *link) Read(p []byte) (int, error) {
 				l.acked = have
 				select {
 				case l.ack <- struct{}{}:
-				default: // one is due already, and will say this
+				default: // one is due already, and will send this offset
 				}
 			}
 			return n, nil
@@ -129,7 +129,7 @@ func (l *link) reconnect(cause error) error {
 	if l.ctx.Err() != nil {
 		last = l.ctx.Err()
 	} else if isEnd(last) {
-		last = broke // that says why the agent is not there
+		last = broke // it is the reason why the agent has gone
 	}
 	l.err = last
 	return last
@@ -171,7 +171,7 @@ func (l *link) attach(place wire.Place) (_ *conversation, err error) {
 	var end int64
 	var called string
 	if _, err := fmt.Sscanf(line, wire.Attached+" %d %s", &end, &called); err != nil {
-		return nil, fmt.Errorf("it says %q", line)
+		return nil, fmt.Errorf("unexpected answer %q", line)
 	}
 	if called == wire.AttachedNoCall {
 		if err := wire.WriteCall(c.in, l.call); err != nil {
@@ -187,7 +187,7 @@ func (l *link) attach(place wire.Place) (_ *conversation, err error) {
 	return c, nil
 }
 
-// received says that all is here. A connection that breaks just then is made once more,
+// received acknowledges that everything has arrived. A connection that breaks just then is made once more,
 // or the agent would wait for its client.
 func (l *link) received() {
 	l.quiet()

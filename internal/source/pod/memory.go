@@ -60,7 +60,7 @@ type Memory struct {
 // Free returns what is left below the limit, in bytes. It is not negative.
 func (m Memory) Free() int64 { return max(0, m.Limit-m.Used) }
 
-// Tight tells whether a file in memory would matter: the free memory is less than
+// Tight reports whether a file in memory would matter: the free memory is less than
 // twice what is needed.
 func (m Memory) Tight(need int64) bool { return m.Limit > 0 && m.Free() < 2*need }
 

@@ -227,7 +227,7 @@ func (s *Source) alive(ctx context.Context) error {
 	return s.o.Alive(ctx)
 }
 
-// stops tells whether nothing may be tried again in this container, because of how its
+// stops reports whether nothing may be tried again in this container, because of how its
 // server is.
 func stops(err error) bool {
 	e, ok := errors.AsType[interface {
@@ -300,13 +300,13 @@ func (e *LostError) Unwrap() error { return e.Err }
 // ExitCode is that of the command: what came before is incomplete.
 func (e *LostError) ExitCode() int { return 3 }
 
-// Killed tells whether the last stream ended because something killed the agent.
+// Killed reports whether the last stream ended because something killed the agent.
 func (e *LostError) Killed() bool {
 	end, ok := errors.AsType[*ExitError](e.Err)
 	return ok && end.Code == 128+9
 }
 
-// Hint says what to do about it.
+// Hint returns what to do about it.
 func (e *LostError) Hint() string {
 	if e.Killed() {
 		return "something killed the agent, most likely the kernel for lack of memory: raise the container's memory limit"
@@ -317,7 +317,7 @@ func (e *LostError) Hint() string {
 	return "the Prometheus is as it was; is the pod there? Try again, or take less at once"
 }
 
-// CauseHint says what to do about the error that ended the last try; empty: it does not
+// CauseHint returns what to do about the error that ended the last try; empty: it does not
 // say.
 func (e *LostError) CauseHint() string {
 	h, ok := errors.AsType[interface {

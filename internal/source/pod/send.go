@@ -99,7 +99,7 @@ func WithSettling(ctx context.Context) context.Context {
 	return context.WithValue(ctx, settling{}, true)
 }
 
-// Settling tells whether a context is that of work which has to be done in a container
+// Settling reports whether a context is that of work which has to be done in a container
 // that was restarted, too: until then its data dir may be half replaced.
 func Settling(ctx context.Context) bool { return ctx.Value(settling{}) != nil }
 

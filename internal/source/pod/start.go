@@ -97,7 +97,7 @@ func (e *AgentError) Unwrap() error { return e.Err }
 // ExitCode is that of the command.
 func (e *AgentError) ExitCode() int { return 12 }
 
-// Hint says what to do about it.
+// Hint returns what to do about it.
 func (e *AgentError) Hint() string { return e.Tip }
 
 // ExitError is what an Exec gives for a command that ended with a code, as far as

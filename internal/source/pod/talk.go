@@ -60,12 +60,12 @@ type conversation struct {
 
 	place   wire.Place  // of the agent, if it waits for us when the streams break
 	waiting atomic.Bool // it does
-	over    atomic.Bool // what is said now reaches nobody, or must not
+	over    atomic.Bool // what is written now is lost, or must be
 	leaving sync.Once
 	stop    func() bool // of what looks at the context
 }
 
-// setPlace says that the agent waits, and where.
+// setPlace records where the agent waits.
 func (c *conversation) setPlace(p wire.Place) {
 	c.place = p
 	c.waiting.Store(true)
@@ -85,7 +85,7 @@ func (s *Source) run(ctx context.Context, command []string) *conversation {
 		c.said.log = func(line string) { s.o.Logger.Debug("agent says", "line", line) }
 	}
 	c.stop = context.AfterFunc(ctx, func() {
-		c.out.CloseWithError(ctx.Err()) // whoever reads has no need to wait
+		c.out.CloseWithError(ctx.Err()) // a reader need not wait
 		c.leave()
 		cancel()
 	})
@@ -118,7 +118,7 @@ func (c *conversation) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// received says that all is here, and gives the agent a moment to end: an end of its own
+// received acknowledges that everything has arrived, and gives the agent a moment to end: an end of its own
 // is cleaner than that of its stream. It reports whether it has ended.
 func (c *conversation) received(pinging *sync.WaitGroup) bool {
 	const moment = 5 * time.Second
@@ -136,7 +136,7 @@ func (c *conversation) received(pinging *sync.WaitGroup) bool {
 	}
 }
 
-// leave says goodbye to an agent that would wait for us, and gives it a moment to end.
+// leave ends an agent that would wait for another connection, and gives it a moment to exit.
 func (c *conversation) leave() {
 	if !c.waits() || c.over.Load() {
 		return

@@ -20,7 +20,7 @@ func (e *RefusedError) Error() string {
 // ExitCode is that of a command line that is wrong.
 func (e *RefusedError) ExitCode() int { return 2 }
 
-// Hint says what to do about it.
+// Hint returns what to do about it.
 func (e *RefusedError) Hint() string { return e.Tip }
 
 // ServerError says that the server, or what stands before it, will not answer,
@@ -36,7 +36,7 @@ func (e *ServerError) Error() string { return e.What }
 // ExitCode is that of the command.
 func (e *ServerError) ExitCode() int { return max(e.Code, 1) }
 
-// Hint says what to do about it.
+// Hint returns what to do about it.
 func (e *ServerError) Hint() string { return e.Tip }
 
 // AnswerError reports an answer of success to a remote read that is something else,
@@ -89,7 +89,7 @@ func (e *LostError) Unwrap() error { return e.Err }
 // ExitCode is that of any error: nothing of a dump can be gone on with.
 func (e *LostError) ExitCode() int { return 1 }
 
-// Hint says what to do about it.
+// Hint returns what to do about it.
 func (e *LostError) Hint() string {
 	return "is the server alive, and does it have memory left? Try again, or take less at once: a shorter range, --match, --concurrency 1"
 }
