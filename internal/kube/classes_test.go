@@ -422,6 +422,26 @@ func TestKubeletDown(t *testing.T) {
 	checkAll(t, "is not ready", c, class{"NodeError", retry.AfterSuccess, append(text, "not ready: NodeStatusUnknown"), hint}, "exec", "forward")
 }
 
+// A kubelet that has just started does not know its pods yet, and says so over one
+// protocol, where a gateway refuses the other.
+func TestKubeletStarts(t *testing.T) {
+	for _, only := range []string{"websocket", "SPDY/3.1"} {
+		s := tlsServer(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch upgrade := r.Header.Get("Upgrade"); {
+			case strings.EqualFold(upgrade, only):
+				http.Error(w, "pod does not exist", http.StatusNotFound)
+			case upgrade != "":
+				http.Error(w, "no such upgrade", http.StatusForbidden)
+			default:
+				w.Header().Set("Content-Type", "application/json")
+				json.NewEncoder(w).Encode(podOf(t, "p", plain))
+			}
+		}))
+		checkAll(t, only, clientOf(t, insecure(s.URL)),
+			class{"GoneError", retry.Unknown, []string{"pod does not exist"}, nil}, "exec", "forward")
+	}
+}
+
 // Over WebSocket the same comes as the text of a stream that has begun. These are the
 // texts that a kube-apiserver 1.37 and its kubelets send.
 func TestKubeletByText(t *testing.T) {

@@ -37,7 +37,9 @@ func (c *Client) explainStream(ctx context.Context, t Target, doing string, trie
 	}
 	text := err.Error()
 	if !tries.begun() {
-		if e := c.refused(ctx, t, tries.list(), err, a); e != nil {
+		if said := kubeletSaid(tries.list()); said != "" {
+			text = said
+		} else if e := c.refused(ctx, t, tries.list(), err, a); e != nil {
 			return e
 		}
 	} else if e := c.nodeError(ctx, t, text, true); e != nil {
@@ -50,6 +52,18 @@ func (c *Client) explainStream(ctx context.Context, t Target, doing string, trie
 		return &GoneError{Namespace: t.Namespace, Pod: t.Pod, Reason: text}
 	}
 	return &StreamError{Doing: doing, Err: err, Age: tries.age()}
+}
+
+// kubeletSaid is what a kubelet answered over either protocol about a container that it
+// does not run now; empty: no kubelet answered that. It decides, whatever a gateway
+// answers over the other protocol.
+func kubeletSaid(tries []attempt) string {
+	for _, t := range tries {
+		if text := t.err.Error(); !isStatus(t.err) && noContainerNow.MatchString(text) {
+			return oneLine(text)
+		}
+	}
+	return ""
 }
 
 // upgradeCause finds what the API server answered when it refused to begin a

@@ -289,7 +289,7 @@ func (c *Client) refused(ctx context.Context, t Target, tries []attempt, err err
 		return c.nodeError(ctx, t, text, false)
 	case last.status == 0 && (len(tries) == 1 || !errors.Is(tries[0].err, websocket.ErrBadHandshake)):
 		return c.network(last.err)
-	case noCommand(text) != "" || noContainerNow.MatchString(text):
+	case noCommand(text) != "":
 		return nil // the kubelet answers, past the API server
 	case strings.Contains(text, "Forbidden (user="):
 		return c.nodeError(ctx, t, text, false)
