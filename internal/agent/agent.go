@@ -116,7 +116,7 @@ func (r *reading) read(ctx context.Context) (err error) {
 // open opens the data dir and plans what still has to be sent.
 func (r *reading) open(ctx context.Context, head datadir.HeadFiles) (*datadir.Dir, error) {
 	d, err := datadir.Open(ctx, r.path, datadir.Options{
-		Head: head, LookOnly: r.req.PlanOnly, Sketch: r.o.Sketch, Handles: r.o.Handles, Logger: r.o.Logger,
+		Head: head, CheckOnly: r.req.PlanOnly, Sketch: r.o.Sketch, Handles: r.o.Handles, Logger: r.o.Logger,
 		Wanted: func(m datadir.Meta) bool { return r.sel.Overlaps(m) && !r.sent.has(m) },
 	})
 	if err != nil {
@@ -369,7 +369,7 @@ func describe(b *datadir.Block) wire.PlannedBlock {
 // Inventory tells what the data dir at path holds.
 func Inventory(ctx context.Context, path string, o Options) (*wire.Inventory, error) {
 	d, err := datadir.Open(ctx, path, datadir.Options{
-		Head: datadir.ReadHead, LookOnly: true, Sketch: o.Sketch, Logger: o.Logger,
+		Head: datadir.ReadHead, CheckOnly: true, Sketch: o.Sketch, Logger: o.Logger,
 	})
 	if err != nil {
 		return nil, err

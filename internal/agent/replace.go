@@ -267,7 +267,7 @@ func (s *replacement) own() ([]string, error) { return own(s.dir, filepath.Base(
 func own(dir, but string) (names []string, err error) {
 	entries, err := os.ReadDir(dir)
 	for _, e := range entries {
-		if datadir.Belongs(e.Name()) && e.Name() != but {
+		if datadir.IsTSDBName(e.Name()) && e.Name() != but {
 			names = append(names, e.Name())
 		}
 	}

@@ -16,24 +16,28 @@ import (
 // Block is a persisted block.
 type Block struct {
 	Meta  Meta
-	Bytes int64   // of all its files
-	Files []*File // meta.json, chunks in order, index, tombstones; empty: see Open
+	Bytes int64 // size of all files
 
-	// Segments is the number of chunk segments that the index refers to, and Lost has
-	// the numbers, from 1, of those that are missing. If none is lost, Segments may be
-	// 0: unknown.
+	// Files are the open files of the block: meta.json, chunks in order, index,
+	// tombstones. It is empty before [Block.Open] and after [Block.Close].
+	Files []*File
+
+	// Segments is the number of chunk segments that the index refers to; 0 if it could
+	// not be determined and no segment is missing.
 	Segments int
-	Lost     []int
 
-	// Dropped is the reason why a server deletes the block when it starts, or as soon
-	// as it can: another block replaces it, or its samples are all deleted. It is empty
-	// if the server keeps the block.
+	// Lost has the numbers of the missing chunk segments, counted from 1.
+	Lost []int
+
+	// Dropped is the reason why a server deletes the block at its next start or
+	// reload: another block replaces it, or all its samples are deleted. It is empty if
+	// the server keeps the block.
 	Dropped string
 
-	dir string // the data dir
+	dir string // path of the data directory
 }
 
-// File is the block's file with this name relative to the block, or nil.
+// File returns the open file with this name relative to the block, or nil.
 func (b *Block) File(name string) *File {
 	for _, f := range b.Files {
 		if f.Name == b.Meta.ULID+"/"+name {
@@ -43,14 +47,14 @@ func (b *Block) File(name string) *File {
 	return nil
 }
 
-// Chunks are the block's chunk files, in the order that chunk references count
-// them. One that is lost is nil.
+// Chunks returns the open chunk files in the order in which chunk references number them,
+// with nil for a missing one.
 func (b *Block) Chunks() []*File {
 	var files []*File
 	for _, f := range b.Files {
 		if number, ok := strings.CutPrefix(f.Name, b.Meta.ULID+"/chunks/"); ok {
 			if len(b.Lost) > 0 {
-				n, _ := strconv.Atoi(number) // place has checked it
+				n, _ := strconv.Atoi(number) // numberSegments set the name
 				for len(files) < n-1 {
 					files = append(files, nil)
 				}
@@ -61,13 +65,14 @@ func (b *Block) Chunks() []*File {
 	return files
 }
 
-// Open opens the block's files unless they are open. If the block has changed since the
-// data dir was opened, it returns [ErrChanged]: open the data dir again.
+// Open opens the block's files unless they are open. The caller closes them with
+// [Block.Close] or [Dir.Close]. If the block has changed since the data directory was
+// opened, Open returns [ErrChanged], and the caller must open the data directory again.
 func (b *Block) Open() error {
 	if len(b.Files) > 0 {
 		return nil
 	}
-	now, err := openBlock(b.dir, b.Meta, look{check: true, hold: true})
+	now, err := openBlock(b.dir, b.Meta, openMode{check: true, hold: true})
 	if broken, ok := errors.AsType[*brokenError](err); ok {
 		return fmt.Errorf("%w: block %s: %w", errChanged, b.Meta.ULID, broken)
 	}
@@ -78,30 +83,33 @@ func (b *Block) Open() error {
 	return nil
 }
 
-// Close closes the block's files before the data dir is closed: as long as they
-// are open, a block that Prometheus deletes keeps its space on the disk.
+// Close closes the block's files. Call it as soon as the block has been read: an open
+// file keeps its disk space after Prometheus has deleted it.
 func (b *Block) Close() error {
 	files := b.Files
 	b.Files = nil
 	return closeAll(files)
 }
 
-// brokenError is about what is in a block, not about getting at it.
+// brokenError reports that the contents of a block are broken: a server cannot load it.
+// Failures to read the block have other types.
 type brokenError struct {
 	err error
 
-	// missing: a file of the block is missing. The whole block may just have been
-	// deleted, or be incomplete yet.
+	// missing is true if a file of the block is missing. A server may be deleting or
+	// writing the block at the moment.
 	missing bool
 }
 
 func (e *brokenError) Error() string { return e.err.Error() }
 func (e *brokenError) Unwrap() error { return e.err }
 
+// broken returns a *brokenError.
 func broken(format string, args ...any) error { return &brokenError{err: fmt.Errorf(format, args...)} }
 
-// blockFault classifies an error about a file of a block. Errors of the disk or of
-// permissions do not make a block broken: Prometheus may well serve it.
+// blockFault classifies an error about the file what of the block name. It returns a
+// *brokenError, [errChanged] if the block was deleted, or err. Permission and disk errors
+// do not make a block broken: Prometheus may be able to read it.
 func blockFault(dir, name, what string, err error) error {
 	switch {
 	case err == nil:
@@ -111,12 +119,12 @@ func blockFault(dir, name, what string, err error) error {
 	case missing(err) && exists(filepath.Join(dir, name)):
 		return &brokenError{err: fmt.Errorf("%s is missing", what), missing: true}
 	case missing(err):
-		return fmt.Errorf("%w: block %s is gone", errChanged, name)
+		return fmt.Errorf("%w: block %s was deleted", errChanged, name)
 	}
 	return err
 }
 
-// readMeta reads the meta.json of a block. It returns the text, too.
+// readMeta reads the meta.json of a block. It also returns the text.
 func readMeta(dir, name string) (Meta, []byte, error) {
 	f, err := openFile(dir, name+"/meta.json")
 	if err != nil {
@@ -124,7 +132,7 @@ func readMeta(dir, name string) (Meta, []byte, error) {
 	}
 	defer f.f.Close()
 	if f.Size > maxMeta {
-		return Meta{}, nil, broken("meta.json has %d bytes, more than promdump reads", f.Size)
+		return Meta{}, nil, broken("meta.json is too large (%d bytes)", f.Size)
 	}
 	text, err := io.ReadAll(f.Body())
 	if err != nil {
@@ -137,18 +145,18 @@ func readMeta(dir, name string) (Meta, []byte, error) {
 	return m, text, nil
 }
 
-// look controls what openBlock checks and keeps open.
-type look struct {
-	check bool // whether Prometheus can load it
-	hold  bool // its files stay open
+// openMode selects what openBlock does.
+type openMode struct {
+	check bool // open the files and check whether Prometheus can load the block
+	hold  bool // keep the files open
 }
 
-// openBlock opens a block as l says. An error is a *brokenError, [errChanged], or an
-// error of reading it.
-func openBlock(dir string, m Meta, l look) (_ *Block, err error) {
+// openBlock opens a block. Without check it only determines the size. An error is a
+// *brokenError, [errChanged], or the failure to read a file.
+func openBlock(dir string, m Meta, mode openMode) (_ *Block, err error) {
 	name := m.ULID
 	b := &Block{Meta: m, dir: dir}
-	if !l.check {
+	if !mode.check {
 		b.Bytes = sizeOf(filepath.Join(dir, name))
 		return b, nil
 	}
@@ -157,7 +165,7 @@ func openBlock(dir string, m Meta, l look) (_ *Block, err error) {
 			err = errors.Join(err, b.Close())
 		}
 	}()
-	// add opens a file of the block, and closes it after its check unless it is held.
+	// add opens and checks a file of the block, and closes it unless mode.hold is set.
 	add := func(rel string, check func(*File) error) error {
 		f, err := openFile(dir, name+"/"+rel)
 		if err != nil {
@@ -168,7 +176,7 @@ func openBlock(dir string, m Meta, l look) (_ *Block, err error) {
 			return err
 		}
 		b.Bytes += f.Size
-		if l.hold {
+		if mode.hold {
 			return nil
 		}
 		return f.close()
@@ -198,7 +206,7 @@ func openBlock(dir string, m Meta, l look) (_ *Block, err error) {
 	needed := unknown
 	err = add("index", func(f *File) (err error) {
 		if b.Meta.Version == 2 {
-			f.patch = &patch{off: 4, b: 2} // as a server does when it starts, see tsdb/repair.go
+			f.patch = &patch{off: 4, b: 2} // like a server that starts, see tsdb/repair.go
 		}
 		needed, err = checkIndex(f)
 		return err
@@ -206,26 +214,26 @@ func openBlock(dir string, m Meta, l look) (_ *Block, err error) {
 	if err != nil {
 		return nil, err
 	}
-	// A broken link counts as a missing file, as for a server.
+	// A server treats a dangling link as a missing file.
 	if _, err := os.Stat(filepath.Join(dir, name, "tombstones")); !errors.Is(err, fs.ErrNotExist) {
 		if err := add("tombstones", checkTombstones); err != nil {
 			return nil, err
 		}
 	} else if !exists(filepath.Join(dir, name)) {
-		return nil, fmt.Errorf("%w: block %s is gone", errChanged, name)
+		return nil, fmt.Errorf("%w: block %s was deleted", errChanged, name)
 	}
-	if err := b.place(segments, needed); err != nil {
+	if err := b.numberSegments(segments, needed); err != nil {
 		return nil, err
 	}
-	if !l.hold {
+	if !mode.hold {
 		b.Files = nil
 	}
 	return b, nil
 }
 
-// blockSegments are the names of a block's chunk files in the order in which a
-// server counts them: that of their names, whatever is missing in between
-// (tsdb/chunks/chunks.go, sequenceFiles).
+// blockSegments returns the names of a block's chunk files in the order in which a server
+// numbers them: sorted by name, without gaps for missing ones (tsdb/chunks/chunks.go,
+// sequenceFiles).
 func blockSegments(dir, name string) ([]string, error) {
 	entries, err := os.ReadDir(filepath.Join(dir, name, "chunks"))
 	if errors.Is(err, syscall.ENOTDIR) && exists(filepath.Join(dir, name)) {
@@ -243,16 +251,19 @@ func blockSegments(dir, name string) ([]string, error) {
 	return names, nil
 }
 
-// place finds out which chunk segment is which. A server counts those that are
-// there: where one is missing, it takes each that follows for the one before it, and
-// finds none of their chunks. Here they count by their names then. In a dump segments
-// have the names that Prometheus gives them, since it allows no others.
-func (b *Block) place(segments []string, needed int) error {
+// numberSegments determines the number of each chunk segment, and which of the needed ones
+// are missing. It names the files of the block by these numbers as Prometheus does, which
+// in a dump allows no other names.
+//
+// A server numbers the existing segments consecutively: after a missing one it reads each
+// as its predecessor and does not find its chunks. numberSegments uses the numbers in the
+// file names if a segment is missing.
+func (b *Block) numberSegments(segments []string, needed int) error {
 	if needed == unknown && b.Meta.Stats.Chunks > 0 && len(segments) == 0 {
 		needed = 1
 	}
 	if needed > 0 && len(segments) == 0 {
-		return broken("chunks is empty: none of the samples that its index names is there")
+		return broken("chunks is empty, but the index refers to chunks")
 	}
 	b.Segments = max(needed, 0)
 	numbers := make([]int, len(segments))
@@ -288,11 +299,11 @@ func (b *Block) place(segments []string, needed int) error {
 	return nil
 }
 
-// sizeOf returns the size of a block that is not opened, in bytes.
+// sizeOf returns the size of the files of the block in dir, in bytes. It ignores errors.
 func sizeOf(dir string) int64 {
 	var n int64
 	for _, pattern := range []string{"meta.json", "index", "tombstones", "chunks/*"} {
-		found, _ := filepath.Glob(filepath.Join(dir, pattern)) // only a bad pattern is an error
+		found, _ := filepath.Glob(filepath.Join(dir, pattern)) // fails for a bad pattern only
 		for _, name := range found {
 			if st, err := os.Stat(name); err == nil {
 				n += st.Size()
@@ -302,6 +313,7 @@ func sizeOf(dir string) int64 {
 	return n
 }
 
+// exists reports whether path exists. It does not follow a symbolic link.
 func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil

@@ -15,23 +15,23 @@ import (
 	"github.com/prometheus/prometheus/tsdb/tombstones"
 )
 
-// These checks do what tsdb.OpenBlock does, in a few reads and a pass over the index's
-// symbols and its table of postings. A block that they refuse keeps a server from
-// starting, and a running one from loading any new block (tsdb/db.go, reloadBlocks). A
-// block that they accept is loaded. TestJudge proves both.
+// These checks do what tsdb.OpenBlock does, with a few reads and a pass over the index's
+// symbols and postings offset table. A block that they reject prevents a server from
+// starting, and a running server from loading any new block (tsdb/db.go, reloadBlocks). A
+// server loads each block that they accept. TestJudge proves both.
 
-// unknown stands for a number of chunk segments that cannot be determined.
+// unknown is the number of chunk segments that the index needs if it cannot be determined.
 const unknown = -1
 
-// readAt fills p from off. If the file ends too early, the block is broken; other
-// errors come from the disk.
+// readAt fills p from off. It returns a *brokenError that names the file what if the file
+// ends too early.
 func readAt(f *File, p []byte, off int64, what string) error {
 	n, err := f.ReadAt(p, off)
 	if n == len(p) {
 		return nil
 	}
 	if err == nil || errors.Is(err, io.EOF) {
-		return broken("%s is cut short", what)
+		return broken("%s is truncated", what)
 	}
 	return err
 }
@@ -47,18 +47,18 @@ func checkSegment(f *File) error {
 		return err
 	}
 	if binary.BigEndian.Uint32(head[:]) != chunks.MagicChunks {
-		return broken("%s does not begin as a chunk segment does", name)
+		return broken("%s has a bad magic number", name)
 	}
 	if head[chunks.MagicChunksSize] != 1 {
-		return broken("%s has the unknown format version %d", name, head[chunks.MagicChunksSize])
+		return broken("%s has unknown format version %d", name, head[chunks.MagicChunksSize])
 	}
 	return nil
 }
 
 const tocSize = 6*8 + crc32.Size
 
-// checkIndex checks an index as index.NewFileReader does. It returns how many chunk
-// segments the index needs.
+// checkIndex checks an index like index.NewFileReader. It returns the number of chunk
+// segments that the index refers to, or [unknown].
 func checkIndex(f *File) (needed int, err error) {
 	if f.Size < index.HeaderLen {
 		return 0, broken("index has %d bytes, less than a header", f.Size)
@@ -68,11 +68,11 @@ func checkIndex(f *File) (needed int, err error) {
 		return 0, err
 	}
 	if binary.BigEndian.Uint32(head[:]) != index.MagicIndex {
-		return 0, broken("index does not begin as an index does")
+		return 0, broken("index has a bad magic number")
 	}
 	version := int(head[4])
 	if version < index.FormatV1 || version > index.FormatV3 {
-		return 0, broken("index has the unknown format version %d", version)
+		return 0, broken("index has unknown format version %d", version)
 	}
 	if f.Size < tocSize {
 		return 0, broken("index has %d bytes, less than a table of contents", f.Size)
@@ -83,7 +83,7 @@ func checkIndex(f *File) (needed int, err error) {
 	}
 	body := toc[:tocSize-crc32.Size]
 	if crc32.Checksum(body, castagnoli) != binary.BigEndian.Uint32(toc[len(body):]) {
-		return 0, broken("index has no table of contents with the right checksum at its end")
+		return 0, broken("index: table of contents: bad checksum")
 	}
 	names, all, err := postingsTable(f, binary.BigEndian.Uint64(body[40:]))
 	if err != nil {
@@ -104,19 +104,20 @@ func checkIndex(f *File) (needed int, err error) {
 	return segmentsNeeded(f, version, all), nil
 }
 
-// section is a part of an index that begins with its length and ends with its
-// checksum.
+// section reads a part of an index that begins with its length and ends with its checksum.
 type section struct {
 	r    *bufio.Reader
-	name string
-	left int64  // bytes of the content, not read yet
-	sum  uint32 // of the bytes that were read
-	want uint32
+	name string // for errors
+	left int64  // unread bytes of the content
+	sum  uint32 // checksum of the bytes that were read
+	want uint32 // checksum in the file
 }
 
+// openSection returns a reader of the section at off. It returns a *brokenError if the
+// section is not inside the file.
 func openSection(f *File, off uint64, name string) (*section, error) {
 	if off > uint64(f.Size) || f.Size-int64(off) < 4 {
-		return nil, broken("index: its table of contents places its %s outside of it", name)
+		return nil, broken("index: the %s begins outside the file", name)
 	}
 	var length, sum [4]byte
 	if err := readAt(f, length[:], int64(off), "index"); err != nil {
@@ -125,20 +126,19 @@ func openSection(f *File, off uint64, name string) (*section, error) {
 	n := int64(binary.BigEndian.Uint32(length[:]))
 	start := int64(off) + 4
 	if f.Size-start < n+crc32.Size {
-		return nil, broken("index: its %s is longer than it", name)
+		return nil, broken("index: the %s ends outside the file", name)
 	}
 	if err := readAt(f, sum[:], start+n, "index"); err != nil {
 		return nil, err
 	}
-	return &section{
-		r: bufio.NewReaderSize(io.NewSectionReader(f, start, n), 64<<10), name: name, left: n, want: binary.BigEndian.Uint32(sum[:]),
-	}, nil
+	r := bufio.NewReaderSize(io.NewSectionReader(f, start, n), 64<<10)
+	return &section{r: r, name: name, left: n, want: binary.BigEndian.Uint32(sum[:])}, nil
 }
 
-// take reads n bytes into buf. It skips those beyond the first keep.
+// take reads n bytes and returns the first keep of them in buf, which it grows if needed.
 func (s *section) take(buf []byte, n uint64, keep int) ([]byte, error) {
 	if n > uint64(s.left) {
-		return nil, broken("index: an entry of its %s is longer than it", s.name)
+		return nil, broken("index: an entry of the %s is longer than the rest of it", s.name)
 	}
 	s.left -= int64(n)
 	kept := int(min(n, uint64(keep)))
@@ -150,7 +150,7 @@ func (s *section) take(buf []byte, n uint64, keep int) ([]byte, error) {
 	return buf, s.pass(int64(n) - int64(kept))
 }
 
-// pass skips n bytes that were counted already.
+// pass reads n bytes into the checksum. The caller has subtracted them from s.left.
 func (s *section) pass(n int64) error {
 	for n > 0 {
 		p, err := s.r.Peek(int(min(n, 32<<10)))
@@ -166,13 +166,15 @@ func (s *section) pass(n int64) error {
 	return nil
 }
 
+// fault returns a *brokenError for the end of the file, and other errors as they are.
 func (s *section) fault(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return broken("index is cut short")
+		return broken("index is truncated")
 	}
 	return err
 }
 
+// uint32 reads a big-endian number.
 func (s *section) uint32() (uint32, error) {
 	var buf [4]byte
 	b, err := s.take(buf[:], 4, 4)
@@ -182,6 +184,7 @@ func (s *section) uint32() (uint32, error) {
 	return binary.BigEndian.Uint32(b), nil
 }
 
+// uvarint reads a number of variable length.
 func (s *section) uvarint() (uint64, error) {
 	p, err := s.r.Peek(int(min(s.left, binary.MaxVarintLen64)))
 	if err != nil && len(p) == 0 && s.left > 0 {
@@ -189,7 +192,7 @@ func (s *section) uvarint() (uint64, error) {
 	}
 	v, n := binary.Uvarint(p)
 	if n <= 0 {
-		return 0, broken("index: its %s has an entry that is no number", s.name)
+		return 0, broken("index: the %s has an invalid number", s.name)
 	}
 	s.left -= int64(n)
 	s.sum = crc32.Update(s.sum, castagnoli, p[:n])
@@ -197,7 +200,7 @@ func (s *section) uvarint() (uint64, error) {
 	return v, err
 }
 
-// finish reads what is left and compares the checksum.
+// finish reads the rest of the section and checks the checksum.
 func (s *section) finish() error {
 	n := s.left
 	s.left = 0
@@ -205,24 +208,21 @@ func (s *section) finish() error {
 		return err
 	}
 	if s.sum != s.want {
-		return broken("index: its %s is damaged: the checksum differs", s.name)
+		return broken("index: %s: bad checksum", s.name)
 	}
 	return nil
 }
 
+// Limits that bound the memory.
 const (
-	// longName is how many bytes of a name or symbol are compared.
-	longName = 1 << 20
-
-	// manyNames limits the total bytes of names that are looked up among the symbols,
-	// because memory is bounded.
-	manyNames = 4 << 20
+	maxNameBytes  = 1 << 20 // number of bytes of a name or symbol that are compared
+	maxNamesBytes = 4 << 20 // total bytes of the names that are looked up in the symbols
 )
 
-// postingsTable reads the table of postings. It returns the names in it, and the offset
-// of the list of all series, -1 if there is none.
+// postingsTable reads the postings offset table. It returns the label names in it, sorted,
+// and the offset of the list of all series, which is -1 if there is none.
 func postingsTable(f *File, off uint64) (names [][]byte, all int64, err error) {
-	s, err := openSection(f, off, "table of postings")
+	s, err := openSection(f, off, "postings offset table")
 	if err != nil {
 		return nil, 0, err
 	}
@@ -239,13 +239,13 @@ func postingsTable(f *File, off uint64) (names [][]byte, all int64, err error) {
 			return nil, 0, err
 		}
 		if keys != 2 {
-			return nil, 0, broken("index: its table of postings has an entry with %d keys", keys)
+			return nil, 0, broken("index: an entry of the postings offset table has %d keys", keys)
 		}
 		n, err := s.uvarint()
 		if err != nil {
 			return nil, 0, err
 		}
-		if name, err = s.take(name, n, longName); err != nil {
+		if name, err = s.take(name, n, maxNameBytes); err != nil {
 			return nil, 0, err
 		}
 		if n, err = s.uvarint(); err != nil {
@@ -264,7 +264,7 @@ func postingsTable(f *File, off uint64) (names [][]byte, all int64, err error) {
 			}
 			continue
 		}
-		if !bytes.Equal(name, last) && size < manyNames {
+		if !bytes.Equal(name, last) && size < maxNamesBytes {
 			last = bytes.Clone(name)
 			names = append(names, last)
 			size += len(last)
@@ -277,8 +277,8 @@ func postingsTable(f *File, off uint64) (names [][]byte, all int64, err error) {
 	return slices.CompactFunc(names, bytes.Equal), all, nil
 }
 
-// symbolTable reads the symbols, and looks up the names among them. Unsorted symbols
-// are not searched: a server finds only some of them.
+// symbolTable reads the symbols and looks up the sorted names in them. It does not look
+// them up in unsorted symbols, in which a server finds only some names.
 func symbolTable(f *File, off uint64, names [][]byte) (sorted bool, err error) {
 	s, err := openSection(f, off, "symbols")
 	if err != nil {
@@ -295,7 +295,7 @@ func symbolTable(f *File, off uint64, names [][]byte) (sorted bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		if symbol, err = s.take(symbol, n, longName); err != nil {
+		if symbol, err = s.take(symbol, n, maxNameBytes); err != nil {
 			return false, err
 		}
 		sorted = sorted && (i == 0 || bytes.Compare(last, symbol) <= 0)
@@ -308,16 +308,16 @@ func symbolTable(f *File, off uint64, names [][]byte) (sorted bool, err error) {
 		return false, err
 	}
 	if sorted && len(names) > 0 {
-		return true, broken("index: its symbols lack the label name %q", names[0])
+		return true, broken("index: the symbols lack the label name %q", names[0])
 	}
 	return sorted, nil
 }
 
-// smallIndex is the size up to which an index is read whole, in bytes.
+// smallIndex is the maximum size of a file that is read into memory, in bytes.
 const smallIndex = 4 << 20
 
-// checkSmallIndex checks an index with unsorted symbols, which no Prometheus writes,
-// with the TSDB's own reader. Large ones are accepted unchecked.
+// checkSmallIndex checks an index with unsorted symbols, which no Prometheus writes, with
+// the TSDB's reader. It accepts an index larger than smallIndex unchecked.
 func checkSmallIndex(f *File) (err error) {
 	if f.Size > smallIndex {
 		return nil
@@ -338,6 +338,7 @@ func checkSmallIndex(f *File) (err error) {
 	return r.Close()
 }
 
+// byteSlice implements [index.ByteSlice].
 type byteSlice []byte
 
 func (b byteSlice) Len() int                    { return len(b) }
@@ -346,7 +347,7 @@ func (b byteSlice) Range(start, end int) []byte { return b[start:end] }
 // tombstonesHead is the size of magic and version, in bytes.
 const tombstonesHead = 4 + 1
 
-// checkTombstones checks a tombstones file as tombstones.ReadTombstones does.
+// checkTombstones checks a tombstones file like tombstones.ReadTombstones.
 func checkTombstones(f *File) error {
 	if f.Size < tombstonesHead+crc32.Size {
 		return broken("tombstones has %d bytes, less than a header and a checksum", f.Size)
@@ -356,10 +357,10 @@ func checkTombstones(f *File) error {
 		return err
 	}
 	if binary.BigEndian.Uint32(head[:]) != tombstones.MagicTombstone {
-		return broken("tombstones does not begin as a tombstones file does")
+		return broken("tombstones has a bad magic number")
 	}
 	if head[4] != 1 {
-		return broken("tombstones has the unknown format version %d", head[4])
+		return broken("tombstones has unknown format version %d", head[4])
 	}
 	var sum [crc32.Size]byte
 	if err := readAt(f, sum[:], f.Size-crc32.Size, "tombstones"); err != nil {
@@ -374,19 +375,19 @@ func checkTombstones(f *File) error {
 		for i := range 3 { // series, first and last time
 			v, err := s.uvarint()
 			if _, bad := errors.AsType[*brokenError](err); bad {
-				return broken("tombstones has an entry that is no number")
+				return broken("tombstones has an invalid number")
 			}
 			if err != nil {
 				return err
 			}
-			endless = endless || i == 2 && v == math.MaxUint64-1 // math.MaxInt64, zigzag
+			endless = endless || i == 2 && v == math.MaxUint64-1 // math.MaxInt64 in zigzag encoding
 		}
 	}
 	if err := s.finish(); err != nil {
 		return err
 	}
 	if s.sum != s.want {
-		return broken("tombstones is damaged: its checksum differs")
+		return broken("tombstones: bad checksum")
 	}
 	if endless && f.Size < smallIndex {
 		return decodeTombstones(f)
@@ -394,8 +395,8 @@ func checkTombstones(f *File) error {
 	return nil
 }
 
-// decodeTombstones runs the TSDB's own decoder: it panics on some deletions without an
-// end, and so does a server.
+// decodeTombstones runs the TSDB's decoder, which panics on some deletions that end at
+// math.MaxInt64. A server then panics as well.
 func decodeTombstones(f *File) (err error) {
 	b := make([]byte, f.Size)
 	if err := readAt(f, b, 0, "tombstones"); err != nil {
@@ -403,7 +404,7 @@ func decodeTombstones(f *File) (err error) {
 	}
 	defer func() {
 		if r := recover(); r != nil {
-			err = broken("tombstones has deletions that cannot be decoded")
+			err = broken("tombstones cannot be decoded: %v", r)
 		}
 	}()
 	if _, err := tombstones.Decode(b[4 : len(b)-crc32.Size]); err != nil {
@@ -412,12 +413,12 @@ func decodeTombstones(f *File) (err error) {
 	return nil
 }
 
-// segmentsNeeded returns how many chunk segments the last series of an index need. A
-// writer adds series and chunks in the same order, so no earlier series needs more. If
-// the series cannot be read here, it returns unknown; the error appears when the series
-// are read.
+// segmentsNeeded returns the number of chunk segments that the last series of an index
+// refer to. A writer adds series and chunks in the same order, so no earlier series refers
+// to a later segment. all is the offset of the list of all series. If the series cannot be
+// read, segmentsNeeded returns [unknown]; readers of the series report the error later.
 func segmentsNeeded(f *File, version int, all int64) int {
-	const looks = 8 // series at the end may have no chunks
+	const looks = 8 // series at the end may have no chunks, so several are read
 	var head [8]byte
 	if readAt(f, head[:], all, "index") != nil {
 		return unknown
@@ -445,8 +446,9 @@ func segmentsNeeded(f *File, version int, all int64) int {
 	return needed
 }
 
-// lastSegment returns the number of the last chunk segment that a series refers to, 0
-// if it has no chunks.
+// lastSegment returns the number of the last chunk segment that the series at off refers
+// to, counted from 1. It returns 0 if the series has no chunks, and false if the series
+// cannot be read.
 func lastSegment(f *File, off int64) (int, bool) {
 	if off >= f.Size {
 		return 0, false
@@ -458,7 +460,7 @@ func lastSegment(f *File, off int64) (int, bool) {
 		ok = ok && err == nil
 		return v
 	}
-	next() // its length
+	next() // length of the series entry
 	labels := next()
 	for i := uint64(0); i < 2*labels && ok; i++ {
 		next()
@@ -478,4 +480,5 @@ func lastSegment(f *File, off int64) (int, bool) {
 	return int(most), ok && most < math.MaxInt32
 }
 
+// unzigzag decodes a signed number in zigzag encoding.
 func unzigzag(v uint64) int64 { return int64(v>>1) ^ -int64(v&1) }

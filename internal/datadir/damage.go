@@ -6,31 +6,33 @@ import (
 )
 
 var (
-	// ErrMissing reports that a file is missing between others that are there.
-	ErrMissing = errors.New("it is missing")
+	// ErrMissing reports a file that is missing between existing files of a numbered
+	// sequence.
+	ErrMissing = errors.New("the file is missing")
 
-	// ErrRepair reports a segment that a server was repairing when it died. The segment
-	// is read under the name that it has during a repair.
-	ErrRepair = errors.New("a server died while it repaired this segment")
+	// ErrRepair reports a segment whose repair by a server was interrupted. Readers use
+	// the original, which the server renamed to "….repair" before the repair.
+	ErrRepair = errors.New("the server's repair of this segment was interrupted")
 
-	// ErrName reports a segment that is there, but not under the name that servers
-	// look for: it is read all the same.
-	ErrName = errors.New("servers look for it under another name")
+	// ErrName reports a segment with a name that servers do not read. Readers of this
+	// package use it.
+	ErrName = errors.New("servers expect another file name")
 )
 
 // Damage is a part of the head's files that cannot be read.
 type Damage struct {
 	File   string // relative to the data directory, with slashes
-	Offset int64  // bytes
-	Bytes  int64  // of the file that are lost; 0 if it is missing
-	Err    error
+	Offset int64  // in the file, in bytes
+	Bytes  int64  // number of lost bytes; 0 if the file is missing
+	Err    error  // the reason
 
-	// Fatal damage keeps a server from starting. Otherwise it repairs its head when
-	// it starts: it drops what comes after the damage in the same log, or the file of
-	// head chunks and the later ones.
+	// Fatal damage prevents a server from starting on the data directory. After other
+	// damage a server repairs its head when it starts: it removes the rest of the
+	// damaged log, or the damaged file of m-mapped chunks and all later ones.
 	Fatal bool
 }
 
+// String returns the file, the place and the reason, for a message.
 func (d Damage) String() string {
 	if d.Bytes == 0 {
 		return fmt.Sprintf("%s: %v", d.File, d.Err)

@@ -18,7 +18,7 @@ import (
 	"github.com/prometheus/prometheus/util/compression"
 )
 
-// writeLog writes n records into dir and gives them.
+// writeLog writes n records into a log in dir and returns them.
 func writeLog(t *testing.T, dir string, n, size int) [][]byte {
 	t.Helper()
 	w, err := wlog.NewSize(quiet, nil, dir, 4*32<<10, compression.Snappy)
@@ -28,7 +28,7 @@ func writeLog(t *testing.T, dir string, n, size int) [][]byte {
 	rng := rand.New(rand.NewPCG(uint64(n), uint64(size)))
 	var recs [][]byte
 	for range n {
-		rec := make([]byte, size) // that no compression makes smaller
+		rec := make([]byte, size) // random, so compression does not shrink it
 		for j := range rec {
 			rec[j] = byte(rng.Uint32())
 		}
@@ -54,7 +54,7 @@ func mustOpen(t *testing.T, dir string, o Options) *Dir {
 	return d
 }
 
-// read reads the WAL. Damage is an error.
+// read returns copies of the records of the WAL. Damage is an error.
 func read(t *testing.T, h *Head) ([][]byte, error) {
 	t.Helper()
 	recs, damage, err := readDamaged(t, h)
@@ -64,6 +64,7 @@ func read(t *testing.T, h *Head) ([][]byte, error) {
 	return recs, err
 }
 
+// readDamaged returns copies of the records of the WAL, and the damage.
 func readDamaged(t *testing.T, h *Head) (recs [][]byte, damage []Damage, err error) {
 	t.Helper()
 	for rec, err := range h.Records(t.Context(), func(d Damage) { damage = append(damage, d) }) {
@@ -86,7 +87,7 @@ func TestNotADataDir(t *testing.T) {
 	}
 }
 
-func TestBlocksAreReadAfterTheirDeletion(t *testing.T) {
+func TestReadDeletedBlocks(t *testing.T) {
 	dir := t.TempDir()
 	late, early := writeBlock(t, dir, 20, 30), writeBlock(t, dir, 10, 20)
 	unwanted := writeBlock(t, dir, 30, 40)
@@ -99,7 +100,7 @@ func TestBlocksAreReadAfterTheirDeletion(t *testing.T) {
 		got = append(got, b.Meta.ULID)
 	}
 	if want := []string{early, late, unwanted}; !slices.Equal(got, want) {
-		t.Fatalf("blocks %v, want %v: by time", got, want)
+		t.Fatalf("blocks %v, want %v, sorted by time", got, want)
 	}
 	var names []string
 	for _, f := range d.Blocks[0].Files {
@@ -117,7 +118,7 @@ func TestBlocksAreReadAfterTheirDeletion(t *testing.T) {
 	}
 }
 
-func TestMinValidTimeIsOfBlocksFromTheHead(t *testing.T) {
+func TestMinValidTime(t *testing.T) {
 	dir := t.TempDir()
 	writeBlock(t, dir, 0, 10)
 	d := mustOpen(t, dir, Options{})
@@ -138,19 +139,19 @@ func TestMinValidTimeIsOfBlocksFromTheHead(t *testing.T) {
 	}
 }
 
-func TestRecordsGoOnFromTheCheckpoint(t *testing.T) {
+func TestCheckpoint(t *testing.T) {
 	dir := t.TempDir()
 	wal := filepath.Join(dir, "wal")
 	recs := writeLog(t, wal, 400, 5000)
 	names, err := segments(dir, "wal")
 	if err != nil || len(names) < 6 {
-		t.Fatalf("%d segments, %v: too few to tell anything", len(names), err)
+		t.Fatalf("%d segments, %v: too few for this test", len(names), err)
 	}
 	if got, err := read(t, &mustOpen(t, dir, Options{Head: ReadHead}).Head); err != nil || !slices.EqualFunc(got, recs, bytes.Equal) {
 		t.Fatalf("%d records of %d, %v", len(got), len(recs), err)
 	}
-	// A checkpoint covers 0 to 2; older segments may still be there, an older
-	// checkpoint and an unfinished one too.
+	// A checkpoint covers segments 0 to 2, which still exist, beside an older checkpoint
+	// and an unfinished one.
 	var after [][]byte
 	for _, name := range names[3:] {
 		f, err := openFile(dir, name)
@@ -174,7 +175,7 @@ func TestRecordsGoOnFromTheCheckpoint(t *testing.T) {
 	if want := append(checkpoint, after...); err != nil || !slices.EqualFunc(got, want, bytes.Equal) {
 		t.Fatalf("%d records, want %d, %v", len(got), len(want), err)
 	}
-	// Without the segment that follows the checkpoint there is a gap.
+	// The segment after the checkpoint is missing.
 	for _, name := range names[:4] {
 		os.Remove(filepath.Join(dir, name))
 	}
@@ -189,7 +190,7 @@ func TestRecordsGoOnFromTheCheckpoint(t *testing.T) {
 	}
 }
 
-// A checkpoint of another log covers none of the segments that are there.
+// TestForeignCheckpoint reads the segments below a checkpoint of another log.
 func TestForeignCheckpoint(t *testing.T) {
 	dir := t.TempDir()
 	recs := writeLog(t, filepath.Join(dir, "wal"), 20, 9000)
@@ -202,8 +203,8 @@ func TestForeignCheckpoint(t *testing.T) {
 	}
 }
 
-// Wherever the last segment ends, every whole record before is read, no part of
-// another one is, and what a raw head takes of it is whole.
+// TestTornTail truncates the last segment at many offsets. Readers return every complete
+// record and no incomplete one, and a raw head ends after a complete record.
 func TestTornTail(t *testing.T) {
 	dir := t.TempDir()
 	recs := writeLog(t, filepath.Join(dir, "wal"), 40, 9000)
@@ -227,7 +228,7 @@ func TestTornTail(t *testing.T) {
 			t.Fatalf("cut at %d: %v", size, err)
 		}
 		if len(got) > len(recs) || !slices.EqualFunc(got, recs[:len(got)], bytes.Equal) {
-			t.Fatalf("cut at %d: other records than were written", size)
+			t.Fatalf("cut at %d: records differ from those written", size)
 		}
 		if len(got) < len(recs) {
 			fewer++
@@ -235,29 +236,29 @@ func TestTornTail(t *testing.T) {
 		raw := mustOpen(t, dir, Options{Head: RawHead})
 		cut := raw.Head.WAL[len(raw.Head.WAL)-1]
 		if cut.Size > int64(size) {
-			t.Fatalf("cut at %d: raw takes %d", size, cut.Size)
+			t.Fatalf("cut at %d: the raw head has %d bytes", size, cut.Size)
 		}
 		again, err := read(t, &raw.Head)
 		if err != nil || !slices.EqualFunc(again, got, bytes.Equal) {
-			t.Fatalf("cut at %d: raw has %d records, not %d, %v", size, len(again), len(got), err)
+			t.Fatalf("cut at %d: the raw head has %d records, not %d, %v", size, len(again), len(got), err)
 		}
-		// The library must find nothing to repair in it.
+		// The library finds nothing to repair in the raw head.
 		r := wlog.NewReader(cut.Body())
 		for r.Next() {
 		}
 		if r.Err() != nil {
-			t.Fatalf("cut at %d: what raw takes is torn: %v", size, r.Err())
+			t.Fatalf("cut at %d: the raw head is torn: %v", size, r.Err())
 		}
 		d.Close()
 		raw.Close()
 	}
 	if fewer == 0 {
-		t.Error("no cut took a record away")
+		t.Error("no cut removed a record")
 	}
 }
 
-// Damage costs the records that it touches and no others, wherever it is, and is
-// reported unless nothing but the torn end of the log is lost.
+// TestDamageInTheMiddle damages segments before their end. Readers lose only the damaged
+// records, and report the damage.
 func TestDamageInTheMiddle(t *testing.T) {
 	dir := t.TempDir()
 	recs := writeLog(t, filepath.Join(dir, "wal"), 110, 9000)
@@ -297,18 +298,19 @@ func TestDamageInTheMiddle(t *testing.T) {
 			if len(damage) != 1 || damage[0].File != names[segment] || damage[0].Bytes <= 0 || damage[0].Fatal {
 				t.Errorf("%s in %s: reported is %v", what, names[segment], damage)
 			}
-			// The library ends at the place that we name.
+			// The library ends at the reported offset.
 			r := wlog.NewReader(bytes.NewReader(c.damage(bytes.Clone(b[:end]))))
 			before := int64(0)
 			for r.Next() {
 				before = r.Offset()
 			}
-			if r.Err() == nil || len(damage) == 1 && damage[0].Offset < before || len(damage) == 1 && damage[0].Offset > before+pageSize {
+			outside := func(d Damage) bool { return d.Offset < before || d.Offset > before+pageSize }
+			if r.Err() == nil || len(damage) == 1 && outside(damage[0]) {
 				t.Errorf("%s in %s: damage at %v, the library ends at %d: %v", what, names[segment], damage, before, r.Err())
 			}
-			for i, rec := range got { // in order, and none that was not written
+			for i, rec := range got { // written records only, in order
 				if j := slices.IndexFunc(recs, func(r []byte) bool { return bytes.Equal(r, rec) }); j < i {
-					t.Fatalf("%s in %s: record %d was not written, or not here", what, names[segment], i)
+					t.Fatalf("%s in %s: record %d was not written, or is out of order", what, names[segment], i)
 				}
 			}
 		}
@@ -316,7 +318,7 @@ func TestDamageInTheMiddle(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// A segment that is cut lost its end, unless it is the last.
+	// A truncated segment before the last one is damage.
 	middle := filepath.Join(dir, names[1])
 	st, err := os.Stat(middle)
 	if err != nil {
@@ -348,12 +350,12 @@ func TestOldLog(t *testing.T) {
 		t.Errorf("%d records, %v", len(recs), err)
 	}
 	if !slices.ContainsFunc(damage, func(d Damage) bool { return errors.Is(d.Err, ErrOldLog) }) {
-		t.Errorf("reported is %v", damage)
+		t.Errorf("damage: %v", damage)
 	}
 }
 
-// A server that died within a record and was started again has an empty segment
-// behind the torn one, until it has repaired that.
+// TestTornTailBeforeAnEmptySegment reads the log of a server that crashed within a record
+// and started again: until its repair, an empty segment follows the torn one.
 func TestTornTailBeforeAnEmptySegment(t *testing.T) {
 	dir := t.TempDir()
 	recs := writeLog(t, filepath.Join(dir, "wal"), 20, 9000)
@@ -380,8 +382,8 @@ func TestTornTailBeforeAnEmptySegment(t *testing.T) {
 	}
 }
 
-// A segment that is being repaired has more records than the one that is written in
-// its place.
+// TestRepairUnderWay reads the original of a segment that a server is repairing, since the
+// new segment has fewer records.
 func TestRepairUnderWay(t *testing.T) {
 	for _, begun := range []bool{false, true} {
 		dir := t.TempDir()
@@ -398,20 +400,20 @@ func TestRepairUnderWay(t *testing.T) {
 		}
 		o := Options{Head: RawHead, Logger: quiet}
 		if _, err := open(t.Context(), dir, o, false); !errors.Is(err, errChanged) {
-			t.Errorf("a raw head is taken while its log is repaired: %v", err)
+			t.Errorf("open accepts a raw head during a repair: %v", err)
 		}
-		d := mustOpen(t, dir, Options{Head: ReadHead}) // of a server that died in its repair
+		d := mustOpen(t, dir, Options{Head: ReadHead}) // the server crashed during the repair
 		got, damage, err := readDamaged(t, &d.Head)
 		if err != nil || !slices.EqualFunc(got, recs, bytes.Equal) {
 			t.Errorf("%d of %d records, %v", len(got), len(recs), err)
 		}
 		if want := []Damage{{File: names[1] + repairSuffix, Err: ErrRepair, Fatal: !begun}}; !slices.Equal(damage, want) {
-			t.Errorf("reported is %v, not %v", damage, want)
+			t.Errorf("damage: %v, want %v", damage, want)
 		}
 	}
 }
 
-// A file that grows while it is read does not grow for us.
+// TestGrowingFile reads a file that grows up to the size when it was opened.
 func TestGrowingFile(t *testing.T) {
 	dir := t.TempDir()
 	writeBlock(t, dir, 0, 10)
@@ -433,7 +435,7 @@ func TestCancelledWhileItChanges(t *testing.T) {
 	dir := t.TempDir()
 	writeLog(t, filepath.Join(dir, "wal"), 100, 9000)
 	names, _ := segments(dir, "wal")
-	os.Remove(filepath.Join(dir, names[1])) // a gap that never closes
+	os.Remove(filepath.Join(dir, names[1])) // makes Open retry
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := Open(ctx, dir, Options{Head: ReadHead, Logger: quiet}); !errors.Is(err, context.Canceled) {
@@ -463,8 +465,8 @@ func FuzzParseMeta(f *testing.F) {
 	})
 }
 
-// libraryReads returns the records that the library reads of a segment before its first
-// error, without those that have no content.
+// libraryReads returns the records that the TSDB library reads of a segment before its first
+// error, without empty ones.
 func libraryReads(t *testing.T, path string) (recs [][]byte) {
 	t.Helper()
 	segment, err := wlog.OpenReadSegment(path)
@@ -472,7 +474,7 @@ func libraryReads(t *testing.T, path string) (recs [][]byte) {
 		t.Fatal(err)
 	}
 	defer segment.Close()
-	// A server reads segments this way, with zeros behind a short one.
+	// A server reads segments this way: it appends zeros to a short one.
 	lib := wlog.NewReader(wlog.NewSegmentBufReader(segment))
 	for lib.Next() {
 		if len(lib.Record()) > 0 {
@@ -482,8 +484,8 @@ func libraryReads(t *testing.T, path string) (recs [][]byte) {
 	return recs
 }
 
-// A record whose last bytes are zeros, as those of many samples are, is whole for
-// Prometheus if only zeros were cut off; see wlog.segmentBufReader.
+// TestRecordCutWithinZeros truncates a record that ends with zeros. Prometheus reads it as
+// complete if only zeros are missing; see wlog.segmentBufReader.
 func TestRecordCutWithinZeros(t *testing.T) {
 	for _, c := range []compression.Type{compression.None, compression.Snappy, compression.Zstd} {
 		dir := t.TempDir()
@@ -525,17 +527,18 @@ func TestRecordCutWithinZeros(t *testing.T) {
 				short++
 			}
 			if end := newSegmentReader(f, true, func(Damage) {}).end(); end > f.Size {
-				t.Errorf("%s: whole until %d of %d bytes", c, end, f.Size)
+				t.Errorf("%s: the last record ends at %d of %d bytes", c, end, f.Size)
 			}
 			f.f.Close()
 		}
 		if c == compression.None && short == 0 {
-			t.Errorf("%s: no cut record is whole", c)
+			t.Errorf("%s: no truncated record is complete", c)
 		}
 	}
 }
 
-// The log's framing comes from outside too: it must end, and without a panic.
+// FuzzSegment reads arbitrary segments: reading ends, does not panic, and returns all
+// records that the TSDB library returns.
 func FuzzSegment(f *testing.F) {
 	dir := f.TempDir()
 	w, err := wlog.NewSize(quiet, nil, dir, 32<<10*2, compression.None)

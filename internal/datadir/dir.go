@@ -18,106 +18,111 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
-// A data dir that changes at every look is looked at this often, in these
-// intervals, before we give up.
+// Limits for opening a data directory that keeps changing.
 const (
-	tries      = 10
-	retryAfter = 50 * time.Millisecond
+	maxTries   = 10
+	retryDelay = 50 * time.Millisecond
 )
 
-// ErrNotDataDir says that a directory has neither blocks nor a write-ahead log.
+// ErrNotDataDir reports a directory with neither a block nor a WAL.
 var ErrNotDataDir = errors.New("not a Prometheus data dir: it has no block and no wal directory")
 
-// ErrChanged reports that the data dir changed between listing it and opening the
+// ErrChanged reports that the data directory changed between listing it and opening the
 // listed files.
 var ErrChanged = errChanged
 
 var errChanged = errors.New("the data dir changed while its files were opened")
 
-// HeadFiles says which files of the head are opened.
+// HeadFiles selects the files of the head that [Open] opens.
 type HeadFiles int
 
 const (
+	// NoHead opens no file of the head.
 	NoHead HeadFiles = iota
 
-	// ReadHead opens the head's logs and head chunks for reading, damaged or not.
+	// ReadHead opens the logs and the m-mapped chunks for reading, also if they are
+	// damaged.
 	ReadHead
 
-	// RawHead opens them for copying: each log and the head chunks end at a point where
-	// a server that starts on the copy needs no repair. Damage before that point is
-	// reported and copied.
+	// RawHead opens them for copying. Each log and the m-mapped chunks end after the last
+	// complete record or chunk, so that a server needs no repair of the end when it
+	// starts on the copy. The copy contains damage before that end; [Head.Damage]
+	// reports it.
 	RawHead
 )
 
-// Options of [Open].
+// Options are the options of [Open].
 type Options struct {
 	Head HeadFiles
 
-	// Wanted selects the blocks to check and open; nil selects all. The meta.json of
-	// every block is read.
+	// Wanted selects the blocks to check and open; nil selects all. Open reads the
+	// meta.json of every block.
 	Wanted func(Meta) bool
 
-	// LookOnly closes the files of blocks after the check.
-	LookOnly bool
+	// CheckOnly closes the files of each block after its check.
+	CheckOnly bool
 
-	// Sketch marks a directory that is a copy without the large files of its blocks: no
-	// block is checked.
+	// Sketch marks a copy of a data directory without the large files of its blocks.
+	// Open checks no block.
 	Sketch bool
 
-	// Handles limits how many block files are held open; 0 means the limit of the
-	// process. Blocks beyond the limit are opened by [Block.Open].
+	// Handles limits how many block files stay open; 0 means the limit of the process.
+	// The caller opens the blocks beyond the limit with [Block.Open].
 	Handles int
 
-	Logger *slog.Logger
+	Logger *slog.Logger // required
 }
 
-// Dir is an opened data dir. Its open files can be read whatever Prometheus does
-// meanwhile. The caller closes it.
+// Dir is an opened data directory. Its open files stay readable after Prometheus has
+// deleted or replaced them. The caller must close it.
 type Dir struct {
 	Path    string
 	Head    Head
-	Blocks  []*Block  // that can be loaded, or were not checked; sorted by time, then ULID
-	LeftOut []LeftOut // of the checked blocks; sorted by ULID
+	Blocks  []*Block  // loadable or unchecked blocks, sorted by time, then ULID
+	LeftOut []LeftOut // checked blocks that Prometheus does not serve, sorted by ULID
 }
 
 // LeftOut is a block directory that Prometheus cannot load or ignores.
 type LeftOut struct {
 	ULID string // name of the directory
-	Err  error  // why
+	Err  error  // the reason
 	Meta *Meta  // nil if it cannot be read
 }
 
-// Open opens what o asks for of the data dir at path.
+// Open opens the data directory at path. It retries up to 10 times while the data directory
+// changes and then returns [ErrChanged]. It returns [ErrNotDataDir] for another directory.
+// Blocks that Prometheus cannot load are no error; see [Dir].LeftOut.
 func Open(ctx context.Context, path string, o Options) (*Dir, error) {
 	if err := Check(path); err != nil {
 		return nil, err
 	}
-	before, settled := "", false
+	before, unchanged := "", false
 	for try := 1; ; try++ {
-		d, err := open(ctx, path, o, settled || try == tries)
+		d, err := open(ctx, path, o, unchanged || try == maxTries)
 		if err == nil || !errors.Is(err, errChanged) {
 			return d, err
 		}
-		if settled {
+		if unchanged {
 			return nil, fmt.Errorf("open data dir %s: %w", path, err)
 		}
-		if try == tries {
-			return nil, fmt.Errorf("open data dir %s: %w (%d times in a row)", path, err, tries)
+		if try == maxTries {
+			return nil, fmt.Errorf("open data dir %s: %w (%d tries)", path, err, maxTries)
 		}
-		o.Logger.Debug("data dir changed while its files were opened, again", "try", try, "reason", err)
-		// The same error on the same names means that the data dir does not change: it
-		// is damaged.
+		o.Logger.Debug("data dir changed while its files were opened, retrying", "try", try, "reason", err)
+		// The same error with the same names means that the data directory does not
+		// change but is damaged.
 		now := err.Error() + "\n" + names(path)
-		settled, before = now == before, now
+		unchanged, before = now == before, now
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-time.After(retryAfter):
+		case <-time.After(retryDelay):
 		}
 	}
 }
 
-// names returns the names in a data dir and in the directories of its head.
+// names returns the names in a data directory and in the directories of its head, one a
+// line.
 func names(path string) string {
 	var all []string
 	for _, dir := range append([]string{"."}, HeadNames()...) {
@@ -132,8 +137,8 @@ func names(path string) string {
 	return strings.Join(all, "\n")
 }
 
-// Check tells whether path looks like a data dir: nil, [ErrNotDataDir], or why it
-// cannot be read. Symbolic links are followed.
+// Check returns nil if path has a WAL or a block directory, [ErrNotDataDir] if it has
+// neither, and the failure to read the directory otherwise. It follows symbolic links.
 func Check(path string) error {
 	entries, err := os.ReadDir(path)
 	if err != nil {
@@ -147,7 +152,8 @@ func Check(path string) error {
 	return fmt.Errorf("%s: %w", path, ErrNotDataDir)
 }
 
-// isDir reports whether an entry is a directory or a link to one.
+// isDir reports whether the entry e of the directory path is a directory or a symbolic link
+// to one.
 func isDir(path string, e fs.DirEntry) bool {
 	if e.Type()&fs.ModeSymlink == 0 {
 		return e.IsDir()
@@ -156,6 +162,8 @@ func isDir(path string, e fs.DirEntry) bool {
 	return err == nil && st.IsDir()
 }
 
+// open tries once to open the data directory. It returns [errChanged] for a state that a
+// server may be changing, unless last is set.
 func open(ctx context.Context, path string, o Options, last bool) (_ *Dir, err error) {
 	d := &Dir{Path: path}
 	defer func() {
@@ -172,7 +180,7 @@ func open(ctx context.Context, path string, o Options, last bool) (_ *Dir, err e
 	}
 	for _, name := range links {
 		d.LeftOut = append(d.LeftOut, LeftOut{
-			ULID: name, Err: errors.New("it is a symbolic link, and Prometheus does not follow it"),
+			ULID: name, Err: errors.New("the directory is a symbolic link, which Prometheus does not follow"),
 		})
 	}
 	if err := d.openBlocks(before, o); err != nil {
@@ -183,20 +191,19 @@ func open(ctx context.Context, path string, o Options, last bool) (_ *Dir, err e
 			return nil, fmt.Errorf("%w: block %s: %w", errChanged, b.ULID, fault)
 		}
 	}
-	// The open files are whole already. This catches what a listing itself can
-	// miss while entries are renamed under it.
+	// A listing can miss entries that a server renames at the same time.
 	after, _, err := blockNames(path)
 	if err != nil {
 		return nil, err
 	}
 	if !last && !slices.Equal(before, after) {
-		return nil, fmt.Errorf("%w: blocks came or went", errChanged)
+		return nil, fmt.Errorf("%w: the list of blocks changed", errChanged)
 	}
 	d.Head.MinValidTime = minValidTime(d.Blocks)
 	return d, nil
 }
 
-// openBlocks fills d.Blocks and d.LeftOut.
+// openBlocks opens the named blocks and sets d.Blocks and d.LeftOut.
 func (d *Dir) openBlocks(names []string, o Options) error {
 	leaveOut := func(name string, m *Meta, err error) error {
 		if _, ok := errors.AsType[*brokenError](err); !ok {
@@ -224,7 +231,7 @@ func (d *Dir) openBlocks(names []string, o Options) error {
 	if err != nil {
 		return err
 	}
-	// A server deletes these without loading them.
+	// A server deletes a replaced block without loading it, so its faults do not matter.
 	d.LeftOut = slices.DeleteFunc(d.LeftOut, func(b LeftOut) bool { return replaced[b.ULID] != "" })
 	handles := o.Handles
 	if handles == 0 && len(metas) > 0 {
@@ -234,16 +241,16 @@ func (d *Dir) openBlocks(names []string, o Options) error {
 		dropped := ""
 		switch {
 		case replaced[m.named] != "":
-			dropped = fmt.Sprintf("block %s replaces it, and a server deletes it", replaced[m.named])
+			dropped = fmt.Sprintf("block %s replaces it, so a server deletes it", replaced[m.named])
 		case m.Compaction.Deletable:
-			dropped = "its samples are deleted, and a server deletes it"
+			dropped = "all its samples are deleted, so a server deletes it"
 		}
-		l := look{check: dropped == "" && wanted(m)}
-		l.hold = l.check && !o.LookOnly && handles > 0
-		b, err := openBlock(d.Path, m, l)
-		if l.hold && errors.Is(err, syscall.EMFILE) {
-			handles, l.hold = 0, false
-			b, err = openBlock(d.Path, m, l)
+		mode := openMode{check: dropped == "" && wanted(m)}
+		mode.hold = mode.check && !o.CheckOnly && handles > 0
+		b, err := openBlock(d.Path, m, mode)
+		if mode.hold && errors.Is(err, syscall.EMFILE) {
+			handles, mode.hold = 0, false
+			b, err = openBlock(d.Path, m, mode)
 		}
 		if err != nil {
 			if err := leaveOut(m.ULID, &m, err); err != nil {
@@ -264,23 +271,23 @@ func (d *Dir) openBlocks(names []string, o Options) error {
 	return nil
 }
 
-// replaced returns the blocks that a server deletes when it starts because a block that
-// it can load has them as parents (tsdb/db.go, reloadBlocks), each with the name of
-// that block.
+// replaced maps each block that another block replaces to that block. A block replaces its
+// parents if a server can load it; a server that starts deletes the parents (tsdb/db.go,
+// reloadBlocks).
 func (d *Dir) replaced(metas []Meta, names []string, o Options) (map[string]string, error) {
 	by := map[string]string{}
-	there := map[string]bool{}
+	exists := map[string]bool{}
 	for _, name := range names {
-		there[name] = true
+		exists[name] = true
 	}
 	for _, m := range metas {
-		there[m.named] = true
+		exists[m.named] = true
 	}
 	for _, m := range metas {
-		if !slices.ContainsFunc(m.Compaction.Parents, func(p string) bool { return there[p] }) {
+		if !slices.ContainsFunc(m.Compaction.Parents, func(p string) bool { return exists[p] }) {
 			continue
 		}
-		_, err := openBlock(d.Path, m, look{check: !o.Sketch})
+		_, err := openBlock(d.Path, m, openMode{check: !o.Sketch})
 		if _, broken := errors.AsType[*brokenError](err); broken {
 			continue
 		}
@@ -294,20 +301,19 @@ func (d *Dir) replaced(metas []Meta, names []string, o Options) (map[string]stri
 	return by, nil
 }
 
-// minValidTime is the time from which in-order samples of the log count, as
-// Prometheus computes it at start (tsdb/db.go, inOrderBlocksMaxTime): the end of
-// the newest block that was made from in-order samples of a head.
+// minValidTime returns the time of [Head.MinValidTime] as Prometheus computes it at its
+// start (tsdb/db.go, inOrderBlocksMaxTime): the end of the newest block of in-order samples.
 func minValidTime(blocks []*Block) int64 {
 	t := int64(math.MinInt64)
 	for _, b := range blocks {
-		if b.Dropped == "" && !b.Meta.Compaction.fromElsewhere() {
+		if b.Dropped == "" && !b.Meta.Compaction.notInOrder() {
 			t = max(t, b.Meta.MaxTime)
 		}
 	}
 	return t
 }
 
-// Close closes all files.
+// Close closes all open files, those of the head and of blocks.
 func (d *Dir) Close() error {
 	err := d.Head.close()
 	for _, b := range d.Blocks {
@@ -316,7 +322,8 @@ func (d *Dir) Close() error {
 	return err
 }
 
-// blockNames returns the names of block directories and of links to such.
+// blockNames returns the names of block directories, and of symbolic links to directories
+// that are named like blocks. Both are sorted.
 func blockNames(path string) (dirs, links []string, err error) {
 	entries, err := os.ReadDir(path)
 	if err != nil {

@@ -1,30 +1,29 @@
-// Package datadir reads a Prometheus data dir that a living Prometheus may be
-// writing to.
+// Package datadir reads a Prometheus data directory while a running Prometheus may be
+// writing to it.
 //
-// A data dir holds blocks (directories named by a ULID, immutable until they are
-// deleted) and the head: what is not in a block yet. The head is in three places.
-// wal/checkpoint.N and the segments after N have the records of in-order samples, and
-// of the series; wbl/ has those of out-of-order samples. chunks_head/ has the chunks
-// that were full: m-mapped chunks. Usually the logs have the same samples as well, but
-// not after a crash: a server that starts repairs its log by cutting it at the damage,
-// and still serves the chunks. So the head consists of all three.
+// A data directory holds blocks (directories named by a ULID, immutable until they are
+// deleted) and the head: the samples that are not in a block yet. The head consists of
+// three parts. wal/checkpoint.N and the segments after N have the records of series and
+// in-order samples. wbl/ has the records of out-of-order samples. chunks_head/ has the
+// m-mapped chunks: chunks of the head that are full. The logs usually have the samples
+// of these chunks as well, but not after a crash: at its next start a server truncates a
+// damaged log and still serves the m-mapped chunks. A complete head needs all three.
 //
-// The files of a head are read as far as they can be. Where Prometheus cuts its log
-// at the first damage, or does not start at all, reading goes on at the next whole
-// record, and each [Damage] is reported.
+// Readers skip damage in the files of the head. Prometheus truncates its log at the
+// first damage or does not start; this package continues at the next whole record and
+// reports each [Damage].
 //
-// While we read, Prometheus compacts: it writes a block from the head, drops
-// the log below it, merges blocks and deletes what it merged. So [Open] first
-// opens every file that will be needed, and an open file stays readable after
-// its deletion. The head's files are opened before the blocks are listed: what
-// leaves the head in between is then in both, and [Head.MinValidTime] says
-// which in-order samples of the log a block has already. The other order would
-// lose what moves from head to block just then.
+// Prometheus compacts while the data directory is read: it writes a block from the head,
+// truncates the log, merges blocks and deletes the merged ones. Therefore [Open] opens
+// every file that the caller needs before it returns; an open file stays readable after
+// its deletion. Open opens the files of the head before it lists the blocks. Samples
+// that move from the head to a block in between are then in both, and
+// [Head.MinValidTime] is the time before which a block has the in-order samples of the
+// log. In the other order those samples would be in neither.
 //
-// Nothing is ever written, locked or created in the data dir. Files are read in
-// bounded memory, never mapped.
+// The package never writes, locks or creates anything in the data directory. It reads
+// files with bounded memory and does not map them.
 //
-// What is not promised: that the newest moments before Open are there. A
-// Prometheus writes its log in pages, and a record that was half written when
-// we came is left out.
+// The last samples before Open may be missing: Prometheus writes its log in pages, and
+// readers skip a record that was incomplete when its file was opened.
 package datadir

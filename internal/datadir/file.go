@@ -12,21 +12,22 @@ import (
 	"syscall"
 )
 
-// File is an open file of a data dir. Only Size bytes are read, even if the file grows.
+// File is an open file of a data directory. Its contents may differ from those on disk
+// where a dump needs it, for example the repaired meta.json of a block.
 type File struct {
-	Name string // relative to the data dir, with slashes
-	Size int64  // bytes
+	Name string // relative to the data directory, with slashes
+	Size int64  // in bytes, when the file was opened
 	f    *os.File
 
-	blanks []blank // bytes that read differently than on disk, sorted
-	text   []byte  // if not nil, the content in place of the file's
-	patch  *patch
+	blanks []blank // replace record fragments on disk; sorted by offset
+	text   []byte  // if not nil, replaces the contents on disk
+	patch  *patch  // if not nil, replaces a byte on disk
 
-	fault      error // why nothing can be read of it, if the file is there
-	unrepaired bool  // a server that was repairing this segment has not made the new one
+	fault      error // if not nil, why the file cannot be read: it reads as empty
+	unrepaired bool  // original of an interrupted repair, and the server created no new segment
 }
 
-// patch is a byte that reads differently than on disk.
+// patch replaces the byte at an offset.
 type patch struct {
 	off int64
 	b   byte
@@ -35,33 +36,33 @@ type patch struct {
 // errNotRegular reports a directory, a device or a pipe in place of a file.
 var errNotRegular = errors.New("not a regular file")
 
-// errNotDir says that something else is where a directory of the head should be.
+// errNotDir reports a file in place of a directory of the head.
 var errNotDir = errors.New("not a directory")
 
-// unreadable stands for a file of the head that is there and cannot be one: it reads
-// as an empty file.
+// unreadable returns an empty file in place of one that exists but cannot be read.
 func unreadable(name string, fault error) *File {
 	return &File{Name: name, text: []byte{}, fault: fault}
 }
 
-// faultFatal reports whether a server does not start because of the fault. A segment
-// of a log that it cannot read is one that it repairs.
+// faultFatal reports whether the fault prevents a server from starting. It does not for a
+// segment of a log: the server repairs the log.
 func (f *File) faultFatal() bool {
 	dir := path.Dir(f.Name)
 	return dir != "wal" && dir != "wbl"
 }
 
-// begins reports whether the file begins with some bytes.
-func (f *File) begins(with []byte) bool {
-	head := make([]byte, len(with))
+// hasPrefix reports whether the file begins with prefix.
+func (f *File) hasPrefix(prefix []byte) bool {
+	head := make([]byte, len(prefix))
 	n, _ := f.ReadAt(head, 0)
-	return f.Size >= int64(len(with)) && bytes.Equal(head[:n], with)
+	return f.Size >= int64(len(prefix)) && bytes.Equal(head[:n], prefix)
 }
 
-// openFile opens a file of the data dir. A name that is gone is [errChanged].
+// openFile opens the file name of the data directory dir. It returns [errChanged] if the
+// file does not exist.
 func openFile(dir, name string) (*File, error) {
 	path := filepath.Join(dir, filepath.FromSlash(name))
-	// Checked before opening: to open a pipe would wait for a writer.
+	// Opening a pipe blocks until it has a writer, so the type is checked first.
 	if st, err := os.Stat(path); err == nil && !st.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s: %w", path, errNotRegular)
 	}
@@ -82,23 +83,25 @@ func openFile(dir, name string) (*File, error) {
 	return &File{Name: name, Size: st.Size(), f: f}, nil
 }
 
-// ReadAt implements [io.ReaderAt]. It also reads beyond Size if the file has grown.
+// ReadAt implements [io.ReaderAt]. It reads beyond Size if the file has grown; use
+// [File.Body] to stop there.
 func (f *File) ReadAt(p []byte, off int64) (int, error) {
 	if f.text != nil {
 		return bytes.NewReader(f.text).ReadAt(p, off)
 	}
 	n, err := f.f.ReadAt(p, off)
-	cover(f.blanks, p[:n], off)
+	applyBlanks(f.blanks, p[:n], off)
 	if f.patch != nil && f.patch.off >= off && f.patch.off < off+int64(n) {
 		p[f.patch.off-off] = f.patch.b
 	}
 	return n, err
 }
 
-// Body returns a reader from the start of the file to Size. Several bodies can be read
-// at once.
+// Body returns a reader of the first Size bytes of the file. Several bodies of a file can
+// be read concurrently. They are valid until the block or [Dir] is closed.
 func (f *File) Body() *io.SectionReader { return io.NewSectionReader(f, 0, f.Size) }
 
+// closeAll closes all files and joins the errors.
 func closeAll(files []*File) error {
 	var err error
 	for _, f := range files {
@@ -107,7 +110,7 @@ func closeAll(files []*File) error {
 	return err
 }
 
-// close closes the file, once.
+// close closes the file. A second call does nothing.
 func (f *File) close() error {
 	if f.f == nil {
 		return nil
@@ -117,7 +120,8 @@ func (f *File) close() error {
 	return err
 }
 
-func sizes(files []*File) int64 {
+// totalSize returns the sum of the sizes of the files, in bytes.
+func totalSize(files []*File) int64 {
 	var n int64
 	for _, f := range files {
 		n += f.Size
@@ -125,8 +129,8 @@ func sizes(files []*File) int64 {
 	return n
 }
 
-// missing reports whether err means that a path does not exist: a name is gone, is not
-// a directory, or is a link to itself.
+// missing reports whether err means that a path does not exist, or cannot exist because a
+// part of it is not a directory or is a symbolic link to itself.
 func missing(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP)
 }

@@ -5,10 +5,11 @@ import (
 	"os"
 )
 
-// spareHandles is the number of files left to the rest of the process.
+// spareHandles is the number of open files that is reserved for the rest of the process.
 const spareHandles = 64
 
-// freeHandles returns how many more files the process may hold open.
+// freeHandles returns how many more files this package may open. Where /proc does not
+// list the open files of the process, it does not subtract them.
 func freeHandles() int {
 	limit := openFilesLimit()
 	if limit > math.MaxInt32 {

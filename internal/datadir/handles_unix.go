@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// openFilesLimit returns how many files this process may have open. Go raises the soft
-// limit to the hard one when a process starts.
+// openFilesLimit returns how many files the process may have open at once. This is the
+// hard limit: the Go runtime raises the soft limit to it when the process starts.
 func openFilesLimit() uint64 {
 	var r syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil {

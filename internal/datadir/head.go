@@ -15,38 +15,41 @@ import (
 	"syscall"
 )
 
-// Head has the files of a data directory that are not in blocks.
+// Head has the open files of the head of a data directory. They are valid until the [Dir]
+// is closed.
 type Head struct {
-	WAL    []*File // the checkpoint's segments, then those after it
-	WBL    []*File // the out-of-order log
-	Chunks []*File // of chunks_head: the m-mapped chunks
+	WAL    []*File // segments of the checkpoint, then those after it
+	WBL    []*File // segments of the out-of-order log
+	Chunks []*File // files of m-mapped chunks, in chunks_head
 
-	// MinValidTime is the first time, in Unix milliseconds, from which in-order
-	// samples of the WAL count; a block has those before. math.MinInt64: all count.
+	// MinValidTime is the time, in Unix milliseconds, from which readers use the in-order
+	// samples of the WAL; a block has the earlier ones. It is math.MinInt64 if they use
+	// all.
 	MinValidTime int64
 
-	startWAL int   // the number that the first segment after the checkpoint must have
-	lastWAL  *File // the segment that may be written to, if any
-	lastWBL  *File
+	startWAL int   // required number of the first segment after the checkpoint
+	lastWAL  *File // segment that a server may be writing to, or nil
+	lastWBL  *File // as lastWAL
 	damage   []Damage
 }
 
-// Damage returns the damage that [Open] found in the head's files. For [RawHead] that
-// is all damage; otherwise it is what can be found without reading the files.
+// Damage returns the damage that [Open] found in the head's files: all damage for
+// [RawHead], otherwise only what shows without reading the files.
 func (h *Head) Damage() []Damage { return h.damage }
 
-// Bytes is the size of the head's files, in bytes.
-func (h *Head) Bytes() int64 { return sizes(h.WAL) + sizes(h.WBL) + sizes(h.Chunks) }
+// Bytes returns the size of the head's files, in bytes.
+func (h *Head) Bytes() int64 { return totalSize(h.WAL) + totalSize(h.WBL) + totalSize(h.Chunks) }
 
 func (h *Head) close() error {
 	return errors.Join(closeAll(h.WAL), closeAll(h.WBL), closeAll(h.Chunks))
 }
 
-// open opens the head chunks before the logs: a log that is younger than the
-// chunks has all of their samples that still count, an older one may not.
+// open opens the files of the head. It opens the m-mapped chunks before the logs: a log
+// opened later has all of their samples that are still in the head, one opened earlier
+// may lack some.
 //
-// A state that may be a change in progress gives errChanged. The last try accepts it: a
-// server that died may have left it.
+// open returns [errChanged] for a state that a server may be changing. On the last attempt
+// it accepts that state: a server that crashed may have left it.
 func (h *Head) open(ctx context.Context, dir string, want HeadFiles, last bool) error {
 	h.MinValidTime = math.MinInt64
 	if want == NoHead {
@@ -79,11 +82,11 @@ func (h *Head) open(ctx context.Context, dir string, want HeadFiles, last bool) 
 		return err
 	}
 	h.lastWBL = lastWritten(h.WBL)
-	// A checkpoint that came meanwhile has what the segments before it had.
+	// A new checkpoint replaces segments that a server deletes: some may be missing.
 	if now, _, err := lastCheckpoint(dir); err != nil {
 		return err
 	} else if now != checkpoint {
-		return fmt.Errorf("%w: %s came", errChanged, now)
+		return fmt.Errorf("%w: %s is new", errChanged, now)
 	}
 	h.damage = h.gaps()
 	empty := checkpoint != "" && len(h.WAL) == len(wal)
@@ -99,14 +102,15 @@ func (h *Head) open(ctx context.Context, dir string, want HeadFiles, last bool) 
 	return nil
 }
 
-// errEmptyCheckpoint says why a server starts on a head and not on its copy.
-var errEmptyCheckpoint = errors.New("it is empty, and a dump has no empty directories")
+// errEmptyCheckpoint reports a checkpoint that a copy of the head lacks. A server starts
+// on the original head, but not on the copy.
+var errEmptyCheckpoint = errors.New("the checkpoint is empty, and a dump cannot hold empty directories")
 
-// splitSegments divides the segments of the WAL into those that are read after the
-// checkpoint, which ends before segment from, and those that it covers.
+// splitSegments divides the segments of the WAL into those that readers need and those
+// that the checkpoint covers, which are numbered below from.
 //
-// A checkpoint that covers all segments is from another log: a server that starts skips
-// these segments, and then appends to them. They are read.
+// A checkpoint that covers all segments is from another log. A server that starts skips
+// the segments but appends to them later. Readers need them.
 func splitSegments(all []*File, from int) (read, covered []*File) {
 	i := slices.IndexFunc(all, func(f *File) bool {
 		n, err := segmentNumber(filepath.Base(f.Name))
@@ -118,7 +122,8 @@ func splitSegments(all []*File, from int) (read, covered []*File) {
 	return all[i:], all[:i]
 }
 
-// gaps returns the files that are missing in a sequence.
+// gaps returns the damage that the names of the files show: missing files, interrupted
+// repairs and files that cannot be read.
 func (h *Head) gaps() (found []Damage) {
 	for _, log := range []struct {
 		files []*File
@@ -132,8 +137,9 @@ func (h *Head) gaps() (found []Damage) {
 	return found
 }
 
-// lastWritten is the segment that may end within a record. A server that starts
-// after a crash makes a new, empty one before it looks at the one that it died in.
+// lastWritten returns the segment that may end within a record, or nil: the last one that
+// is not empty. A server that starts after a crash creates an empty segment before it
+// repairs the one that it was writing.
 func lastWritten(files []*File) *File {
 	for _, f := range slices.Backward(files) {
 		if f.Size > 0 {
@@ -143,8 +149,8 @@ func lastWritten(files []*File) *File {
 	return nil
 }
 
-// lastCheckpoint is the newest finished checkpoint and the number of the first
-// segment that it does not cover.
+// lastCheckpoint returns the newest complete checkpoint, relative to dir, and the number of
+// the first segment that it does not cover. The name is empty if there is no checkpoint.
 func lastCheckpoint(dir string) (name string, from int, err error) {
 	entries, err := os.ReadDir(filepath.Join(dir, "wal"))
 	if err != nil && !missing(err) {
@@ -163,15 +169,15 @@ func lastCheckpoint(dir string) (name string, from int, err error) {
 	return name, from, nil
 }
 
-// repairSuffix ends the name of a segment while a server repairs it: it copies the
-// records before the damage to a new segment with the old name.
+// repairSuffix is the suffix of a segment while a server repairs it: the server renames the
+// segment and copies the records before the damage to a new one with the old name.
 const repairSuffix = ".repair"
 
-// numbered returns the sorted names of the numbered files in a directory. A directory
-// that does not exist has none.
+// numbered returns the names of the numbered files in a directory, sorted by number. It
+// returns none if the directory does not exist.
 //
-// A segment that was being repaired takes the place of the new one with its number,
-// which has only a part of its records.
+// The original of an interrupted repair replaces the new segment with its number, which
+// has only a part of its records.
 func numbered(dir, name string) ([]string, error) {
 	entries, err := os.ReadDir(filepath.Join(dir, filepath.FromSlash(name)))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -192,8 +198,8 @@ func numbered(dir, name string) ([]string, error) {
 	return names, nil
 }
 
-// segments returns the numbered files of a directory. A gap between them gives
-// errChanged.
+// segments returns the names of the numbered files of a directory. It returns [errChanged]
+// if there is a gap between them.
 func segments(dir, name string) ([]string, error) {
 	names, err := numbered(dir, name)
 	for i := 1; i < len(names) && err == nil; i++ {
@@ -205,7 +211,8 @@ func segments(dir, name string) ([]string, error) {
 	return names, err
 }
 
-// openSegments opens the numbered files of a directory.
+// openSegments opens the numbered files of a directory, in order. A file or directory of
+// the wrong type becomes an [unreadable] file.
 func openSegments(dir, name string) ([]*File, error) {
 	names, err := numbered(dir, name)
 	if errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) {

@@ -13,22 +13,22 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunks"
 )
 
-// HeadChunk is an m-mapped chunk: a full chunk of a series of the head. A server
-// serves it whether or not the log still has its samples.
+// HeadChunk is an m-mapped chunk: a full chunk of a series of the head. A server serves it
+// even if the log no longer has its samples.
 type HeadChunk struct {
-	Ref              uint64 // of the series; a series record of the WAL names it
-	MinTime, MaxTime int64  // of its first and last sample, Unix milliseconds, both included
-	Encoding         uint8  // as in chunkenc.Encoding
+	Ref              uint64 // of the series, as in the series records of the WAL
+	MinTime, MaxTime int64  // of the first and last sample, Unix milliseconds, inclusive
+	Encoding         uint8  // chunkenc.Encoding
 	OutOfOrder       bool
-	Data             []byte
+	Data             []byte // of the chunk, without encoding and checksum
 }
 
-// HeadChunks yields the m-mapped chunks in the order in which the server wrote
-// them. A chunk is valid until the next one.
+// HeadChunks yields the m-mapped chunks in the order in which the server wrote them. A
+// chunk is valid until the next one.
 //
-// What cannot be read is passed to damaged and left out: reading goes on at the
-// next whole chunk. The last file may end within a chunk. An error of the sequence
-// is one of the disk, and ends it.
+// HeadChunks calls damaged for each part that it cannot read, and continues at the next
+// complete chunk. An incomplete chunk at the end of the last file is not damage. An error
+// ends the sequence; it is a failure to read a file, or that of ctx.
 func (h *Head) HeadChunks(ctx context.Context, damaged func(Damage)) iter.Seq2[HeadChunk, error] {
 	return func(yield func(HeadChunk, error) bool) {
 		seq := sequence{next: anySegment}
@@ -54,9 +54,9 @@ func (h *Head) HeadChunks(ctx context.Context, damaged func(Damage)) iter.Seq2[H
 	}
 }
 
-// A file of head chunks, see tsdb/docs/format/head_chunks.md: a header, then chunks
-// of series ref, first and last time, encoding, length, data and checksum. Servers
-// make the file longer than what they have written; the rest is zeros.
+// Format of a file of m-mapped chunks (tsdb/docs/format/head_chunks.md): a header, then
+// chunks. A chunk has a series ref, first and last time, encoding, length, data and
+// checksum. Servers preallocate the file; the unwritten rest is zeros.
 const (
 	chunksHeader  = chunks.HeadChunkFileHeaderSize
 	chunkTimes    = 8 + 8 + 8 // ref, first and last time
@@ -66,28 +66,30 @@ const (
 )
 
 var (
-	errChunkHeader   = errors.New("the header of a chunk is damaged")
-	errChunkChecksum = errors.New("the checksum of a chunk differs")
-	errChunkFile     = errors.New("it does not begin as a file of head chunks does")
+	errChunkHeader   = errors.New("a chunk has an invalid header")
+	errChunkChecksum = errors.New("a chunk has a bad checksum")
+	errChunkFile     = errors.New("the file does not have the header of a head chunk file")
 	errZeros         = errors.New("there are zeros between chunks")
-	errChunkFileSize = errors.New("it is shorter than its header")
+	errChunkFileSize = errors.New("the file is shorter than its header")
 )
 
-// chunkFileReader reads one file of head chunks.
+// chunkFileReader reads one file of m-mapped chunks.
 type chunkFileReader struct {
 	f       *File
-	last    bool // the server may be writing to it
+	last    bool // a server may be writing to the file
 	damaged func(Damage)
 
 	ahead    readBuffer
-	off      int64
-	whole    int64 // where the last whole chunk ends; 0 if even the header is not whole
-	chunk    HeadChunk
-	found    *Damage // not reported yet: it may be the torn end of the last file
-	damaging bool    // damage was already reported
-	err      error   // of the disk
+	off      int64     // of the next chunk
+	whole    int64     // where the last complete chunk ends; 0 if the header is incomplete
+	chunk    HeadChunk // read by next
+	found    *Damage   // not reported yet: it may be the torn end of the last file
+	reported bool      // damage was reported
+	err      error     // failure to read the file
 }
 
+// newChunkFileReader returns a reader of f that calls damaged for each damage. last allows
+// an incomplete chunk at the end.
 func newChunkFileReader(f *File, last bool, damaged func(Damage)) *chunkFileReader {
 	r := &chunkFileReader{f: f, last: last, damaged: damaged, ahead: readBuffer{f: f}, off: chunksHeader}
 	switch head, err := r.ahead.at(0, chunksHeader); {
@@ -95,7 +97,7 @@ func newChunkFileReader(f *File, last bool, damaged func(Damage)) *chunkFileRead
 		r.err = err
 	case len(head) < chunksHeader:
 		r.off = f.Size
-		// A server removes the last file when it starts and finds it too short.
+		// A server that starts removes the last file if it is too short.
 		r.found = &Damage{File: f.Name, Bytes: f.Size, Err: errChunkFileSize, Fatal: !last}
 	case binary.BigEndian.Uint32(head) != chunks.MagicHeadChunks || head[4] != 1:
 		r.found = &Damage{File: f.Name, Bytes: chunksHeader, Err: errChunkFile, Fatal: true}
@@ -106,7 +108,8 @@ func newChunkFileReader(f *File, last bool, damaged func(Damage)) *chunkFileRead
 	return r
 }
 
-// next reads the next whole chunk.
+// next reads the next complete chunk into r.chunk. It returns false at the end of the file
+// and after a failure to read, which sets r.err.
 func (r *chunkFileReader) next() bool {
 	for r.err == nil {
 		size, err := r.parse(r.off)
@@ -119,7 +122,7 @@ func (r *chunkFileReader) next() bool {
 			r.whole = r.off
 			return true
 		}
-		if err == nil { // the end, unless zeros are all that a crash left of some chunks
+		if err == nil { // zeros: the end, or chunks that a crash overwrote with zeros
 			rest := r.zerosEnd(r.off)
 			if rest == r.f.Size {
 				break
@@ -137,8 +140,9 @@ func (r *chunkFileReader) next() bool {
 	return false
 }
 
-// parse reads the chunk at an offset into r.chunk. The size is 0 at the end of the
-// written part. With an error it is the size from the chunk's header, or 0.
+// parse reads the chunk at an offset into r.chunk and returns its size. The size is 0 at
+// the end of the written part. With an error it is the size according to the chunk's
+// header, or 0 if the header is invalid.
 func (r *chunkFileReader) parse(off int64) (size int64, err error) {
 	head := r.at(off, chunkHeader+binary.MaxVarintLen32)
 	if len(bytes.TrimLeft(head[:min(len(head), chunkTimes)], "\x00")) == 0 {
@@ -173,8 +177,8 @@ func (r *chunkFileReader) parse(off int64) (size int64, err error) {
 	return size, nil
 }
 
-// resume finds the offset where reading continues after damage: behind the damaged
-// chunk if its length is right, else at the next offset that parses as a chunk.
+// resume returns the offset where reading continues after damage: after the damaged chunk
+// if a chunk or the end follows there, otherwise the next offset of a valid chunk.
 func (r *chunkFileReader) resume(off, size int64) int64 {
 	if size > 0 {
 		if _, err := r.parse(off + size); err == nil {
@@ -184,7 +188,7 @@ func (r *chunkFileReader) resume(off, size int64) int64 {
 	// Zeros are skipped, except those at the start of a ref.
 	off = max(off+1, r.zerosEnd(off)-8)
 	for ; off < r.f.Size && r.err == nil; off++ {
-		// The checksum decides; this check only avoids computing it at every offset.
+		// The checksum decides. This check avoids computing it at every offset.
 		head := r.at(off, chunkHeader)
 		const plausibleRef, plausibleSpan = 1 << 40, 1 << 40 // milliseconds
 		if len(head) < chunkHeader {
@@ -202,7 +206,8 @@ func (r *chunkFileReader) resume(off, size int64) int64 {
 	return r.f.Size
 }
 
-// zerosEnd returns the end of the zeros that begin at off.
+// zerosEnd returns the offset of the first byte from off that is not zero, or the size of
+// the file.
 func (r *chunkFileReader) zerosEnd(off int64) int64 {
 	for off < r.f.Size {
 		b := r.at(off, readAhead)
@@ -214,6 +219,8 @@ func (r *chunkFileReader) zerosEnd(off int64) int64 {
 	return off
 }
 
+// at returns the n bytes at off, or fewer at the end of the file. It sets r.err if they
+// cannot be read.
 func (r *chunkFileReader) at(off int64, n int) []byte {
 	b, err := r.ahead.at(off, n)
 	if err != nil {
@@ -222,17 +229,17 @@ func (r *chunkFileReader) at(off int64, n int) []byte {
 	return b
 }
 
-// report reports damage that is not the torn end of the last file, up to where it
-// ends.
+// report reports the damage found, if any, which ends at end. It is called when a complete
+// chunk or another file follows the damage.
 func (r *chunkFileReader) report(end int64) {
 	if r.found != nil {
 		r.found.Bytes = end - r.found.Offset
 		r.damaged(*r.found)
-		r.found, r.damaging = nil, true
+		r.found, r.reported = nil, true
 	}
 }
 
-// readBuffer reads a file from start to end, and can look ahead.
+// readBuffer buffers reads of a file at increasing offsets.
 type readBuffer struct {
 	f   *File
 	off int64
@@ -252,7 +259,7 @@ func (b *readBuffer) at(off int64, n int) ([]byte, error) {
 		if read, err := b.f.ReadAt(b.buf, off); read < size {
 			b.buf = b.buf[:0]
 			if err == nil || errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF // cut short since it was opened
+				err = io.ErrUnexpectedEOF // truncated since it was opened
 			}
 			return nil, fmt.Errorf("read %s at byte %d: %w", b.f.Name, off+int64(read), err)
 		}

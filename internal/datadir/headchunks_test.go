@@ -12,7 +12,7 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunks"
 )
 
-// writeHeadChunks writes n chunks, each third one out of order, as a server does.
+// writeHeadChunks writes n m-mapped chunks like a server. Each third one is out of order.
 func writeHeadChunks(t testing.TB, dir string, n int) {
 	t.Helper()
 	m, err := chunks.NewChunkDiskMapper(nil, dir, chunkenc.NewPool(), chunks.DefaultWriteBufferSize, chunks.DefaultWriteQueueSize)
@@ -47,12 +47,12 @@ func writeHeadChunks(t testing.TB, dir string, n int) {
 	}
 }
 
-// asLibrary reads head chunks with Prometheus' own reader, up to the first damage.
+// asLibrary reads m-mapped chunks with the TSDB library, up to the first damage.
 func asLibrary(t testing.TB, dir string) (all []string) {
 	t.Helper()
 	m, err := chunks.NewChunkDiskMapper(nil, dir, chunkenc.NewPool(), chunks.DefaultWriteBufferSize, chunks.DefaultWriteQueueSize)
 	if err != nil {
-		return nil // it does not start
+		return nil // a server does not start
 	}
 	defer m.Close()
 	_ = m.IterateAllChunks(func(ref chunks.HeadSeriesRef, at chunks.ChunkDiskMapperRef, mint, maxt int64, _ uint16, enc chunkenc.Encoding, late bool) error {
@@ -66,6 +66,7 @@ func asLibrary(t testing.TB, dir string) (all []string) {
 	return all
 }
 
+// readHeadChunks reads m-mapped chunks with Head.HeadChunks.
 func readHeadChunks(t testing.TB, dir string) (all []string, damage []Damage) {
 	t.Helper()
 	d, err := Open(t.Context(), dir, Options{Head: ReadHead, Logger: quiet})
@@ -123,10 +124,10 @@ func TestHeadChunks(t *testing.T) {
 			}
 		}
 		if len(damage) == 0 || damage[0].File != "chunks_head/000002" {
-			t.Errorf("%s: reported is %v", what, damage)
+			t.Errorf("%s: damage: %v", what, damage)
 		}
 	}
-	// The end of the newest file may be torn; a raw copy of it is not.
+	// A torn end of the newest file is not damage. A raw copy ends before it.
 	if err := os.WriteFile(second, good, 0o666); err != nil {
 		t.Fatal(err)
 	}
@@ -149,8 +150,8 @@ func TestHeadChunks(t *testing.T) {
 	}
 }
 
-// Files of head chunks come from a disk. What the library reads of one before it
-// ends we read, too.
+// FuzzHeadChunks reads arbitrary files of m-mapped chunks: reading returns all chunks that
+// the TSDB library returns.
 func FuzzHeadChunks(f *testing.F) {
 	dir := f.TempDir()
 	writeHeadChunks(f, dir, 3)
@@ -177,7 +178,7 @@ func FuzzHeadChunks(f *testing.F) {
 		got, _ := readHeadChunks(t, dir)
 		var want []string
 		func() {
-			defer func() { _ = recover() }() // the library's
+			defer func() { _ = recover() }() // the library may panic
 			want = asLibrary(t, filepath.Join(dir, "chunks_head"))
 		}()
 		if len(got) < len(want) || !slices.Equal(got[:len(want)], want) {

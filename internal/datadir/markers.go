@@ -9,22 +9,23 @@ import (
 	"github.com/prometheus/prometheus/tsdb/record"
 )
 
-// The out-of-order log has markers that say: what this series had so far is in
-// that head chunk. When the compaction of out-of-order samples begins, it makes a
-// chunk of each series without a marker, and the next sample of the series brings
-// a marker of chunk 0. A server that starts on the log forgets at that marker what
-// came before, as if a block had it. While the compaction is under way none has,
-// and the chunk may still be in the server's memory alone: a copy of the files
-// would lose those samples. Without such markers a server starts with all of them,
-// with some twice at most, which it answers once.
+// A marker in the out-of-order log means: the earlier samples of this series are in the
+// named head chunk. A server that replays the log drops those samples at the marker.
+//
+// The compaction of out-of-order samples writes a chunk for each series without a marker,
+// and the next sample of the series logs a marker of chunk 0. During the compaction no
+// block has these samples yet, and the chunk may exist only in the server's memory. A
+// server that starts on a copy of the files would drop them at the marker. Therefore a
+// copy has no markers of chunk 0. Replay then yields all samples, some of them twice,
+// which queries return once.
 
-// blankMarkers finds the records with markers of chunk 0 in a segment, so that f
-// reads as if they held nothing.
+// blankMarkers replaces the records of the segment f that have markers of chunk 0 by
+// records without meaning, see [blank].
 func blankMarkers(f *File) error {
 	dec := record.NewDecoder(labels.NewSymbolTable(), slog.New(slog.DiscardHandler))
 	var markers []record.RefMmapMarker
-	var blanks []blank // f's own must not be seen by the reader
-	// Damage is the server's to repair.
+	var blanks []blank // assigned to f at the end: the reader must read f unchanged
+	// openRaw reports damage, and the server repairs it.
 	r := newSegmentReader(f, true, func(Damage) {})
 	for r.next() {
 		rec := r.record
@@ -33,7 +34,7 @@ func blankMarkers(f *File) error {
 		}
 		var err error
 		if markers, err = dec.MmapMarkers(rec, markers[:0]); err != nil {
-			continue // the server's to judge
+			continue // copied unchanged: the server handles it
 		}
 		for _, m := range markers {
 			if m.MmapRef != 0 {
@@ -49,16 +50,15 @@ func blankMarkers(f *File) error {
 	return r.err
 }
 
-// blank is the place of a fragment that reads as one of a record without
-// meaning: exemplars, which no server looks for in the out-of-order log. It has
-// the size of the old one, so that nothing else moves.
+// blank replaces a fragment on disk by one of a record of exemplars, which servers ignore
+// in the out-of-order log. It has the size of the original, so all offsets stay valid.
 type blank struct {
-	off  int64 // bytes, of the fragment's head
-	size int   // of its data
-	kind byte
+	off  int64 // of the fragment's header, in bytes
+	size int   // of the fragment's data, in bytes
+	kind byte  // fragment type
 }
 
-// appendBlanks appends the fragments of the record between two places.
+// appendBlanks appends a blank for each fragment of f between the offsets from and to.
 func appendBlanks(blanks []blank, f *File, from, to int64) ([]blank, error) {
 	var head [fragmentHead]byte
 	for at := from; at < to; {
@@ -79,7 +79,7 @@ func appendBlanks(blanks []blank, f *File, from, to int64) ([]blank, error) {
 	return blanks, nil
 }
 
-// bytes are the fragment's.
+// bytes returns the header and data of the replacing fragment.
 func (b blank) bytes() []byte {
 	p := make([]byte, fragmentHead+b.size)
 	p[0] = b.kind
@@ -93,8 +93,9 @@ func (b blank) bytes() []byte {
 	return p
 }
 
-// cover puts the blanks over what p has of the file from off on.
-func cover(blanks []blank, p []byte, off int64) {
+// applyBlanks overwrites the blanked fragments in p, which holds the bytes of the file
+// from off.
+func applyBlanks(blanks []blank, p []byte, off int64) {
 	for _, b := range blanks {
 		end := b.off + fragmentHead + int64(b.size)
 		if end <= off || b.off >= off+int64(len(p)) {

@@ -18,9 +18,9 @@ import (
 	"github.com/prometheus/prometheus/util/compression"
 )
 
-// writeUnderCompaction writes what a server has on the disk in the middle of a
-// compaction of out-of-order samples: its new chunks are still in its memory, and
-// the log already has their markers.
+// writeUnderCompaction writes the files of a server during a compaction of out-of-order
+// samples: the new chunks are in the server's memory only, and the log already has their
+// markers. It returns the number of samples that the server serves.
 func writeUnderCompaction(t *testing.T, dir string, series int, c compression.Type) (samples int) {
 	t.Helper()
 	var enc record.Encoder
@@ -56,12 +56,12 @@ func writeUnderCompaction(t *testing.T, dir string, series int, c compression.Ty
 	}
 	log("wal", enc.Series(all, nil), enc.Samples(now, nil))
 	log("wbl", enc.MmapMarkers(first, nil), enc.Samples(late[0], nil), enc.Samples(late[1], nil), enc.Samples(late[2], nil))
-	// The compaction begins with a new segment.
+	// A compaction begins a new segment.
 	log("wbl", enc.Samples(late[3], nil), enc.MmapMarkers(second, nil), enc.Samples(late[4], nil), enc.Samples(late[5], nil))
 	return samples
 }
 
-// copyHead writes the head's files as they are read into a new data dir.
+// copyHead writes the head's files, as File reads them, into a new data directory.
 func copyHead(t *testing.T, h *Head) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -81,7 +81,7 @@ func copyHead(t *testing.T, h *Head) string {
 	return dir
 }
 
-// served is the number of samples that a server has of a data dir.
+// served returns the number of samples that a server serves from a data directory.
 func served(t *testing.T, dir string) (n int) {
 	t.Helper()
 	o := tsdb.DefaultOptions()
@@ -110,13 +110,13 @@ func served(t *testing.T, dir string) (n int) {
 
 func TestRawHeadUnderCompaction(t *testing.T) {
 	for _, c := range []compression.Type{compression.None, compression.Snappy, compression.Zstd} {
-		for _, series := range []int{1, 3, 500, 20_000} { // a record within a page and over some
+		for _, series := range []int{1, 3, 500, 20_000} { // records within a page and over several
 			t.Run(fmt.Sprintf("%s/%d", c, series), func(t *testing.T) {
 				dir := t.TempDir()
 				want := writeUnderCompaction(t, dir, series, c)
 				h := &mustOpen(t, dir, Options{Head: RawHead}).Head
 				if got := served(t, copyHead(t, h)); got != want {
-					t.Errorf("a server on the raw head has %d of %d samples", got, want)
+					t.Errorf("a server on the raw head serves %d of %d samples", got, want)
 				}
 				for _, f := range h.WBL {
 					if st, err := os.Stat(filepath.Join(dir, f.Name)); err != nil || st.Size() < f.Size {
@@ -128,7 +128,7 @@ func TestRawHeadUnderCompaction(t *testing.T) {
 	}
 }
 
-// Whatever place a read begins and ends at, it sees the same.
+// TestBlanksInPieces reads blanked records in pieces of several sizes.
 func TestBlanksInPieces(t *testing.T) {
 	dir := t.TempDir()
 	writeUnderCompaction(t, dir, 1000, compression.None)
@@ -145,7 +145,7 @@ func TestBlanksInPieces(t *testing.T) {
 				}
 			}
 			if !slices.Equal(got, want) {
-				t.Errorf("in pieces of %d bytes %s reads otherwise", size, f.Name)
+				t.Errorf("%s: reads of %d bytes return other contents", f.Name, size)
 			}
 		}
 	}

@@ -10,15 +10,15 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
-// maxMeta bounds a meta.json, in bytes. The largest ones list the sources of a
-// block of many months: some hundred kilobytes.
+// maxMeta is the size limit of a meta.json, in bytes. The largest real ones have some
+// hundred kilobytes: they list the sources of a block of many months.
 const maxMeta = 16 << 20
 
-// Meta has the fields that promdump needs of a block's meta.json.
+// Meta has the fields that promdump uses of a block's meta.json.
 type Meta struct {
-	ULID    string `json:"ulid"`    // name of the block's directory, not the ULID in meta.json
-	MinTime int64  `json:"minTime"` // Unix milliseconds, included
-	MaxTime int64  `json:"maxTime"` // Unix milliseconds, excluded
+	ULID    string `json:"ulid"`    // name of the block's directory; meta.json may name another
+	MinTime int64  `json:"minTime"` // Unix milliseconds, inclusive
+	MaxTime int64  `json:"maxTime"` // Unix milliseconds, exclusive
 	Version int    `json:"version"`
 	Stats   struct {
 		Samples    uint64 `json:"numSamples"`
@@ -37,25 +37,28 @@ type Compaction struct {
 	Sources []string `json:"sources"`
 	Hints   []string `json:"hints"`
 
-	// Parents are blocks that this one replaces: a server deletes those that are
-	// still there. Deletable marks a block that it deletes itself.
-	Parents   []string `json:"-"`
-	Deletable bool     `json:"deletable,omitempty"`
+	// Parents are the ULIDs of the blocks that this block replaces. A server deletes
+	// those that still exist.
+	Parents []string `json:"-"`
+
+	// Deletable is true if all samples of the block are deleted. A server deletes such
+	// a block.
+	Deletable bool `json:"deletable,omitempty"`
 }
 
-// fromElsewhere reports whether the block has other samples than the in-order ones of a
-// head (tsdb/block.go: FromOutOfOrder, FromStaleSeries, FromSelectedSeries): such a
-// block says nothing about where the head begins.
-func (c Compaction) fromElsewhere() bool {
+// notInOrder reports whether the block has other samples than all in-order ones of a time
+// range of the head (tsdb/block.go: FromOutOfOrder, FromStaleSeries, FromSelectedSeries).
+// The end of such a block is not the beginning of the head.
+func (c Compaction) notInOrder() bool {
 	return slices.ContainsFunc(c.Hints, func(h string) bool {
 		return h == "from-out-of-order" || h == "from-stale-series" || h == "from-selected-series"
 	})
 }
 
-// metaFile has the fields and types of tsdb.BlockMeta, which the agent must not
-// link: JSON that does not fit them is refused by a server (tsdb/block.go,
-// readMetaFile), and nothing else is. It accepts a range that ends before it
-// begins, and a ULID that is missing or is not that of the directory.
+// metaFile has the fields and types of tsdb.BlockMeta, which the agent must not link. A
+// server rejects JSON that does not fit these types, and unknown versions (tsdb/block.go,
+// readMetaFile). It accepts a maxTime before minTime, and a ULID that is missing or
+// differs from the name of the directory.
 type metaFile struct {
 	ULID    ulid.ULID `json:"ulid"`
 	MinTime int64     `json:"minTime"`
@@ -83,15 +86,16 @@ type metaFile struct {
 	Version int `json:"version"`
 }
 
-// ParseMeta reads the meta.json of the block in the directory `name`. Version 2 is
-// accepted: Prometheus 2.1 wrote it, and servers repair it when they start.
+// ParseMeta parses the contents b of the meta.json of the block in the directory name. It
+// accepts what a server accepts, and version 2: Prometheus 2.1 wrote it, and servers
+// repair it when they start.
 func ParseMeta(name string, b []byte) (Meta, error) {
 	var f metaFile
 	if err := json.Unmarshal(b, &f); err != nil {
 		return Meta{}, fmt.Errorf("parse meta.json: %w", err)
 	}
 	if f.Version != 1 && f.Version != 2 {
-		return Meta{}, fmt.Errorf("meta.json has the unknown version %d", f.Version)
+		return Meta{}, fmt.Errorf("meta.json has unknown version %d", f.Version)
 	}
 	m := Meta{ULID: name, MinTime: f.MinTime, MaxTime: f.MaxTime, Version: f.Version, named: f.ULID.String()}
 	m.Stats.Samples, m.Stats.Series = f.Stats.NumSamples, f.Stats.NumSeries
@@ -106,9 +110,9 @@ func ParseMeta(name string, b []byte) (Meta, error) {
 	return m, nil
 }
 
-// repaired returns the meta.json for a dump: with version 1, as a server repairs
-// version 2 when it starts (tsdb/repair.go), and with the ULID of its directory. It
-// returns nil if no change is needed.
+// repaired returns the text of the meta.json for a dump, or nil if b needs no change. It
+// sets version 1, like a server that starts on version 2 (tsdb/repair.go), and the ULID
+// to the name of the directory.
 func (m Meta) repaired(b []byte) ([]byte, error) {
 	if m.Version == 1 && m.named == m.ULID {
 		return nil, nil

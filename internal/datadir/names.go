@@ -5,26 +5,27 @@ import (
 	"strings"
 )
 
-// What a server calls a block until it is whole, and while it is deleted. It
-// removes both when it starts.
+// Creating and Deleting are the suffixes of the directory of a block that a server is
+// writing or deleting. A server removes such directories when it starts.
 const (
 	Creating = ".tmp-for-creation"
 	Deleting = ".tmp-for-deletion"
 )
 
-// AsidePrefix begins the name of the directory that holds the old contents of a
-// data dir while they are replaced. Prometheus knows nothing of it: unlike its own
-// temporary names it survives a server that starts in between.
+// AsidePrefix is the prefix of the directory that holds the old contents of a data
+// directory during a restore with --replace. A server that starts in the meantime keeps
+// the directory: it removes its own temporary names only.
 const AsidePrefix = "promdump-replaced-"
 
-// HeadNames are the directories of a head. The WAL is the last to be put in place:
-// without it the others mean nothing to a server, so a head is there or it is not.
+// HeadNames returns the names of the directories of a head, in the order in which a
+// restore publishes them. The WAL is last: a server ignores the other two without it, so
+// an interrupted restore leaves a complete head or none.
 func HeadNames() []string { return []string{"chunks_head", "wbl", "wal"} }
 
-// Belongs tells whether a name in a data dir is the TSDB's own, to be taken away
-// when the data dir's contents are replaced. Snapshots are not: they are backups
-// that somebody asked for, and a server never reads them.
-func Belongs(name string) bool {
+// IsTSDBName reports whether name is that of a file or directory in a data directory
+// that the TSDB created, and that a restore with --replace removes. It is false for
+// snapshots: users create them as backups, and a server never reads them.
+func IsTSDBName(name string) bool {
 	switch name {
 	case "chunks_head", "wbl", "wal", "queries.active":
 		return true

@@ -12,19 +12,22 @@ import (
 
 // openRaw prepares the opened head for copying.
 //
-// A segment whose repair did not end gets its name back: it is as it was before, and
-// a server repairs it again. What can be no file of a head is left out; if it is a
-// segment, an empty one is in its place.
+//   - The original of an interrupted repair gets its name without ".repair" back, and a
+//     server repairs it again.
+//   - An unreadable segment is copied as an empty one; other unreadable files are not
+//     copied.
+//   - The files that a server may be writing to end after their last complete record or
+//     chunk: a torn record makes Prometheus repair its log at start, and a torn chunk
+//     makes it remove the file.
+//   - Records of the out-of-order log with markers of chunk 0 are blanked, see
+//     [blankMarkers].
 //
-// The files that may be written to end at the last whole record or chunk: a torn
-// record makes Prometheus repair its log at start, and a torn chunk makes it drop
-// the file. No marker in the out-of-order log may stand for a chunk that is not
-// there.
+// It returns [errChanged] if a server is repairing a log, unless last is set.
 func (h *Head) openRaw(ctx context.Context, dir string, last bool) error {
 	for _, name := range []string{"wal", "wbl"} {
 		found, err := filepath.Glob(filepath.Join(dir, name, "*"+repairSuffix))
 		if err == nil && len(found) > 0 && !last {
-			return fmt.Errorf("%w: %s is repaired", errChanged, name)
+			return fmt.Errorf("%w: a server is repairing %s", errChanged, name)
 		}
 	}
 	h.undoRepairs()
@@ -60,6 +63,8 @@ func (h *Head) openRaw(ctx context.Context, dir string, last bool) error {
 	return h.cutChunks(ctx, add)
 }
 
+// undoRepairs removes ".repair" from the names of segments. A server can start on them
+// then, so the damage is not fatal.
 func (h *Head) undoRepairs() {
 	for _, f := range slices.Concat(h.WAL, h.WBL) {
 		f.Name = strings.TrimSuffix(f.Name, repairSuffix)
@@ -71,11 +76,11 @@ func (h *Head) undoRepairs() {
 	}
 }
 
-// checkNames reports the segments that no server finds.
+// checkNames adds to h.damage the segments with names that servers do not read.
 func (h *Head) checkNames() {
 	for _, f := range slices.Concat(h.WAL, h.WBL) {
 		n, err := segmentNumber(path.Base(f.Name))
-		if err != nil || strings.Contains(f.Name, "checkpoint.") || f.begins(oldMagic) {
+		if err != nil || strings.Contains(f.Name, "checkpoint.") || f.hasPrefix(oldMagic) {
 			continue
 		}
 		if want := segmentName(n); path.Base(f.Name) != want {
@@ -84,8 +89,8 @@ func (h *Head) checkNames() {
 	}
 }
 
-// cutChunks ends the last file of head chunks where its last whole chunk ends, and
-// leaves it out if it has none.
+// cutChunks sets the size of the last file of m-mapped chunks to the end of its last complete
+// chunk, or removes the file from h.Chunks if not even its header is complete.
 func (h *Head) cutChunks(ctx context.Context, damaged func(Damage)) error {
 	for i, f := range h.Chunks {
 		r := newChunkFileReader(f, i == len(h.Chunks)-1, damaged)
@@ -97,7 +102,7 @@ func (h *Head) cutChunks(ctx context.Context, damaged func(Damage)) error {
 		if r.err != nil {
 			return r.err
 		}
-		if !r.last || r.damaging {
+		if !r.last || r.reported {
 			continue
 		}
 		if f.Size = r.whole; f.Size == 0 {

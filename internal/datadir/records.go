@@ -17,26 +17,27 @@ import (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// readAhead is how much of a log is read at once, in bytes: some pages.
+// readAhead is the number of bytes of a log that are read at once: some pages.
 const readAhead = 8 * pageSize
 
-// Records yields the records of the WAL, uncompressed, oldest first. A record is
-// valid until the next one.
+// Records yields the uncompressed records of the WAL, oldest first. A record is valid until
+// the next one.
 //
-// What cannot be read is passed to damaged and left out: reading goes on at the
-// next whole record, in the same segment or in a later one. The last segment may
-// end within a record, as it does while Prometheus writes or after it was killed;
-// that is no damage. An error of the sequence is one of the disk, and ends it.
+// Records calls damaged for each part that it cannot read, and continues at the next
+// complete record in the same or a later segment. An incomplete record at the end of the
+// last segment is not damage: Prometheus is writing it, or crashed while it wrote it. An
+// error ends the sequence; it is a failure to read a file, or that of ctx.
 func (h *Head) Records(ctx context.Context, damaged func(Damage)) iter.Seq2[[]byte, error] {
 	return records(ctx, h.WAL, h.lastWAL, h.startWAL, damaged)
 }
 
-// OutOfOrderRecords yields the records of the out-of-order log in the same way as
-// [Head.Records].
+// OutOfOrderRecords yields the records of the out-of-order log, like [Head.Records].
 func (h *Head) OutOfOrderRecords(ctx context.Context, damaged func(Damage)) iter.Seq2[[]byte, error] {
 	return records(ctx, h.WBL, h.lastWBL, anySegment, damaged)
 }
 
+// records yields the records of the segments. The number of the first one must be start,
+// and last may end within a record.
 func records(ctx context.Context, files []*File, last *File, start int, damaged func(Damage)) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
 		seq := sequence{next: start}
@@ -62,15 +63,17 @@ func records(ctx context.Context, files []*File, last *File, start int, damaged 
 	}
 }
 
-// anySegment lets a sequence start at any number.
+// anySegment is the start of a sequence that may begin with any number.
 const anySegment = -1
 
-// sequence finds missing files in a log.
-type sequence struct{ next int }
+// sequence checks the numbers of the files of a log.
+type sequence struct {
+	next int // expected number of the next file
+}
 
-// take accepts the next file. It reports files that are missing before it, and a
-// segment whose repair did not end. The segments of a checkpoint are not in the
-// sequence.
+// take accepts the next file. It returns the damage that its name and type show: missing
+// files before it, an interrupted repair, or a file that cannot be read. Segments of a
+// checkpoint are not in the sequence.
 func (s *sequence) take(f *File) (found []Damage) {
 	if f.fault != nil {
 		found = append(found, Damage{File: f.Name, Err: f.fault, Fatal: f.faultFatal()})
@@ -83,10 +86,11 @@ func (s *sequence) take(f *File) (found []Damage) {
 	from := s.next
 	s.next = n + 1
 	// Logs of Prometheus 2.0 to 2.2 begin with segment 1.
-	if from != anySegment && n > from && !(n == 1 && f.begins(oldMagic)) {
-		d := Damage{File: fmt.Sprintf("%s%0*d", dir, len(strings.TrimSuffix(base, repairSuffix)), from), Err: ErrMissing, Fatal: true}
+	if from != anySegment && n > from && !(n == 1 && f.hasPrefix(oldMagic)) {
+		name := fmt.Sprintf("%s%0*d", dir, len(strings.TrimSuffix(base, repairSuffix)), from)
+		d := Damage{File: name, Err: ErrMissing, Fatal: true}
 		if n-from > 1 {
-			d.Err = fmt.Errorf("%w, and so are those up to %d", ErrMissing, n-1)
+			d.Err = fmt.Errorf("%w, like all files up to %d", ErrMissing, n-1)
 		}
 		found = append(found, d)
 	}
@@ -96,23 +100,23 @@ func (s *sequence) take(f *File) (found []Damage) {
 	return found
 }
 
-// segmentNumber returns the number in the name of a segment, including one that a
-// server was repairing.
+// segmentNumber returns the number in the name of a segment, with or without repairSuffix.
 func segmentNumber(base string) (int, error) {
 	return strconv.Atoi(strings.TrimSuffix(base, repairSuffix))
 }
 
-// segmentName is the name of a segment of a log. A checkpoint's are found by their
-// numbers, whatever their names.
+// segmentName returns the name that servers expect of segment n of a log. In a checkpoint
+// they accept other names with the same number.
 func segmentName(n int) string { return fmt.Sprintf("%08d", n) }
 
-// A segment is a row of pages, a page a row of fragments, each behind a header
-// of type, length and checksum (tsdb/docs/format/wal.md). A record is one full
-// fragment, or a first, some middle and a last one. The rest of a page is zeros.
+// Format of a segment (tsdb/docs/format/wal.md): a sequence of pages. A page is a sequence
+// of fragments; each has a header of type, length and checksum, then data. A record is one
+// full fragment, or a first one, any number of middle ones and a last one. Zeros fill the
+// rest of a page.
 const (
 	pageSize     = 32 << 10
 	fragmentHead = 1 + 2 + 4
-	fragmentType = 1<<3 - 1 // the bits above say how the record is compressed
+	fragmentType = 1<<3 - 1 // mask; higher bits select the compression of the record
 	snappyRecord = 1 << 3
 	zstdRecord   = 1 << 4
 
@@ -123,51 +127,53 @@ const (
 )
 
 var (
-	errTorn     = errors.New("a record has no end")
-	errOrphan   = errors.New("a record has no beginning")
+	errTorn     = errors.New("a record has no last fragment")
+	errOrphan   = errors.New("a record has no first fragment")
 	errPadding  = errors.New("the padding of a page is not zero")
-	errFragment = errors.New("the header of a record is damaged")
-	errChecksum = errors.New("the checksum of a record differs")
+	errFragment = errors.New("a record has an invalid header")
+	errChecksum = errors.New("a record has a bad checksum")
 )
 
-// oldMagic begins each segment of the log of Prometheus 2.0 to 2.2.
+// oldMagic are the first bytes of each segment of a log of Prometheus 2.0 to 2.2.
 var oldMagic = []byte{0x43, 0xAF, 0x00, 0xEF}
 
-// ErrOldLog reports a log of Prometheus 2.0 to 2.2, which recent servers cannot
-// read.
-var ErrOldLog = errors.New("it has the format of Prometheus 2.0 to 2.2, which recent servers cannot read")
+// ErrOldLog reports a log of Prometheus 2.0 to 2.2, which recent servers cannot read.
+var ErrOldLog = errors.New("the log has the format of Prometheus 2.0 to 2.2, which recent servers cannot read")
 
-// segmentReader reads one segment; a record never spans two. It accepts what
-// wlog.Reader accepts. wlog.Reader ends at the first damage; segmentReader continues
-// with the next whole record.
+// segmentReader reads one segment. A record never spans two segments. segmentReader
+// accepts what wlog.Reader accepts; after damage, where wlog.Reader ends, it continues
+// with the next complete record.
 type segmentReader struct {
 	f       *File
-	last    bool
+	last    bool // an incomplete record at the end is not damage
 	damaged func(Damage)
 
 	ahead  readBuffer
 	padded []byte // the rest of the last page, if the segment ends within it
-	off    int64
+	off    int64  // of the next fragment
 
 	record []byte // uncompressed
 	start  int64  // where the record begins
-	whole  int64  // where the last whole record ends
+	whole  int64  // where the last complete record ends
 
-	raw      []byte // the fragments of the record
-	inside   bool   // a record has begun and not ended
-	skipping bool   // until the next record begins
+	raw      []byte // data of the fragments of the record
+	inside   bool   // the record has begun and has not ended
+	skipping bool   // skip fragments until the next record begins
 	dec      compression.DecodeBuffer
 	found    *Damage // not reported yet: it may be the torn end of the log
-	err      error   // of the disk
+	err      error   // failure to read the file
 }
 
+// newSegmentReader returns a reader of f that calls damaged for each damage. last allows an
+// incomplete record at the end.
 func newSegmentReader(f *File, last bool, damaged func(Damage)) *segmentReader {
 	return &segmentReader{
 		f: f, last: last, damaged: damaged, ahead: readBuffer{f: f}, dec: compression.NewSyncDecodeBuffer(),
 	}
 }
 
-// next reads the next whole record.
+// next reads the next complete record into r.record. It returns false at the end of the
+// segment and after a failure to read, which sets r.err.
 func (r *segmentReader) next() bool {
 	for r.err == nil {
 		page := r.page()
@@ -191,10 +197,10 @@ func (r *segmentReader) next() bool {
 }
 
 // page returns the rest of the current page. It is empty at the end of the segment and
-// after an error.
+// after a failure to read.
 //
-// A segment that ends within a page is read as if zeros followed, as Prometheus does: a
-// record that was cut off within its last bytes is whole if these were zeros.
+// page appends zeros to a segment that ends within a page, like Prometheus: a record is
+// complete if only zeros are missing at its end.
 func (r *segmentReader) page() (page []byte) {
 	if r.off >= r.f.Size {
 		return nil
@@ -233,7 +239,7 @@ func (r *segmentReader) fragment(page []byte) bool {
 			return false
 		}
 		r.damage(at, errFragment)
-		r.off += int64(len(page)) // the next place that is known is the next page
+		r.off += int64(len(page)) // the length is unknown, so continue with the next page
 		return false
 	}
 	r.off += int64(fragmentHead + size)
@@ -272,11 +278,11 @@ func (r *segmentReader) fragment(page []byte) bool {
 		return false
 	}
 	r.record, r.whole = rec, min(r.off, r.f.Size)
-	return len(rec) > 0 // one without content is of no kind, and Prometheus ignores it
+	return len(rec) > 0 // Prometheus ignores empty records: they have no type
 }
 
-// damage records that there is no whole record at an offset. A record that has begun is
-// lost.
+// damage records that there is no complete record at an offset. It discards the record that
+// has begun.
 func (r *segmentReader) damage(at int64, err error) {
 	if r.inside {
 		at = r.start
@@ -287,8 +293,8 @@ func (r *segmentReader) damage(at int64, err error) {
 	}
 }
 
-// oldLog passes over a segment in the old format. Also if it is the last one, it is
-// no torn tail.
+// oldLog skips a segment in the old format and reports it as damage. It reports the last
+// segment too: the segment has no torn end.
 func (r *segmentReader) oldLog() {
 	r.damage(0, ErrOldLog)
 	r.found.Fatal = r.found.Fatal || len(path.Base(r.f.Name)) != len(segmentName(0))
@@ -296,7 +302,8 @@ func (r *segmentReader) oldLog() {
 	r.report()
 }
 
-// report reports damage that has a whole record, or another segment, behind it.
+// report reports the damage found, if any. It is called when a complete record or another
+// segment follows the damage.
 func (r *segmentReader) report() {
 	if r.found != nil {
 		r.found.Bytes = r.start - r.found.Offset
@@ -305,8 +312,8 @@ func (r *segmentReader) report() {
 	}
 }
 
-// end is the size of the segment without the torn record at its end, in bytes. If
-// there is damage before whole records, it is the size of the segment.
+// end reads the segment and returns its size without the torn record at its end, in bytes.
+// It returns the full size if complete records follow damage.
 func (r *segmentReader) end() int64 {
 	damaged := false
 	report := r.damaged

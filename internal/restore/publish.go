@@ -239,7 +239,7 @@ next:
 				continue next
 			}
 		}
-		if datadir.Belongs(e.Name()) {
+		if datadir.IsTSDBName(e.Name()) {
 			names = append(names, e.Name())
 		}
 	}

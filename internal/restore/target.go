@@ -115,7 +115,7 @@ func (t *Target) list() error {
 			if err := t.addHead(name); err != nil {
 				return err
 			}
-		case datadir.Belongs(name):
+		case datadir.IsTSDBName(name):
 			known = true
 		case name != "lost+found": // a fresh volume
 			foreign = append(foreign, name)

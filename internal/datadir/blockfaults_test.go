@@ -20,8 +20,8 @@ import (
 	"github.com/prometheus/prometheus/tsdb/tombstones"
 )
 
-// sealed puts the right checksums on the table of contents and the sections that a
-// server reads, so that damage before them is not found by a checksum alone.
+// sealed returns the index b with valid checksums of the table of contents and of the
+// sections that a server reads, so that checksums do not reveal earlier damage.
 func sealed(b []byte) []byte {
 	seal := func(start, n int) {
 		if start >= 0 && n >= 0 && start+n+4 <= len(b) {
@@ -41,7 +41,8 @@ func sealed(b []byte) []byte {
 	return b
 }
 
-// Of any index and any tombstones we say what the TSDB says.
+// TestRandomDamage damages index and tombstones at random. openBlock accepts a block exactly
+// if the TSDB opens it.
 func TestRandomDamage(t *testing.T) {
 	rng := rand.New(rand.NewPCG(11, 2))
 	dir := t.TempDir()
@@ -64,7 +65,7 @@ func TestRandomDamage(t *testing.T) {
 			case 0:
 				b = b[:at+1]
 				what = append(what, fmt.Sprintf("cut at %d", at))
-			case 1: // a table of contents that points elsewhere
+			case 1: // another offset in the table of contents
 				if at = len(b) - tocSize + 40*rng.IntN(2); at >= 0 {
 					v := []uint64{0, uint64(rng.IntN(len(b) + 9)), math.MaxUint64, 1 << 63, math.MaxInt64 - 2}[rng.IntN(5)]
 					binary.BigEndian.PutUint64(b[at:], v)
@@ -84,23 +85,23 @@ func TestRandomDamage(t *testing.T) {
 		}
 		must(t, os.WriteFile(path, b, 0o666))
 		judge := opens(filepath.Join(dir, name))
-		blk, err := openBlock(dir, Meta{ULID: name}, look{check: true})
+		blk, err := openBlock(dir, Meta{ULID: name}, openMode{check: true})
 		if _, broken := errors.AsType[*brokenError](err); err != nil && !broken {
 			t.Fatalf("%s, %v: %v", file, what, err)
 		}
 		if (judge == nil) != (err == nil) {
-			t.Errorf("%s, %v: the TSDB says %v, we say %v (%v)", file, what, judge, err, blk)
+			t.Errorf("%s, %v: the TSDB returns %v, openBlock %v (%v)", file, what, judge, err, blk)
 		}
 		verdicts[judge == nil]++
 		must(t, os.WriteFile(path, good, 0o666))
 	}
 	if verdicts[true] < 100 || verdicts[false] < 100 {
-		t.Errorf("too few of a kind: %v", verdicts)
+		t.Errorf("too few accepted or rejected blocks: %v", verdicts)
 	}
 }
 
-// A block whose segments are missing is counted by their names; in a dump they have
-// the names that Prometheus gives them.
+// TestSegments opens blocks with missing or renamed chunk segments. Segments are numbered by
+// their names if one is missing, and get the names that Prometheus uses.
 func TestSegments(t *testing.T) {
 	for _, c := range []struct {
 		what   string
@@ -157,13 +158,13 @@ func TestSegments(t *testing.T) {
 	}
 }
 
-// What a server deletes when it starts is not taken beside what replaced it, and is
-// taken where that cannot be loaded.
+// TestParents opens a data directory with a block and its parents. The parents are not taken
+// if the block can be loaded, and are taken otherwise.
 func TestParents(t *testing.T) {
 	dir := t.TempDir()
 	other := writeBlock(t, dir, 30, 40)
 	parents := []string{writeBlock(t, dir, 0, 10), writeBlock(t, dir, 10, 20)}
-	broken := writeBlock(t, dir, 0, 10) // a parent too, that no server looks at any more
+	broken := writeBlock(t, dir, 0, 10) // a parent that a server deletes without loading it
 	gone(t, filepath.Join(dir, broken, "index"))
 	nameless := writeBlock(t, dir, 0, 10)
 	gone(t, filepath.Join(dir, nameless, "meta.json"))
@@ -178,12 +179,12 @@ func TestParents(t *testing.T) {
 		want, err := starts(t, dir)
 		d := mustOpen(t, dir, Options{})
 		if got := taken(d); err != nil || !slices.Equal(got, want) || len(d.LeftOut) > 0 {
-			t.Errorf("we take %v and leave out %v, a server serves %v, %v", got, d.LeftOut, want, err)
+			t.Errorf("taken: %v, left out: %v, a server serves %v, %v", got, d.LeftOut, want, err)
 		}
-		// Of a range that the child is not in, too.
+		// The result is the same for a time range without the child.
 		d = mustOpen(t, dir, Options{Wanted: func(m Meta) bool { return m.ULID != child }})
 		if got := taken(d); !slices.Equal(got, want) {
-			t.Errorf("without the child we take %v, a server serves %v", got, want)
+			t.Errorf("without the child taken: %v, a server serves %v", got, want)
 		}
 	}
 	judge()
@@ -194,12 +195,12 @@ func TestParents(t *testing.T) {
 	bad := []string{broken, nameless, child}
 	slices.Sort(bad)
 	if got := taken(d); !slices.Equal(got, want) || !slices.Equal(leftOut(d), bad) {
-		t.Errorf("with a child that cannot be loaded we take %v, want %v; left out: %v", got, want, d.LeftOut)
+		t.Errorf("with a child that cannot be loaded taken: %v, want %v; left out: %v", got, want, d.LeftOut)
 	}
 }
 
-// Links to the head's directories are followed, links to blocks are not, and what
-// they lead to is named: as a server does.
+// TestLinks opens a data directory with symbolic links. Like a server, Open follows links to
+// the directories of the head. It reports links to blocks, which a server ignores.
 func TestLinks(t *testing.T) {
 	dir, far := t.TempDir(), t.TempDir()
 	good, bad := writeBlock(t, dir, 0, 10), writeBlock(t, far, 10, 20)
@@ -222,35 +223,35 @@ func TestLinks(t *testing.T) {
 	must(t, os.Symlink("nowhere", filepath.Join(dir, "wal")))
 	isFile(t, filepath.Join(dir, bad))
 	if err := Check(dir); !errors.Is(err, ErrNotDataDir) {
-		t.Errorf("a link to nothing and a file: %v", err)
+		t.Errorf("a dangling link and a file: %v", err)
 	}
 }
 
-// What does not change is looked at again once, not ten times; what the disk or the
-// rights do not give is an error.
+// TestStaticDirectory opens a damaged data directory that does not change: Open retries once,
+// not ten times. A file without read permission is an error.
 func TestStaticDirectory(t *testing.T) {
 	dir := t.TempDir()
 	good, bad := writeBlock(t, dir, 0, 10), writeBlock(t, dir, 10, 20)
 	gone(t, filepath.Join(dir, bad, "index"))
 	start := time.Now()
 	d := mustOpen(t, dir, Options{})
-	if took := time.Since(start); took > tries*retryAfter/2 {
+	if took := time.Since(start); took > maxTries*retryDelay/2 {
 		t.Errorf("it took %v", took)
 	}
 	if got := taken(d); !slices.Equal(got, []string{good}) || !slices.Equal(leftOut(d), []string{bad}) {
 		t.Errorf("%v, %v", got, d.LeftOut)
 	}
 	if os.Getuid() == 0 {
-		return // may read everything
+		return // root may read everything
 	}
 	must(t, os.Chmod(filepath.Join(dir, good, "index"), 0))
 	if _, err := Open(t.Context(), dir, Options{Logger: quiet}); !errors.Is(err, fs.ErrPermission) {
-		t.Errorf("without the right to read: %v", err)
+		t.Errorf("without read permission: %v", err)
 	}
 }
 
-// A block that vanishes while it is opened is not broken: the data dir is looked at
-// again.
+// TestVanishingBlock opens a block that a server deletes: the error is ErrChanged, so that
+// Open retries.
 func TestVanishingBlock(t *testing.T) {
 	dir := t.TempDir()
 	writeBlock(t, dir, 0, 10)
@@ -262,7 +263,7 @@ func TestVanishingBlock(t *testing.T) {
 			must(t, os.MkdirAll(filepath.Join(dir, name+Deleting, left), 0o777))
 		}
 		_ = os.RemoveAll(filepath.Join(dir, name))
-		if _, err := openBlock(dir, m, look{check: true}); !errors.Is(err, ErrChanged) {
+		if _, err := openBlock(dir, m, openMode{check: true}); !errors.Is(err, ErrChanged) {
 			t.Errorf("got %v", err)
 		}
 	}
@@ -271,7 +272,8 @@ func TestVanishingBlock(t *testing.T) {
 	}
 }
 
-// Blocks beyond the handles that may be held are opened later, or found to be gone.
+// TestHandles opens more blocks than Options.Handles allows. Block.Open opens the others
+// later, or returns ErrChanged for a deleted one.
 func TestHandles(t *testing.T) {
 	dir := t.TempDir()
 	var names []string
@@ -289,7 +291,7 @@ func TestHandles(t *testing.T) {
 		}
 	}
 	if !slices.Equal(held, names[:2]) {
-		t.Errorf("held are %v, want the first two of %v", held, names)
+		t.Errorf("open: %v, want the first two of %v", held, names)
 	}
 	must(t, os.RemoveAll(dir+"/"+names[3]))
 	must(t, os.RemoveAll(dir+"/"+names[0]))
@@ -301,7 +303,7 @@ func TestHandles(t *testing.T) {
 	if n := len(d.Blocks[2].Files); n != 5 {
 		t.Errorf("%d files", n)
 	}
-	if d := mustOpen(t, dir, Options{LookOnly: true}); len(d.Blocks[0].Files) > 0 || d.Blocks[0].Bytes == 0 {
-		t.Error("files are open that were to be looked at only")
+	if d := mustOpen(t, dir, Options{CheckOnly: true}); len(d.Blocks[0].Files) > 0 || d.Blocks[0].Bytes == 0 {
+		t.Error("CheckOnly keeps files open")
 	}
 }

@@ -87,7 +87,7 @@ func writeBlockMeta(t *testing.T, dir string, segments int, m tsdb.BlockMeta) st
 	return m.ULID.String()
 }
 
-// opens reports whether the TSDB opens a block. A panic is a server's end too.
+// opens returns nil if the TSDB opens a block. A panic is an error: a server crashes.
 func opens(dir string) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -101,7 +101,8 @@ func opens(dir string) (err error) {
 	return b.Close()
 }
 
-// starts reports which blocks a server serves that starts on a copy of the data dir.
+// starts returns the blocks that a server serves when it starts on a copy of the data
+// directory, or why it does not start.
 func starts(t *testing.T, dir string) (blocks []string, err error) {
 	t.Helper()
 	copied := t.TempDir()
@@ -125,8 +126,7 @@ func starts(t *testing.T, dir string) (blocks []string, err error) {
 	return blocks, nil
 }
 
-// loads reports which blocks of the data dir the TSDB opens, or why it does not open
-// one.
+// loads returns the blocks of the data directory, or why the TSDB cannot open one of them.
 func loads(t *testing.T, dir string) (blocks []string, err error) {
 	t.Helper()
 	names, _, err := blockNames(dir)
@@ -139,7 +139,8 @@ func loads(t *testing.T, dir string) (blocks []string, err error) {
 	return names, nil
 }
 
-// taken are the blocks of the data dir that we dump.
+// taken returns the blocks that a dump has: those that can be loaded and that a server does
+// not delete.
 func taken(d *Dir) (names []string) {
 	for _, b := range d.Blocks {
 		if b.Dropped == "" {
@@ -150,6 +151,7 @@ func taken(d *Dir) (names []string) {
 	return names
 }
 
+// leftOut returns the ULIDs of d.LeftOut.
 func leftOut(d *Dir) (names []string) {
 	for _, b := range d.LeftOut {
 		names = append(names, b.ULID)
@@ -158,7 +160,7 @@ func leftOut(d *Dir) (names []string) {
 	return names
 }
 
-// edit changes a file.
+// edit returns a function that rewrites a file.
 func edit(change func([]byte) []byte) func(*testing.T, string) {
 	return func(t *testing.T, path string) {
 		b, err := os.ReadFile(path)
@@ -218,7 +220,7 @@ func linked(t *testing.T, path string) {
 
 func unchanged(*testing.T, string) {}
 
-// deletions writes tombstones of the first series, with these pairs of times.
+// deletions writes a tombstones file: intervals of the first series, as pairs of times.
 func deletions(times ...int64) func(*testing.T, string) {
 	return edit(func([]byte) []byte {
 		b := binary.BigEndian.AppendUint32(nil, tombstones.MagicTombstone)
@@ -230,6 +232,7 @@ func deletions(times ...int64) func(*testing.T, string) {
 	})
 }
 
+// meta edits the fields of a meta.json.
 func meta(change func(map[string]any)) func(*testing.T, string) {
 	return edit(func(b []byte) []byte {
 		m := map[string]any{}
@@ -242,15 +245,15 @@ func meta(change func(map[string]any)) func(*testing.T, string) {
 	})
 }
 
-// TestJudge makes each damage of one block beside good ones: what a server does with
-// the block decides what we do. A block that it loads is never left out, one that it
-// refuses always is.
+// TestJudge damages one block beside good ones in many ways, and compares with the TSDB:
+// Open accepts exactly the blocks that a server loads, and a server loads what is read of
+// them.
 func TestJudge(t *testing.T) {
 	for _, c := range []struct {
 		file, what string
 		damage     func(*testing.T, string)
 	}{
-		{"index", "as it is", unchanged},
+		{"index", "unchanged", unchanged},
 		{"index", "empty", size(0)},
 		{"index", "4 bytes", size(4)},
 		{"index", "5 bytes", size(5)},
@@ -320,8 +323,8 @@ func TestJudge(t *testing.T) {
 		{"meta.json", "no ULID", meta(func(m map[string]any) { delete(m, "ulid") })},
 		{"meta.json", "a short ULID", meta(func(m map[string]any) { m["ulid"] = "01ARZ" })},
 		{"meta.json", "another ULID", meta(func(m map[string]any) { m["ulid"] = ulid.Make().String() })},
-		{"meta.json", "a source that is no ULID", meta(func(m map[string]any) { m["compaction"] = map[string]any{"sources": []string{"x"}} })},
-		{"meta.json", "a parent that is no ULID", meta(func(m map[string]any) { m["compaction"] = map[string]any{"parents": []string{"x"}} })},
+		{"meta.json", "a source that is not a ULID", meta(func(m map[string]any) { m["compaction"] = map[string]any{"sources": []string{"x"}} })},
+		{"meta.json", "a parent that is not a ULID", meta(func(m map[string]any) { m["compaction"] = map[string]any{"parents": []string{"x"}} })},
 		{"meta.json", "unknown fields", meta(func(m map[string]any) { m["thanos"] = map[string]any{"labels": 1} })},
 		{"meta.json", "other case", meta(func(m map[string]any) { delete(m, "version"); m["VERSION"] = 2 })},
 		{"meta.json", "deletable", meta(func(m map[string]any) { m["compaction"] = map[string]any{"deletable": true} })},
@@ -333,10 +336,10 @@ func TestJudge(t *testing.T) {
 			dir := t.TempDir()
 			bad := writeBlock(t, dir, 10, 20)
 			c.damage(t, filepath.Join(dir, bad, c.file))
-			// A server that does not start on it, or starts and leaves it aside.
+			// A start differs from loading only by what it does with meta.json.
 			serves := starts
 			if c.file != "meta.json" {
-				serves = loads // what starting does besides is about meta.json alone
+				serves = loads
 			}
 			alone, err := serves(t, dir)
 			good := []string{writeBlock(t, dir, 0, 10), writeBlock(t, dir, 20, 30)}
@@ -344,15 +347,15 @@ func TestJudge(t *testing.T) {
 			slices.Sort(want)
 			d := mustOpen(t, dir, Options{})
 			if got := taken(d); !slices.Equal(got, want) {
-				t.Errorf("we take %v and leave %v out, a server serves %v (%v)", got, d.LeftOut, want, err)
+				t.Errorf("taken: %v, left out: %v, a server serves %v (%v)", got, d.LeftOut, want, err)
 			}
-			if deletable := len(alone) == 0 && c.what == "deletable"; len(alone) == 0 && !deletable && !slices.Equal(leftOut(d), []string{bad}) {
-				t.Errorf("left out are %v, want %s", d.LeftOut, bad)
+			if len(alone) == 0 && c.what != "deletable" && !slices.Equal(leftOut(d), []string{bad}) {
+				t.Errorf("left out: %v, want %s", d.LeftOut, bad)
 			}
 			if len(alone) == 0 {
 				return
 			}
-			// And what we read of it, a server starts on.
+			// A server starts on what is read of the block.
 			out := t.TempDir()
 			for _, b := range d.Blocks {
 				for _, f := range b.Files {
@@ -364,7 +367,7 @@ func TestJudge(t *testing.T) {
 				must(t, opens(filepath.Join(out, b.Meta.ULID)))
 			}
 			if got, err := serves(t, out); err != nil || !slices.Equal(got, want) {
-				t.Errorf("of our copy a server serves %v, %v, want %v", got, err, want)
+				t.Errorf("a server serves %v of the copy, %v, want %v", got, err, want)
 			}
 		})
 	}

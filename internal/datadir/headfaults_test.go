@@ -14,8 +14,7 @@ import (
 	"github.com/prometheus/prometheus/tsdb"
 )
 
-// writeHead writes a head of four segments with a server's code. Each has its own
-// series and sample.
+// writeHead writes a WAL of four segments with the TSDB. Each has its own series and sample.
 func writeHead(t *testing.T, dir string) {
 	t.Helper()
 	for i := range 4 {
@@ -29,14 +28,14 @@ func writeHead(t *testing.T, dir string) {
 	}
 }
 
-// Nothing that is where a file of the head should be keeps the rest from being
-// read. A raw head says whether a server starts on the copy, as the TSDB does.
+// TestStrangeHeads opens heads with files of a wrong type or name. The rest is read, and a
+// raw head reports fatal damage exactly if the TSDB does not start on the copy.
 func TestStrangeHeads(t *testing.T) {
 	for _, c := range []struct {
 		what    string
-		change  func(*testing.T, string) // of the data dir
-		records int                      // that are left of 8
-		raw     []error                  // what a raw head reports
+		change  func(*testing.T, string) // of the data directory
+		records int                      // readable ones of 8
+		raw     []error                  // damage that a raw head reports
 	}{
 		{"unchanged", unchanged, 8, nil},
 		{"a repair that did not begin", renamed("wal/00000001", "wal/00000001.repair"), 8, []error{ErrRepair}},
@@ -49,7 +48,7 @@ func TestStrangeHeads(t *testing.T) {
 		{"a file for the WAL", at("wal", isFile), 0, []error{errNotDir}},
 		{"a file for the out-of-order log", at("wbl", isFile), 8, []error{errNotDir}},
 		{"a file for the head chunks", at("chunks_head", isFile), 8, []error{errNotDir}},
-		{"the WAL leads to itself", at("wal", itself), 0, []error{errNotDir}},
+		{"the WAL is a link to itself", at("wal", itself), 0, []error{errNotDir}},
 		{"an empty checkpoint", func(t *testing.T, d string) {
 			isDirectory(t, filepath.Join(d, "wal/checkpoint.00000000"))
 			gone(t, filepath.Join(d, "wal/00000000"))
@@ -81,8 +80,8 @@ func TestStrangeHeads(t *testing.T) {
 		if err == nil {
 			must(t, db.Close())
 		}
-		if (err != nil) != fatal && c.raw[0] != errNotDir { // a copy has no such file
-			t.Errorf("%s: a raw head reports %v, and the TSDB says %v of the copy", c.what, damage, err)
+		if (err != nil) != fatal && c.raw[0] != errNotDir { // a copy lacks the file
+			t.Errorf("%s: a raw head reports %v, and the TSDB opens the copy with %v", c.what, damage, err)
 		}
 	}
 }
@@ -93,7 +92,7 @@ func renamed(from, to string) func(*testing.T, string) {
 	}
 }
 
-// at applies a change to a path in the data dir.
+// at applies a change to a path in the data directory.
 func at(name string, change func(*testing.T, string)) func(*testing.T, string) {
 	return func(t *testing.T, dir string) {
 		gone(t, filepath.Join(dir, name))
@@ -101,8 +100,8 @@ func at(name string, change func(*testing.T, string)) func(*testing.T, string) {
 	}
 }
 
-// A log of Prometheus 2.0 to 2.2 begins with segment 1, is named by its format even
-// if it has one segment only, and no recent server starts on it.
+// TestOldLogOfOneSegment opens a log of Prometheus 2.0 to 2.2, which begins with segment 1.
+// The damage is ErrOldLog even for a single segment, and the TSDB does not start on the log.
 func TestOldLogOfOneSegment(t *testing.T) {
 	dir := t.TempDir()
 	must(t, os.Mkdir(filepath.Join(dir, "wal"), 0o777))
@@ -110,12 +109,12 @@ func TestOldLogOfOneSegment(t *testing.T) {
 	if _, err := tsdb.Open(dir, quiet, nil, nil, nil); err == nil {
 		t.Error("the TSDB starts on it")
 	}
-	must(t, os.RemoveAll(filepath.Join(dir, "wal/00000000"))) // of the TSDB
+	must(t, os.RemoveAll(filepath.Join(dir, "wal/00000000"))) // the TSDB created it
 	for _, want := range []HeadFiles{ReadHead, RawHead} {
 		d := mustOpen(t, dir, Options{Head: want})
 		_, damage, err := readDamaged(t, &d.Head)
 		if err != nil || len(damage) != 1 || !errors.Is(damage[0].Err, ErrOldLog) || !damage[0].Fatal {
-			t.Errorf("%v: reported is %v, %v", want, damage, err)
+			t.Errorf("%v: damage: %v, %v", want, damage, err)
 		}
 		if got := d.Head.Damage(); want == RawHead && !slices.Equal(got, damage) {
 			t.Errorf("a raw head reports %v", got)
