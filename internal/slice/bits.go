@@ -6,14 +6,15 @@ import (
 	"slices"
 )
 
-// bitset has one bit for each number below its size.
+// bitset is a set of numbers below its size.
 type bitset []uint64
 
+// newBits returns an empty set for numbers up to size.
 func newBits(size uint64) bitset { return make(bitset, size/64+1) }
 
 func (b bitset) has(n uint64) bool { return n/64 < uint64(len(b)) && b[n/64]&(1<<(n%64)) != 0 }
 
-// set tells whether n is in range.
+// set adds n. It returns false if n is out of range.
 func (b bitset) set(n uint64) bool {
 	if n/64 >= uint64(len(b)) {
 		return false
@@ -49,7 +50,7 @@ func (b bitset) count() (n int) {
 	return n
 }
 
-// all gives the set numbers in order. They may be cleared meanwhile.
+// all yields the numbers of the set in order. The loop body may clear them.
 func (b bitset) all() iter.Seq[uint64] {
 	return func(yield func(uint64) bool) {
 		for i, word := range b {
@@ -62,10 +63,11 @@ func (b bitset) all() iter.Seq[uint64] {
 	}
 }
 
-// refSet is a set of the head's series refs, which count up from one but may
-// have wide holes.
+// refSet is a set of series refs of the head. It has pages of bits because refs count up
+// from one but may have large gaps.
 type refSet map[uint64]*[1024]uint64
 
+// refPage is the number of refs in a page of a refSet.
 const refPage = 1024 * 64
 
 func (s refSet) has(ref uint64) bool {
@@ -73,7 +75,7 @@ func (s refSet) has(ref uint64) bool {
 	return p != nil && p[ref%refPage/64]&(1<<(ref%64)) != 0
 }
 
-// set tells whether ref is new to the set.
+// set adds ref. It returns true if ref was not in the set.
 func (s refSet) set(ref uint64) bool {
 	p := s[ref/refPage]
 	if p == nil {
@@ -92,7 +94,7 @@ func (s refSet) clear(ref uint64) {
 	}
 }
 
-// refHashes has a hash of the labels for each ref.
+// refHashes maps refs to hashes of the labels of their series, in pages.
 type refHashes map[uint64]*[hashPage]uint64
 
 const hashPage = 1 << 12
@@ -103,11 +105,11 @@ func (h refHashes) set(ref, hash uint64) {
 		p = new([hashPage]uint64)
 		h[ref/hashPage] = p
 	}
-	p[ref%hashPage] = max(hash, 1) // 0: none
+	p[ref%hashPage] = max(hash, 1) // 0 means no hash
 }
 
-// distinct counts the hashes of the refs in a set. It holds a sixteenth of them at
-// a time.
+// distinct returns the number of different hashes of the refs in a set. To bound memory it
+// holds a sixteenth of the hashes at a time.
 func (h refHashes) distinct(refs refSet) (n uint64) {
 	const parts = 16
 	var some []uint64

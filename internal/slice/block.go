@@ -16,30 +16,33 @@ import (
 )
 
 const (
-	// messageSize is how much one message carries before the next is begun, in bytes.
+	// messageSize is the target size of a message, in bytes.
 	messageSize = 1 << 20
 
-	// chunkGuess is read for a chunk whose length is not known yet: more than
-	// nearly every chunk has.
+	// chunkGuess is the number of bytes that are read for a chunk of unknown length.
+	// Nearly all chunks are smaller.
 	chunkGuess = 1 << 10
 
-	// maxChunk bounds a chunk, in bytes. Servers write a few kilobytes; a length
-	// beyond it is damage, and memory is scarce here.
+	// maxChunk is the maximum size of a chunk, in bytes. Servers write a few kilobytes. A
+	// longer one is damage: its length must not determine how much memory is used.
 	maxChunk = 16 << 20
 )
 
-// Block tells the selected series of one block: BlockStart, Symbols and Series,
-// BlockEnd. Chunks are selected as Prometheus' querier does, by their times in the
-// index. A chunk that cannot be read is sent as wire.Unread, and a series that cannot
-// be read is counted; in both cases the rest is still sent. The first skip messages
-// with series are left out, and their chunks are not read: which series are in one
-// depends on the block and the selection alone. It stops early without an error when
-// tell returns false.
-func Block(ctx context.Context, b *datadir.Block, s *Selection, skip uint64, tell func(wire.Message) bool) error {
-	t := &teller{
-		ctx: ctx, sel: s, tell: tell, skip: skip,
-	}
-	err := t.block(b)
+// Block sends the selected series of one block: BlockStart, Symbols and Series, BlockEnd.
+// It selects chunks like Prometheus' querier, by their times in the index. It sends a
+// chunk that it cannot read as [wire.Unread] and counts the series that it cannot read in
+// BlockEnd; it sends the rest in both cases. An error means that the index or the
+// tombstones cannot be used, or that ctx is done.
+//
+// Block does not send the first skip Series messages and does not read their chunks. The
+// series of a message depend on the block and the selection only, so a resumed stream can
+// count messages.
+//
+// A message is valid during the call of send. Block stops without an error when send
+// returns false.
+func Block(ctx context.Context, b *datadir.Block, s *Selection, skip uint64, send func(wire.Message) bool) error {
+	r := &blockReader{ctx: ctx, sel: s, send: send, skip: skip}
+	err := r.block(b)
 	if errors.Is(err, errStop) {
 		return nil
 	}
@@ -49,141 +52,146 @@ func Block(ctx context.Context, b *datadir.Block, s *Selection, skip uint64, tel
 	return nil
 }
 
-type teller struct {
+// blockReader reads the selected series of a block for [Block].
+type blockReader struct {
 	ctx  context.Context
 	sel  *Selection
-	tell func(wire.Message) bool
-	skip uint64
+	send func(wire.Message) bool
+	skip uint64 // Series messages that are not sent
 
-	chunks  []*window                  // one for each chunk file
-	file    int                        // the one that was read last
-	lost    bool                       // chunk files are missing: their chunks are left out
+	chunks  []*window                  // one for each chunk file; nil: missing
+	file    int                        // index in chunks of the last read
+	lost    bool                       // chunk files are missing: their chunks are skipped
 	symbol  uint64                     // number of symbols
-	refs    []chunkRef                 // of the selected chunks of the series
+	refs    []chunkRef                 // selected chunks of the current series
 	deleted map[uint64][]wire.Interval // by series id
-	series  wire.Series
+	series  wire.Series                // current message
 	end     wire.BlockEnd
 }
 
-func (t *teller) say(m wire.Message) error {
-	if err := t.ctx.Err(); err != nil {
+// emit sends a message. It returns errStop if send returns false.
+
+func (r *blockReader) emit(m wire.Message) error {
+	if err := r.ctx.Err(); err != nil {
 		return err
 	}
-	if !t.tell(m) {
+	if !r.send(m) {
 		return errStop
 	}
 	return nil
 }
 
-func (t *teller) block(b *datadir.Block) error {
+// block sends all messages.
+func (r *blockReader) block(b *datadir.Block) error {
 	f := b.File("index")
 	if f == nil {
-		return errors.New("it has no index")
+		return errors.New("no index")
 	}
 	x, err := openIndex(f)
 	if err != nil {
 		return err
 	}
-	if t.deleted, err = deletions(b.File("tombstones")); err != nil {
+	if r.deleted, err = deletions(b.File("tombstones")); err != nil {
 		return err
 	}
 	for _, f := range b.Chunks() {
-		if f == nil { // it is lost, as the plan says
-			t.chunks = append(t.chunks, nil)
+		if f == nil { // missing; the plan reports it
+			r.chunks = append(r.chunks, nil)
 			continue
 		}
-		t.chunks = append(t.chunks, &window{f: f})
+		r.chunks = append(r.chunks, &window{f: f})
 	}
-	t.lost = len(b.Lost) > 0
+	r.lost = len(b.Lost) > 0
 	start := &wire.BlockStart{
-		ULID: b.Meta.ULID, MinTime: max(t.sel.MinTime, b.Meta.MinTime), MaxTime: min(t.sel.MaxTime, b.Meta.MaxTime-1),
-		Selected: &wire.Interval{MinTime: t.sel.MinTime, MaxTime: t.sel.MaxTime}, Hints: b.Meta.Compaction.Hints,
+		ULID: b.Meta.ULID, MinTime: max(r.sel.MinTime, b.Meta.MinTime), MaxTime: min(r.sel.MaxTime, b.Meta.MaxTime-1),
+		Selected: &wire.Interval{MinTime: r.sel.MinTime, MaxTime: r.sel.MaxTime}, Hints: b.Meta.Compaction.Hints,
 	}
-	start.MaxTime = max(start.MinTime, start.MaxTime) // meta.json may have an end before the start
-	if err := t.say(start); err != nil {
+	start.MaxTime = max(start.MinTime, start.MaxTime) // in meta.json the end may be before the start
+	if err := r.emit(start); err != nil {
 		return err
 	}
-	if len(t.sel.lists) == 0 {
-		if err := t.symbols(x, func(uint32) bool { return true }); err != nil {
+	if len(r.sel.lists) == 0 {
+		if err := r.symbols(x, func(uint32) bool { return true }); err != nil {
 			return err
 		}
-		err = x.all(t.entry, t.unread)
+		err = x.all(r.entry, r.unread)
 	} else {
-		err = t.matched(x)
+		err = r.matched(x)
 	}
 	if err != nil {
 		return err
 	}
-	return t.say(&t.end)
+	return r.emit(&r.end)
 }
 
-// matched goes twice over the selected series: first for the symbols that they
-// use, so that no others are told.
-func (t *teller) matched(x *indexFile) error {
-	ids, err := x.selected(t.sel)
+// matched sends the symbols and the series of a selection with matchers. It reads the series
+// twice: the first pass finds the symbols that they use, so that it sends no others.
+func (r *blockReader) matched(x *indexFile) error {
+	ids, err := x.selected(r.sel)
 	if err != nil {
 		return err
 	}
-	// A symbol takes two bytes of the index at least.
+	// A symbol has at least two bytes in the index, before the series.
 	used := newBits(x.toc.Series / 2)
 	err = x.some(ids, func(e *entry) error {
-		if len(t.selected(e)) == 0 {
+		if len(r.selected(e)) == 0 {
 			ids.clear(e.id)
 			return nil
 		}
 		for _, ref := range e.labels {
-			used.set(uint64(ref)) // the next step reports one that is out of range
+			used.set(uint64(ref)) // entry reports one that is out of range
 		}
-		return t.ctx.Err()
+		return r.ctx.Err()
 	}, func(id uint64, err error) {
 		ids.clear(id)
-		t.unread(id, err)
+		r.unread(id, err)
 	})
 	if err != nil {
 		return err
 	}
-	if err := t.symbols(x, func(ref uint32) bool { return used.has(uint64(ref)) }); err != nil {
+	if err := r.symbols(x, func(ref uint32) bool { return used.has(uint64(ref)) }); err != nil {
 		return err
 	}
-	return x.some(ids, t.entry, t.unread)
+	return x.some(ids, r.entry, r.unread)
 }
 
-// unread counts a series that cannot be read.
-func (t *teller) unread(_ uint64, err error) {
-	if t.end.Unread++; t.end.Unread == 1 {
-		t.end.Reason = err.Error()
+// unread counts a series that cannot be read, and keeps the first error as the reason.
+func (r *blockReader) unread(_ uint64, err error) {
+	if r.end.Unread++; r.end.Unread == 1 {
+		r.end.Reason = err.Error()
 	}
 }
 
-// selected returns the chunks that overlap the range, in the order of the index. It
-// trusts the times in the index, as Prometheus does.
-func (t *teller) selected(e *entry) []chunkRef {
-	t.refs = t.refs[:0]
+// selected returns the chunks of e that overlap the range, in the order of the index. Like
+// Prometheus it relies on the times in the index. It skips chunks in missing files.
+func (r *blockReader) selected(e *entry) []chunkRef {
+	r.refs = r.refs[:0]
 	for _, c := range e.chunks {
-		if t.lost && (c.file() >= len(t.chunks) || t.chunks[c.file()] == nil) {
+		if r.lost && (c.file() >= len(r.chunks) || r.chunks[c.file()] == nil) {
 			continue
 		}
-		if c.maxTime >= t.sel.MinTime && c.minTime <= t.sel.MaxTime {
-			t.refs = append(t.refs, c)
+		if c.maxTime >= r.sel.MinTime && c.minTime <= r.sel.MaxTime {
+			r.refs = append(r.refs, c)
 		}
 	}
-	return t.refs
+	return r.refs
 }
 
-func (t *teller) symbols(x *indexFile, wanted func(uint32) bool) error {
+// symbols sends the symbols for which wanted returns true.
+func (r *blockReader) symbols(x *indexFile, wanted func(uint32) bool) error {
 	var msg wire.Symbols
 	var size int
 	flush := func() error {
 		if len(msg.Refs) == 0 {
 			return nil
 		}
-		err := t.say(&msg)
+		err := r.emit(&msg)
 		msg.Refs, msg.Strings, size = msg.Refs[:0], msg.Strings[:0], 0
 		return err
 	}
 	var failed error
 	err := x.symbols(func(ref uint32, symbol []byte) bool {
-		t.symbol = uint64(ref) + 1
+		r.symbol = uint64(ref) + 1
 		if !wanted(ref) {
 			return true
 		}
@@ -205,41 +213,42 @@ func (t *teller) symbols(x *indexFile, wanted func(uint32) bool) error {
 	return flush()
 }
 
-// entry tells one series, with the chunks that overlap the range.
-func (t *teller) entry(e *entry) error {
+// entry sends one series with the chunks that overlap the range, in one or more messages.
+func (r *blockReader) entry(e *entry) error {
 	for _, ref := range e.labels {
-		if uint64(ref) >= t.symbol {
-			t.unread(e.id, fmt.Errorf("series at byte %d of index has the unknown symbol %d", e.id*seriesAlign, ref))
+		if uint64(ref) >= r.symbol {
+			r.unread(e.id, fmt.Errorf("series at byte %d of index has unknown symbol %d", e.id*seriesAlign, ref))
 			return nil
 		}
 	}
-	refs := t.selected(e)
+	refs := r.selected(e)
 	if len(refs) == 0 {
 		return nil
 	}
-	t.series.Labels, t.series.Deleted = e.labels, t.deleted[e.id]
-	t.end.Series++
-	t.end.Chunks += uint64(len(refs))
+	r.series.Labels, r.series.Deleted = e.labels, r.deleted[e.id]
+	r.end.Series++
+	r.end.Chunks += uint64(len(refs))
 	for len(refs) > 0 {
-		// The content of a message does not depend on what can be read, because
-		// messages are counted when a stream is resumed.
+		// The chunks of a message must not depend on which of them can be read: a resumed
+		// stream counts messages.
 		n := fit(refs)
-		if t.skip > 0 {
-			t.skip--
+		if r.skip > 0 {
+			r.skip--
 			refs = refs[n:]
 			continue
 		}
-		t.read(refs[:n])
+		r.read(refs[:n])
 		refs = refs[n:]
-		t.series.More = len(refs) > 0
-		if err := t.say(&t.series); err != nil {
+		r.series.More = len(refs) > 0
+		if err := r.emit(&r.series); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// fit is how many of the chunks lie together closely enough to be read at once.
+// fit returns the number of chunks that one read and one message can hold: those in the same
+// file, in order, within messageSize.
 func fit(chunks []chunkRef) int {
 	for i, c := range chunks[1:] {
 		if c.file() != chunks[0].file() || c.offset() <= chunks[i].offset() || c.offset()-chunks[0].offset() > messageSize {
@@ -249,30 +258,31 @@ func fit(chunks []chunkRef) int {
 	return len(chunks)
 }
 
-// read gets the chunks into t.series, as views of their file's window.
-func (t *teller) read(refs []chunkRef) {
-	t.series.Chunks = t.series.Chunks[:0]
-	b, err := t.span(refs)
+// read reads the chunks into r.series. The data are valid until the next read.
+func (r *blockReader) read(refs []chunkRef) {
+	r.series.Chunks = r.series.Chunks[:0]
+	b, err := r.span(refs)
 	if err != nil && len(refs) > 1 {
-		// One of the chunks is damaged or beyond the end of the file. Views of the
-		// window are valid until the next read, so each chunk is copied.
+		// One of the chunks is damaged or beyond the end of the file. Each is read on its
+		// own and copied, because the next read overwrites the window.
 		for _, ref := range refs {
-			b, err := t.span([]chunkRef{ref})
-			t.chunk(ref, bytes.Clone(b), err)
+			b, err := r.span([]chunkRef{ref})
+			r.chunk(ref, bytes.Clone(b), err)
 		}
 		return
 	}
 	for _, ref := range refs {
 		if err != nil {
-			t.chunk(ref, nil, err)
+			r.chunk(ref, nil, err)
 			continue
 		}
-		t.chunk(ref, b[ref.offset()-refs[0].offset():], nil)
+		r.chunk(ref, b[ref.offset()-refs[0].offset():], nil)
 	}
 }
 
-// chunk adds a chunk to t.series that begins b, or that cannot be read.
-func (t *teller) chunk(ref chunkRef, b []byte, err error) {
+// chunk adds the chunk at the beginning of b to r.series, or an unread one if err is not nil
+// or the chunk is damaged.
+func (r *blockReader) chunk(ref chunkRef, b []byte, err error) {
 	var c wire.Chunk
 	if err == nil {
 		c, err = parseChunk(b)
@@ -282,23 +292,24 @@ func (t *teller) chunk(ref chunkRef, b []byte, err error) {
 			Data: fmt.Appendf(nil, "chunks/%06d at byte %d: %v", ref.file()+1, ref.offset(), err)}
 	}
 	c.MinTime, c.MaxTime = ref.minTime, ref.maxTime
-	t.series.Chunks = append(t.series.Chunks, c)
+	r.series.Chunks = append(r.series.Chunks, c)
 }
 
-// span reads from the start of the first chunk to the end of the last one.
-func (t *teller) span(refs []chunkRef) ([]byte, error) {
+// span reads from the start of the first chunk to the end of the last one. All are in one
+// file.
+func (r *blockReader) span(refs []chunkRef) ([]byte, error) {
 	first, last := refs[0], refs[len(refs)-1]
-	if first.file() >= len(t.chunks) {
-		return nil, errors.New("there is no such file")
+	if first.file() >= len(r.chunks) {
+		return nil, errors.New("the file is missing")
 	}
-	if t.file != first.file() {
-		// Series go through the files in order; a block may have hundreds.
-		if w := t.chunks[t.file]; w != nil {
+	if r.file != first.file() {
+		// Frees the buffer: series use the files in order, and a block may have hundreds.
+		if w := r.chunks[r.file]; w != nil {
 			w.buf = nil
 		}
-		t.file = first.file()
+		r.file = first.file()
 	}
-	w := t.chunks[first.file()]
+	w := r.chunks[first.file()]
 	span := int(last.offset() - first.offset())
 	b, err := w.at(first.offset(), span+chunkGuess)
 	if err != nil {
@@ -314,8 +325,9 @@ func (t *teller) span(refs []chunkRef) ([]byte, error) {
 	return w.at(first.offset(), span+n+1+int(size)+crc32.Size)
 }
 
-var errNoChunk = errors.New("no whole chunk")
+var errNoChunk = errors.New("incomplete chunk")
 
+// parseChunk parses the chunk at the beginning of b and checks its checksum.
 func parseChunk(b []byte) (wire.Chunk, error) {
 	size, n := binary.Uvarint(b)
 	if n <= 0 || size > maxChunk || len(b) < n+1+int(size)+crc32.Size {
@@ -323,18 +335,19 @@ func parseChunk(b []byte) (wire.Chunk, error) {
 	}
 	body := b[n : n+1+int(size)]
 	if crc32.Checksum(body, castagnoli) != binary.BigEndian.Uint32(b[n+len(body):]) {
-		return wire.Chunk{}, errors.New("its checksum differs")
+		return wire.Chunk{}, errors.New("bad checksum")
 	}
 	return wire.Chunk{Encoding: body[0], Data: body[1:]}, nil
 }
 
-// deletions reads a tombstones file: what is deleted of which series. A block without one has none.
+// deletions reads a tombstones file. It returns the deleted intervals by series id, and nil
+// for a block without the file.
 func deletions(f *datadir.File) (map[uint64][]wire.Interval, error) {
 	if f == nil {
 		return nil, nil
 	}
 	if f.Size > maxEntry {
-		return nil, fmt.Errorf("tombstones has %d bytes, more than can be held", f.Size)
+		return nil, fmt.Errorf("tombstones is too large (%d bytes)", f.Size)
 	}
 	b, err := io.ReadAll(f.Body())
 	if err != nil {
@@ -342,14 +355,14 @@ func deletions(f *datadir.File) (map[uint64][]wire.Interval, error) {
 	}
 	const magic, sum = 4, crc32.Size
 	if len(b) < magic+1+sum || binary.BigEndian.Uint32(b) != tombstones.MagicTombstone {
-		return nil, errors.New("tombstones does not begin as a tombstones file does")
+		return nil, errors.New("tombstones has a bad magic number")
 	}
 	body := b[magic : len(b)-sum]
-	// The checksum leaves the version byte out.
+	// The checksum does not cover the version byte.
 	if crc32.Checksum(body[1:], castagnoli) != binary.BigEndian.Uint32(b[len(b)-sum:]) {
-		return nil, errors.New("tombstones is damaged: its checksum differs")
+		return nil, errors.New("tombstones: bad checksum")
 	}
-	// Not by the TSDB's decoder: it panics on some deletions without an end.
+	// The TSDB's decoder panics on some deletions that end at math.MaxInt64.
 	d := numbers{b: body[1:]}
 	out := map[uint64][]wire.Interval{}
 	for len(d.b) > 0 && !d.bad {
@@ -357,7 +370,7 @@ func deletions(f *datadir.File) (map[uint64][]wire.Interval, error) {
 		out[id] = append(out[id], wire.Interval{MinTime: d.varint(), MaxTime: d.varint()})
 	}
 	if d.bad || body[0] != 1 {
-		return nil, errors.New("tombstones has a format that is not known")
+		return nil, errors.New("tombstones has an unknown format")
 	}
 	return out, nil
 }

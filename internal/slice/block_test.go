@@ -21,17 +21,18 @@ import (
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// told is a block's series as text, in their order, with the chunks' bytes.
-type told struct {
+// blockText is what Block sent: each series as text, in order, with the chunks' bytes.
+type blockText struct {
 	Series  []string
 	Unread  int // chunks
 	Lost    int // series
 	Symbols map[string]bool
 }
 
-func tell(t *testing.T, b *datadir.Block, sel *Selection) told {
+// readBlock returns what Block sends of a block.
+func readBlock(t *testing.T, b *datadir.Block, sel *Selection) blockText {
 	t.Helper()
-	out := told{Symbols: map[string]bool{}}
+	out := blockText{Symbols: map[string]bool{}}
 	symbols := map[uint32]string{}
 	open, ended := "", false
 	err := Block(t.Context(), b, sel, 0, func(m wire.Message) bool {
@@ -46,17 +47,17 @@ func tell(t *testing.T, b *datadir.Block, sel *Selection) told {
 			for _, ref := range m.Labels {
 				sym, ok := symbols[ref]
 				if !ok {
-					t.Fatalf("symbol %d was not told", ref)
+					t.Fatalf("symbol %d was not sent", ref)
 				}
 				fmt.Fprintf(&s, "%q ", sym)
 			}
-			var gone tombstones.Intervals // in the library's form
+			var deleted tombstones.Intervals // merged like the TSDB's
 			for _, d := range m.Deleted {
-				gone = gone.Add(tombstones.Interval{Mint: d.MinTime, Maxt: d.MaxTime})
+				deleted = deleted.Add(tombstones.Interval{Mint: d.MinTime, Maxt: d.MaxTime})
 			}
-			fmt.Fprintf(&s, "deleted %v ", gone)
+			fmt.Fprintf(&s, "deleted %v ", deleted)
 			if open != "" && !strings.HasPrefix(open, s.String()) {
-				t.Fatalf("%s goes on as %s", open, s.String())
+				t.Fatalf("%s continues as %s", open, s.String())
 			} else if open == "" {
 				open = s.String()
 			}
@@ -76,7 +77,7 @@ func tell(t *testing.T, b *datadir.Block, sel *Selection) told {
 			ended = true
 			out.Lost = int(m.Unread)
 			if m.Series != uint64(len(out.Series)) {
-				t.Errorf("told %d series, counted %d", len(out.Series), m.Series)
+				t.Errorf("sent %d series, counted %d", len(out.Series), m.Series)
 			}
 		}
 		return true
@@ -85,12 +86,12 @@ func tell(t *testing.T, b *datadir.Block, sel *Selection) told {
 		t.Fatal(err)
 	}
 	if !ended {
-		t.Fatal("the block did not end")
+		t.Fatal("no BlockEnd")
 	}
 	return out
 }
 
-// reference reads the same with the TSDB's own readers.
+// reference returns the text of the selected series as the TSDB's readers read them.
 func reference(t *testing.T, dir string, meta datadir.Meta, sel wire.Selection) []string {
 	t.Helper()
 	ir, err := index.NewFileReader(filepath.Join(dir, "index"), index.DecodePostingsRaw)
@@ -136,8 +137,8 @@ func reference(t *testing.T, dir string, meta datadir.Meta, sel wire.Selection) 
 		}
 		var s strings.Builder
 		lb.Labels().Range(func(l labels.Label) { fmt.Fprintf(&s, "%q %q ", l.Name, l.Value) })
-		gone, _ := stones.Get(all.At())
-		fmt.Fprintf(&s, "deleted %v ", gone)
+		deleted, _ := stones.Get(all.At())
+		fmt.Fprintf(&s, "deleted %v ", deleted)
 		n := 0
 		for _, m := range metas {
 			if m.MinTime > hi || m.MaxTime < lo {
@@ -157,6 +158,7 @@ func reference(t *testing.T, dir string, meta datadir.Meta, sel wire.Selection) 
 	return out
 }
 
+// opened opens a data directory until the test ends.
 func opened(t *testing.T, dir string) *datadir.Dir {
 	t.Helper()
 	d, err := datadir.Open(t.Context(), dir, datadir.Options{Head: datadir.ReadHead, Logger: slog.New(slog.DiscardHandler)})
@@ -167,12 +169,14 @@ func opened(t *testing.T, dir string) *datadir.Dir {
 	return d
 }
 
-func TestBlockTellsWhatTheLibraryReads(t *testing.T) {
+// TestBlockReadsLikeTSDB compares the series that Block sends of random selections with those
+// that the TSDB's readers read.
+func TestBlockReadsLikeTSDB(t *testing.T) {
 	for seed := range uint64(3) {
 		random := tsdbtest.Random(t, t.TempDir(), seed, tsdbtest.Options{StartTimestamps: seed == 1})
 		d := opened(t, random.Dir)
 		if len(d.Blocks) < 3 {
-			t.Fatalf("seed %d has %d blocks, too few to tell anything", seed, len(d.Blocks))
+			t.Fatalf("seed %d has %d blocks, too few for this test", seed, len(d.Blocks))
 		}
 		series := 0
 		for i, ws := range random.Selections(seed, 40) {
@@ -181,7 +185,7 @@ func TestBlockTellsWhatTheLibraryReads(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, b := range d.Blocks {
-				got := tell(t, b, sel)
+				got := readBlock(t, b, sel)
 				want := reference(t, filepath.Join(random.Dir, b.Meta.ULID), b.Meta, ws)
 				series += len(want)
 				if diff := cmp.Diff(want, got.Series); diff != "" {
@@ -192,19 +196,20 @@ func TestBlockTellsWhatTheLibraryReads(t *testing.T) {
 				}
 				for s := range got.Symbols {
 					if !strings.Contains(strings.Join(got.Series, " "), fmt.Sprintf("%q", s)) {
-						t.Fatalf("seed %d, selection %d: symbol %.100q was told, but no series has it", seed, i, s)
+						t.Fatalf("seed %d, selection %d: symbol %.100q was sent, but no series has it", seed, i, s)
 					}
 				}
 			}
 		}
 		if series == 0 {
-			t.Fatalf("seed %d: no selection took a series", seed)
+			t.Fatalf("seed %d: no selection has a series", seed)
 		}
 	}
 }
 
-// diff compares with what was told of a damaged block: only what is unread may differ.
-func (right told) diff(got told) string {
+// diff compares with what was sent of the damaged block. Only unread chunks and series may
+// differ. It returns an empty string if the two are equal otherwise.
+func (right blockText) diff(got blockText) string {
 	missing := 0
 	for _, s := range right.Series {
 		if len(got.Series) == 0 || !sameButUnread(s, got.Series[0]) {
@@ -219,18 +224,20 @@ func (right told) diff(got told) string {
 	return ""
 }
 
+// sameButUnread reports whether two texts of a series differ only in unread chunks of got.
 func sameButUnread(right, got string) bool {
 	a, b := strings.SplitAfter(right, "["), strings.SplitAfter(got, "[")
 	for i := range min(len(a), len(b)) {
-		if times, ok := strings.CutSuffix(strings.TrimSuffix(b[i], "["), "unread]"); a[i] != b[i] && (!ok || !strings.HasPrefix(a[i], times)) {
+		times, ok := strings.CutSuffix(strings.TrimSuffix(b[i], "["), "unread]")
+		if a[i] != b[i] && (!ok || !strings.HasPrefix(a[i], times)) {
 			return false
 		}
 	}
 	return len(a) == len(b)
 }
 
-// A flipped byte must not become another sample, another label or a panic, and keeps
-// only what it damages from being read.
+// TestDamagedBlock flips bytes of the index and of chunks. A flipped byte never becomes
+// another sample, another label or a panic, and only the damaged part is unread.
 func TestDamagedBlock(t *testing.T) {
 	random := tsdbtest.Random(t, t.TempDir(), 5, tsdbtest.Options{Plain: true})
 	if err := random.Close(); err != nil {
@@ -243,7 +250,7 @@ func TestDamagedBlock(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[*Selection]told{everything: tell(t, b, everything), some: tell(t, b, some)}
+	want := map[*Selection]blockText{everything: readBlock(t, b, everything), some: readBlock(t, b, some)}
 	for _, name := range []string{"index", "chunks/000001"} {
 		path := filepath.Join(random.Dir, b.Meta.ULID, name)
 		good, err := os.ReadFile(path)
@@ -260,7 +267,7 @@ func TestDamagedBlock(t *testing.T) {
 			}
 			for sel, right := range want {
 				var err error
-				var got told
+				var got blockText
 				func() {
 					defer func() {
 						if r := recover(); r != nil {
@@ -268,22 +275,23 @@ func TestDamagedBlock(t *testing.T) {
 						}
 					}()
 					if err = Block(t.Context(), b, sel, 0, func(wire.Message) bool { return true }); err == nil {
-						got = tell(t, b, sel)
+						got = readBlock(t, b, sel)
 					}
 				}()
 				if err != nil {
 					seen++
 				} else if diff := right.diff(got); diff != "" {
-					t.Fatalf("%s, flip at %d changed what is told:\n%.1000s", name, at, diff)
+					t.Fatalf("%s, flip at %d changed the series sent:\n%.1000s", name, at, diff)
 				} else {
 					unread += got.Unread
 					lost += got.Lost
 				}
 			}
 		}
-		t.Logf("%s: %d flips kept the block from being read, %d chunks and %d series were unread", name, seen, unread, lost)
+		counts := fmt.Sprintf("%s: %d flips made the block unreadable, %d chunks and %d series were unread", name, seen, unread, lost)
+		t.Log(counts)
 		if name == "index" && (seen == 0 || lost == 0) || name != "index" && (seen > 0 || unread == 0) {
-			t.Errorf("%s: %d flips kept the block from being read, %d chunks and %d series were unread", name, seen, unread, lost)
+			t.Error(counts)
 		}
 		if err := os.WriteFile(path, good, 0o666); err != nil {
 			t.Fatal(err)
@@ -304,7 +312,7 @@ func TestDecide(t *testing.T) {
 		whole bool
 		want  wire.Action
 	}{
-		{all, block(0, 100), false, wire.Skip}, // a block's end is excluded
+		{all, block(0, 100), false, wire.Skip}, // a block's end is exclusive
 		{all, block(0, 101), false, wire.Cut},
 		{all, block(100, 200), false, wire.Whole},
 		{all, block(99, 200), false, wire.Cut},
@@ -319,19 +327,20 @@ func TestDecide(t *testing.T) {
 		{some, block(0, 100), false, wire.Skip},
 	} {
 		if got, why := c.sel.Decide(c.meta, c.whole); got != c.want {
-			t.Errorf("block [%d, %d), whole %v, matchers %v: %s (%s), want %s", c.meta.MinTime, c.meta.MaxTime, c.whole, len(c.sel.lists), got, why, c.want)
+			t.Errorf("block [%d, %d), whole %v, matchers %v: %s (%s), want %s",
+				c.meta.MinTime, c.meta.MaxTime, c.whole, len(c.sel.lists), got, why, c.want)
 		}
 	}
 }
 
-func TestCompileRefuses(t *testing.T) {
+func TestCompileErrors(t *testing.T) {
 	for _, s := range []wire.Selection{
 		{MinTime: 2, MaxTime: 1},
 		{Matchers: [][]wire.Matcher{{{Type: "~", Name: "a"}}}},
 		{Matchers: [][]wire.Matcher{{{Type: "=~", Name: "a", Value: "("}}}},
 	} {
 		if _, err := Compile(s); err == nil {
-			t.Errorf("%+v was taken", s)
+			t.Errorf("%+v: no error", s)
 		}
 	}
 }

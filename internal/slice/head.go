@@ -15,16 +15,18 @@ import (
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// Head reads the selected part of the head: HeadStart, HeadChunks, Records,
-// HeadEnd. It stops early without an error when send returns false.
+// Head sends the selected part of the head: HeadStart, HeadChunks, Records, HeadEnd.
 //
-// A chunk that overlaps the selection is sent as it is stored. A record is sent
-// unchanged if everything in it is selected; otherwise it is encoded again with the
-// selected part. All series records of selected series are sent, whatever the times:
-// which series have samples is known only at the end.
+// Head sends a chunk that overlaps the selection as it is stored. It sends a record
+// unchanged if all of it is selected, and otherwise encodes the selected part again. It
+// sends the series records of all series that the matchers select, because only the end of
+// the log shows which of them have samples in the time range.
 //
-// Damaged parts of the files are left out and reported in HeadEnd. An error comes from
-// the disk or the context.
+// Head skips damaged parts of the files and reports them in HeadEnd. An error is a failure
+// to read a file, or that of ctx.
+//
+// A message is valid during the call of send. Head stops without an error when send returns
+// false.
 func Head(ctx context.Context, h *datadir.Head, s *Selection, send func(wire.Message) bool) error {
 	f := newFilter(s)
 	if err := f.read(ctx, h, send); err != nil && !errors.Is(err, errStop) {
@@ -33,38 +35,40 @@ func Head(ctx context.Context, h *datadir.Head, s *Selection, send func(wire.Mes
 	return nil
 }
 
+// read sends all messages of [Head].
 func (f *filter) read(ctx context.Context, h *datadir.Head, send func(wire.Message) bool) error {
-	say := func(m wire.Message) error {
+	emit := func(m wire.Message) error {
 		if !send(m) {
 			return errStop
 		}
 		return nil
 	}
-	if err := say(&wire.HeadStart{MinTime: f.sel.MinTime, MaxTime: f.sel.MaxTime}); err != nil {
+	if err := emit(&wire.HeadStart{MinTime: f.sel.MinTime, MaxTime: f.sel.MaxTime}); err != nil {
 		return err
 	}
 	f.from = h.MinValidTime
 	if f.names() {
-		// Only the log says which series a chunk belongs to.
+		// The log has the labels of the series that a chunk refers to.
 		if err := f.findSeries(ctx, h); err != nil {
 			return err
 		}
 	}
-	if err := f.chunks(ctx, h, say); err != nil {
+	if err := f.chunks(ctx, h, emit); err != nil {
 		return err
 	}
-	if err := f.records(h.Records(ctx, f.damaged), wire.WAL, say); err != nil {
+	if err := f.records(h.Records(ctx, f.damaged), wire.WAL, emit); err != nil {
 		return err
 	}
 	f.from = math.MinInt64 // an out-of-order sample may be older than every block
-	if err := f.records(h.OutOfOrderRecords(ctx, f.damaged), wire.WBL, say); err != nil {
+	if err := f.records(h.OutOfOrderRecords(ctx, f.damaged), wire.WBL, emit); err != nil {
 		return err
 	}
 	end := f.headEnd()
-	return say(&end)
+	return emit(&end)
 }
 
-func (f *filter) records(log iter.Seq2[[]byte, error], name wire.Log, say func(wire.Message) error) error {
+// records sends the selected part of a log.
+func (f *filter) records(log iter.Seq2[[]byte, error], name wire.Log, emit func(wire.Message) error) error {
 	f.newest, f.oldest, f.unclosed = math.MinInt64, math.MaxInt64, -1
 	msg := wire.Records{Log: name}
 	for rec, err := range log {
@@ -83,19 +87,21 @@ func (f *filter) records(log iter.Seq2[[]byte, error], name wire.Log, say func(w
 			continue
 		}
 		msg.Records = f.take()
-		if err := say(&msg); err != nil {
+		if err := emit(&msg); err != nil {
 			return err
 		}
 	}
 	if msg.Records = f.take(); len(msg.Records) > 0 {
-		return say(&msg)
+		return emit(&msg)
 	}
 	return nil
 }
 
-// HeadInventory reads what the head holds beyond the blocks.
+// HeadInventory reads the whole head and returns the time range, the number of series and
+// the damage of the part that no block has. An error is a failure to read a file, or that
+// of ctx.
 func HeadInventory(ctx context.Context, h *datadir.Head) (wire.HeadInventory, error) {
-	// Nothing is selected, but everything is read.
+	// The empty range selects nothing, but read counts everything.
 	f := newFilter(&Selection{MinTime: math.MaxInt64, MaxTime: math.MinInt64})
 	f.hashes = refHashes{}
 	inv := wire.HeadInventory{Bytes: h.Bytes()}
@@ -109,26 +115,26 @@ func HeadInventory(ctx context.Context, h *datadir.Head) (wire.HeadInventory, er
 	return inv, nil
 }
 
-// filter keeps what is selected of records, in out.
+// filter collects the selected parts of records and counts all samples.
 type filter struct {
 	sel  *Selection
 	from int64 // samples before this time are in a block
 
-	known    refSet    // series that have a record; unused without matchers
+	known    refSet    // series with a record; see names
 	selected refSet    // series that the matchers select
 	sampled  refSet    // series with a sample
-	hashes   refHashes // of the labels of each series; nil: not needed
+	hashes   refHashes // of the labels of each series; nil if not needed
 	kinds    kinds
 	end      wire.HeadEnd
 
-	newest   int64 // sample of the current log; math.MinInt64: none yet
-	oldest   int64 // since the last damage; math.MaxInt64: none yet
-	unclosed int   // index of the first entry in end.Damage without a time after it; -1: none
+	newest   int64 // newest sample time of the current log; math.MinInt64: none yet
+	oldest   int64 // oldest sample time since the last damage; math.MaxInt64: none yet
+	unclosed int   // first entry of end.Damage whose lost range has no end yet; -1: none
 
-	out  []byte
-	ends []int // where each record in out ends
+	out  []byte // selected records
+	ends []int  // end of each record in out
 
-	// Reused from record to record.
+	// Reused for each record.
 	dec     record.Decoder
 	samples []record.RefSample
 	hists   []record.RefHistogramSample
@@ -146,7 +152,8 @@ func newFilter(s *Selection) *filter {
 
 func (f *filter) size() int { return len(f.out) }
 
-// take gives the records kept so far, valid until the next one is filtered.
+// take returns the selected records since the last call. They are valid until the next record
+// is filtered.
 func (f *filter) take() [][]byte {
 	recs := make([][]byte, len(f.ends))
 	start := 0
@@ -157,6 +164,7 @@ func (f *filter) take() [][]byte {
 	return recs
 }
 
+// headEnd returns the counters for HeadEnd.
 func (f *filter) headEnd() wire.HeadEnd {
 	end := f.end
 	for _, page := range f.sampled {
@@ -165,23 +173,25 @@ func (f *filter) headEnd() wire.HeadEnd {
 	return end
 }
 
+// matching reports whether the selection has matchers.
 func (f *filter) matching() bool { return len(f.sel.lists) > 0 }
 
-// names reports whether series records are decoded, so that the refs with a record are
-// known.
+// names reports whether the filter decodes series records and sets f.known.
 func (f *filter) names() bool { return f.matching() || f.hashes != nil }
 
-// keep takes what an encoder appended to f.out as one record.
+// keep sets f.out to out, to which the caller has appended one record.
 func (f *filter) keep(out []byte) {
 	f.out = out
 	f.ends = append(f.ends, len(out))
 }
 
+// filter appends the selected part of a record to f.out. An error means that the record
+// cannot be decoded.
 func (f *filter) filter(rec []byte) (err error) {
-	// The library's decoders trust what has a right checksum.
+	// The TSDB's decoders panic on some invalid records with valid checksums.
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("decode record of kind %d: %v", rec[0], r)
+			err = fmt.Errorf("decode record of type %d: %v", rec[0], r)
 		}
 	}()
 	switch kind := f.dec.Type(rec); kind {
@@ -201,11 +211,12 @@ func (f *filter) filter(rec []byte) (err error) {
 		}
 		return nil
 	default:
-		// Exemplars, metadata, markers of head chunks: nothing that a block holds.
+		// Exemplars, metadata, markers of head chunks: a block does not have them.
 		return nil
 	}
 }
 
+// series keeps the records of selected series.
 func (f *filter) series(rec []byte) error {
 	if !f.names() {
 		f.keep(append(f.out, rec...))
@@ -225,7 +236,7 @@ func (f *filter) series(rec []byte) error {
 			f.selected.set(uint64(s.Ref))
 			kept = append(kept, s)
 		} else {
-			f.selected.clear(uint64(s.Ref)) // refs begin anew after a restart with an empty log
+			f.selected.clear(uint64(s.Ref)) // a server that starts with an empty log reuses refs
 		}
 	}
 	if len(kept) > 0 {
@@ -235,7 +246,7 @@ func (f *filter) series(rec []byte) error {
 	return nil
 }
 
-// wants counts a sample and reports whether it is selected.
+// wants counts a sample in f.end and reports whether it is selected.
 func (f *filter) wants(ref uint64, t int64) bool {
 	if t < f.from {
 		return false
@@ -255,12 +266,14 @@ func (f *filter) wants(ref uint64, t int64) bool {
 	return true
 }
 
-// count counts samples of a series between two times.
+// count records that a series has samples from from to to, in Unix milliseconds.
 func (f *filter) count(ref uint64, from, to int64) {
 	f.end.MinTime, f.end.MaxTime = min(f.end.MinTime, from), max(f.end.MaxTime, to)
 	f.sampled.set(ref)
 }
 
+// floatSamples keeps the selected samples of a record, and stale markers as the kind that
+// Prometheus stores.
 func (f *filter) floatSamples(rec []byte, v2 bool) (err error) {
 	if f.samples, err = f.dec.Samples(rec, f.samples[:0]); err != nil {
 		return fmt.Errorf("decode samples: %w", err)
@@ -290,6 +303,7 @@ func (f *filter) floatSamples(rec []byte, v2 bool) (err error) {
 	return nil
 }
 
+// histograms keeps the selected histograms of a record.
 func (f *filter) histograms(rec []byte, v2 bool) (err error) {
 	clear(f.hists[:cap(f.hists)])
 	if f.hists, err = f.dec.HistogramSamples(rec, f.hists[:0]); err != nil {
@@ -313,6 +327,8 @@ func (f *filter) histograms(rec []byte, v2 bool) (err error) {
 	return nil
 }
 
+// encodeHistograms keeps histograms as one or two records: those with custom buckets have a
+// record type of their own.
 func (f *filter) encodeHistograms(kept []record.RefHistogramSample, v2 bool) {
 	enc := record.Encoder{EnableSTStorage: v2}
 	n := len(kept)
@@ -325,6 +341,7 @@ func (f *filter) encodeHistograms(kept []record.RefHistogramSample, v2 bool) {
 	}
 }
 
+// floatHistograms keeps the selected float histograms of a record.
 func (f *filter) floatHistograms(rec []byte, v2 bool) (err error) {
 	clear(f.floats[:cap(f.floats)])
 	if f.floats, err = f.dec.FloatHistogramSamples(rec, f.floats[:0]); err != nil {
@@ -348,6 +365,7 @@ func (f *filter) floatHistograms(rec []byte, v2 bool) (err error) {
 	return nil
 }
 
+// encodeFloatHistograms is like encodeHistograms.
 func (f *filter) encodeFloatHistograms(kept []record.RefFloatHistogramSample, v2 bool) {
 	enc := record.Encoder{EnableSTStorage: v2}
 	n := len(kept)
@@ -360,8 +378,8 @@ func (f *filter) encodeFloatHistograms(kept []record.RefFloatHistogramSample, v2
 	}
 }
 
-// tombstones go out whatever their times: there are few, and what they delete
-// is cut to the selection anyway.
+// tombstones keeps the tombstones of the selected series, also those outside the time range:
+// they are few, and they delete nothing there.
 func (f *filter) tombstones(rec []byte) error {
 	all, err := f.dec.Tombstones(rec, nil)
 	if err != nil {

@@ -51,7 +51,7 @@ func floatHist(ref uint64, t int64, custom bool) record.RefFloatHistogramSample 
 	return record.RefFloatHistogramSample{Ref: chunks.HeadSeriesRef(ref), T: t, FH: hist(ref, t, custom).H.ToFloat(nil)}
 }
 
-// head writes the logs into a data dir and opens it.
+// head writes the records of both logs into a data directory and opens its head.
 func head(t *testing.T, wal, wbl [][]byte) *datadir.Head {
 	t.Helper()
 	dir := t.TempDir()
@@ -70,8 +70,8 @@ func head(t *testing.T, wal, wbl [][]byte) *datadir.Head {
 	return &opened(t, dir).Head
 }
 
-// told gives what was told of a head, decoded, one text for each thing.
-func toldOf(t *testing.T, h *datadir.Head, s wire.Selection) (things []string, raw [][]byte, end wire.HeadEnd) {
+// sentOf returns the records that Head sends: decoded, one text for each item, and raw.
+func sentOf(t *testing.T, h *datadir.Head, s wire.Selection) (things []string, raw [][]byte, end wire.HeadEnd) {
 	t.Helper()
 	sel, err := Compile(s)
 	if err != nil {
@@ -96,10 +96,11 @@ func toldOf(t *testing.T, h *datadir.Head, s wire.Selection) (things []string, r
 	return things, raw, end
 }
 
+// decoded returns a text for each item of a record.
 func decoded(t *testing.T, dec record.Decoder, log wire.Log, rec []byte) (out []string) {
 	t.Helper()
 	var err error
-	say := func(format string, args ...any) {
+	add := func(format string, args ...any) {
 		out = append(out, fmt.Sprintf("%d ", log)+fmt.Sprintf(format, args...))
 	}
 	switch kind := dec.Type(rec); kind {
@@ -107,34 +108,34 @@ func decoded(t *testing.T, dec record.Decoder, log wire.Log, rec []byte) (out []
 		var ss []record.RefSeries
 		ss, err = dec.Series(rec, nil)
 		for _, s := range ss {
-			say("series %d %s", s.Ref, s.Labels.Get("namespace"))
+			add("series %d %s", s.Ref, s.Labels.Get("namespace"))
 		}
 	case record.Samples, record.SamplesV2:
 		var ss []record.RefSample
 		ss, err = dec.Samples(rec, nil)
 		for _, s := range ss {
-			say("sample %d @%d st %d %v", s.Ref, s.T, s.ST, s.V)
+			add("sample %d @%d st %d %v", s.Ref, s.T, s.ST, s.V)
 		}
 	case record.HistogramSamples, record.CustomBucketsHistogramSamples, record.HistogramSamplesV2:
 		var ss []record.RefHistogramSample
 		ss, err = dec.HistogramSamples(rec, nil)
 		for _, s := range ss {
-			say("histogram %d @%d st %d stale %v custom %v", s.Ref, s.T, s.ST, value.IsStaleNaN(s.H.Sum), s.H.CustomValues)
+			add("histogram %d @%d st %d stale %v custom %v", s.Ref, s.T, s.ST, value.IsStaleNaN(s.H.Sum), s.H.CustomValues)
 		}
 	case record.FloatHistogramSamples, record.CustomBucketsFloatHistogramSamples, record.FloatHistogramSamplesV2:
 		var ss []record.RefFloatHistogramSample
 		ss, err = dec.FloatHistogramSamples(rec, nil)
 		for _, s := range ss {
-			say("float histogram %d @%d st %d stale %v custom %v", s.Ref, s.T, s.ST, value.IsStaleNaN(s.FH.Sum), s.FH.CustomValues)
+			add("float histogram %d @%d st %d stale %v custom %v", s.Ref, s.T, s.ST, value.IsStaleNaN(s.FH.Sum), s.FH.CustomValues)
 		}
 	case record.Tombstones:
 		var ss []tombstones.Stone
 		ss, err = dec.Tombstones(rec, nil)
 		for _, s := range ss {
-			say("tombstone %d %v", s.Ref, s.Intervals)
+			add("tombstone %d %v", s.Ref, s.Intervals)
 		}
 	default:
-		say("record of kind %d", kind)
+		add("record of kind %d", kind)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -164,16 +165,17 @@ func TestHeadTimes(t *testing.T) {
 	}, [][]byte{
 		enc.Samples([]record.RefSample{sample(1, 3, 1), sample(1, 11, 2)}, nil),
 	})
-	got, _, end := toldOf(t, h, wire.Selection{MinTime: 10, MaxTime: 20})
-	check(t, "both ends are included", got, "1 series 1 a", "1 sample 1 @10 st 0 2", "1 sample 1 @15 st 0 3", "1 sample 1 @20 st 0 4", "2 sample 1 @11 st 0 2")
+	got, _, end := sentOf(t, h, wire.Selection{MinTime: 10, MaxTime: 20})
+	check(t, "both ends are inclusive", got, "1 series 1 a", "1 sample 1 @10 st 0 2", "1 sample 1 @15 st 0 3", "1 sample 1 @20 st 0 4", "2 sample 1 @11 st 0 2")
 	if want := (wire.HeadEnd{MinTime: 3, MaxTime: 21, Series: 1, Samples: 4}); !cmp.Equal(end, want) {
 		t.Errorf("end %+v, want %+v", end, want)
 	}
 
-	// What is in a block is not told again; out-of-order samples are in another one.
+	// In-order samples before MinValidTime are in a block. It does not apply to out-of-order
+	// samples.
 	h.MinValidTime = 15
-	got, _, end = toldOf(t, h, everything())
-	check(t, "from where the blocks end", got, "1 series 1 a", "1 sample 1 @15 st 0 3", "1 sample 1 @20 st 0 4", "1 sample 1 @21 st 0 5", "2 sample 1 @3 st 0 1", "2 sample 1 @11 st 0 2")
+	got, _, end = sentOf(t, h, everything())
+	check(t, "from MinValidTime", got, "1 series 1 a", "1 sample 1 @15 st 0 3", "1 sample 1 @20 st 0 4", "1 sample 1 @21 st 0 5", "2 sample 1 @3 st 0 1", "2 sample 1 @11 st 0 2")
 	if want := (wire.HeadEnd{MinTime: 3, MaxTime: 21, Series: 1, Samples: 5}); !cmp.Equal(end, want) {
 		t.Errorf("end %+v, want %+v", end, want)
 	}
@@ -185,30 +187,30 @@ func TestHeadMatchers(t *testing.T) {
 		enc.Series([]record.RefSeries{series(1, "a"), series(2, "b"), series(700_000, "a")}, nil),
 		enc.Samples([]record.RefSample{sample(1, 10, 1), sample(2, 10, 2), sample(700_000, 10, 3)}, nil),
 		enc.Tombstones([]tombstones.Stone{{Ref: storage.SeriesRef(1), Intervals: all}, {Ref: storage.SeriesRef(2), Intervals: all}}, nil),
-		// A log that began anew gives its refs to other series.
+		// A server that starts with an empty log reuses refs for other series.
 		enc.Series([]record.RefSeries{series(1, "b"), series(2, "a")}, nil),
 		enc.Samples([]record.RefSample{sample(1, 20, 1), sample(2, 20, 2), sample(3, 20, 3)}, nil),
-		// Nothing that a block holds.
+		// A block has no exemplars and no metadata.
 		enc.Exemplars([]record.RefExemplar{{Ref: 1, T: 20}}, nil),
 		enc.Metadata([]record.RefMetadata{{Ref: 1, Unit: "s"}}, nil),
 	}, [][]byte{
 		enc.MmapMarkers([]record.RefMmapMarker{{Ref: 2}}, nil),
 		enc.Samples([]record.RefSample{sample(1, 5, 1), sample(2, 5, 2)}, nil),
 	})
-	got, _, end := toldOf(t, h, only("a", 0, 100))
+	got, _, end := sentOf(t, h, only("a", 0, 100))
 	check(t, "one namespace", got,
 		"1 series 1 a", "1 series 700000 a", "1 sample 1 @10 st 0 1", "1 sample 700000 @10 st 0 3",
 		fmt.Sprintf("1 tombstone 1 %v", all), "1 series 2 a", "1 sample 2 @20 st 0 2", "2 sample 2 @5 st 0 2")
 	if end.Series != 4 || end.Samples != 4 {
-		t.Errorf("end %+v, want 4 series in the head and 4 samples told", end)
+		t.Errorf("end %+v, want 4 series in the head and 4 samples sent", end)
 	}
 }
 
-// What is selected as a whole goes out as it is, to the byte.
+// TestHeadKeepsWholeRecords sends records that are selected completely without a change.
 func TestHeadKeepsWholeRecords(t *testing.T) {
 	h1, custom1 := encST.HistogramSamples([]record.RefHistogramSample{hist(1, 10, false)}, nil)
 	if len(custom1) > 0 {
-		t.Fatal("no custom buckets were given")
+		t.Fatal("the encoder returns histograms with custom buckets, and the test has none")
 	}
 	wal := [][]byte{
 		enc.Series([]record.RefSeries{series(1, "a"), series(2, "b")}, nil),
@@ -216,13 +218,14 @@ func TestHeadKeepsWholeRecords(t *testing.T) {
 		h1,
 		enc.CustomBucketsHistogramSamples([]record.RefHistogramSample{hist(2, 11, true)}, nil),
 	}
-	_, raw, _ := toldOf(t, head(t, wal, nil), everything())
+	_, raw, _ := sentOf(t, head(t, wal, nil), everything())
 	if d := cmp.Diff(wal, raw); d != "" {
 		t.Error(d)
 	}
 }
 
-// A part of a record keeps its kind: start timestamps, custom buckets.
+// TestHeadCutsRecords selects a part of each record. The part keeps start timestamps and
+// custom buckets.
 func TestHeadCutsRecords(t *testing.T) {
 	for _, e := range []record.Encoder{enc, encST} {
 		st := int64(0)
@@ -241,7 +244,7 @@ func TestHeadCutsRecords(t *testing.T) {
 		if len(customInts) > 0 {
 			wal = append(wal, e.CustomBucketsHistogramSamples(customInts, nil), e.CustomBucketsFloatHistogramSamples(customFloats, nil))
 		}
-		got, _, _ := toldOf(t, head(t, wal, nil), wire.Selection{MinTime: 11, MaxTime: 11})
+		got, _, _ := sentOf(t, head(t, wal, nil), wire.Selection{MinTime: 11, MaxTime: 11})
 		want := map[string]bool{}
 		for _, s := range got[5:] {
 			want[s] = true
@@ -258,13 +261,13 @@ func TestHeadCutsRecords(t *testing.T) {
 			}
 		}
 		if len(got) != 10 {
-			t.Errorf("start timestamps %v: %d things were told, want 5 series and 5 samples: %q", e.EnableSTStorage, len(got), got)
+			t.Errorf("start timestamps %v: %d items sent, want 5 series and 5 samples: %q", e.EnableSTStorage, len(got), got)
 		}
 	}
 }
 
-// The log has stale markers as floats. Of a histogram they are told as one, also
-// when the histogram itself lies outside of the selection.
+// TestHeadStaleMarkers sends the stale marker of a histogram, a float in the log, as a
+// histogram, also if the histogram before it is outside the selection.
 func TestHeadStaleMarkers(t *testing.T) {
 	stale := math.Float64frombits(value.StaleNaN)
 	ints, _ := enc.HistogramSamples([]record.RefHistogramSample{hist(1, 10, false), hist(3, 10, false)}, nil)
@@ -275,20 +278,20 @@ func TestHeadStaleMarkers(t *testing.T) {
 		enc.Samples([]record.RefSample{sample(3, 20, 7), sample(4, 20, 7)}, nil), // 3 becomes a float
 		enc.Samples([]record.RefSample{sample(1, 30, stale), sample(2, 30, stale), sample(3, 30, stale), sample(4, 30, stale)}, nil),
 	}, nil)
-	got, _, _ := toldOf(t, h, wire.Selection{MinTime: 30, MaxTime: 30})
+	got, _, _ := sentOf(t, h, wire.Selection{MinTime: 30, MaxTime: 30})
 	check(t, "stale markers", got[4:],
 		"1 histogram 1 @30 st 0 stale true custom []", "1 float histogram 2 @30 st 0 stale true custom []",
 		"1 sample 3 @30 st 0 NaN", "1 sample 4 @30 st 0 NaN")
 }
 
-// Records that are not known, or do not decode, are counted and left out.
+// TestHeadOddRecords counts unknown and invalid records and does not send them.
 func TestHeadOddRecords(t *testing.T) {
 	h := head(t, [][]byte{
 		enc.Series([]record.RefSeries{series(1, "a")}, nil), {250, 1, 2},
 		enc.Samples([]record.RefSample{sample(1, 10, 1)}, nil)[:12],
 		enc.Samples([]record.RefSample{sample(1, 11, 1)}, nil),
 	}, nil)
-	things, _, end := toldOf(t, h, everything())
+	things, _, end := sentOf(t, h, everything())
 	check(t, "sent", things, "1 series 1 a", "1 sample 1 @11 st 0 1")
 	if end.UnknownRecords != 1 || end.BadRecords != 1 || end.BadRecord == "" {
 		t.Errorf("%+v", end)
@@ -309,7 +312,7 @@ func TestHeadInventory(t *testing.T) {
 	}
 }
 
-// Records come from a disk; a checksum makes them no better.
+// FuzzFilter filters arbitrary records: a valid checksum does not make a record valid.
 func FuzzFilter(f *testing.F) {
 	ints, _ := enc.HistogramSamples([]record.RefHistogramSample{hist(1, 10, false)}, nil)
 	for _, rec := range [][]byte{
@@ -335,7 +338,8 @@ func FuzzFilter(f *testing.F) {
 	})
 }
 
-// Of a repair that did not end nothing is lost, since the old segment is read.
+// TestHeadRepair reports an interrupted repair without a range of lost samples, because the
+// original segment is read.
 func TestHeadRepair(t *testing.T) {
 	dir := t.TempDir()
 	w, err := wlog.New(quiet, nil, filepath.Join(dir, "wal"), compression.None)
@@ -358,7 +362,7 @@ func TestHeadRepair(t *testing.T) {
 	if err = errors.Join(w.Close(), os.Rename(second, second+".repair")); err != nil {
 		t.Fatal(err)
 	}
-	_, _, end := toldOf(t, &opened(t, dir).Head, everything())
+	_, _, end := sentOf(t, &opened(t, dir).Head, everything())
 	want := []wire.HeadDamage{{File: "wal/00000001.repair", Reason: datadir.ErrRepair.Error(), Fatal: true}}
 	if diff := cmp.Diff(want, end.Damage); diff != "" {
 		t.Error(diff)

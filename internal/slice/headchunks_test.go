@@ -33,7 +33,8 @@ func mapChunk(t *testing.T, m *chunks.ChunkDiskMapper, ref chunks.HeadSeriesRef,
 	})
 }
 
-// headWithChunks has series 1 of namespace a and 2 of b, and chunks of 1, 2 and 9.
+// headWithChunks returns a head with series records of 1 (namespace a) and 2 (b), and chunks
+// of 1, 2 and 9.
 func headWithChunks(t *testing.T) *datadir.Head {
 	t.Helper()
 	h := head(t, [][]byte{
@@ -73,14 +74,14 @@ func TestHeadChunksOfTheSelection(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		sel     wire.Selection
-		from    int64 // of in-order samples
+		from    int64 // MinValidTime
 		want    []string
 		unknown [2]uint64 // samples in the log and in chunks
 	}{
 		{"all", everything(), 0, []string{"1 10 false", "2 10 false", "9 10 false", "1 5 true", "1 20 false"}, [2]uint64{}},
 		{"a time range", wire.Selection{MinTime: 12, MaxTime: 20}, 0, []string{"1 10 false", "2 10 false", "9 10 false", "1 20 false"}, [2]uint64{}},
 		{"a series", only("a", 0, 100), 0, []string{"1 10 false", "1 5 true", "1 20 false"}, [2]uint64{1, 3}},
-		{"what no block has", everything(), 13, []string{"1 5 true", "1 20 false"}, [2]uint64{}},
+		{"after the blocks", everything(), 13, []string{"1 5 true", "1 20 false"}, [2]uint64{}},
 	} {
 		h.MinValidTime = c.from
 		sel, err := Compile(c.sel)
@@ -95,7 +96,7 @@ func TestHeadChunksOfTheSelection(t *testing.T) {
 				for _, c := range m.Chunks {
 					got = append(got, fmt.Sprint(c.Ref, c.MinTime, c.OutOfOrder))
 					if n := len(c.Data); n < 10 || c.Encoding != uint8(chunkenc.EncXOR) || c.MaxTime != c.MinTime+2 {
-						t.Errorf("%s: chunk %+v", "a chunk", c)
+						t.Errorf("chunk %+v", c)
 					}
 				}
 			case *wire.HeadEnd:
@@ -123,7 +124,8 @@ func TestHeadChunksOfTheSelection(t *testing.T) {
 	}
 }
 
-// A series that left the head and came back has two refs, and is one series.
+// TestInventoryCountsSeriesOnce counts a series with two refs once. A series gets a new ref
+// after the server has removed it from the head.
 func TestInventoryCountsSeriesOnce(t *testing.T) {
 	h := head(t, [][]byte{
 		enc.Series([]record.RefSeries{series(1, "a"), series(2, "b")}, nil),

@@ -16,30 +16,31 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 const (
 	tocSize = 6*8 + crc32.Size
 
-	// seriesAlign is what a series' place in the index is a multiple of; postings
-	// and tombstones count in it.
+	// seriesAlign is the alignment of series in the index, in bytes. A series id is the
+	// offset divided by it.
 	seriesAlign = 16
 
-	// maxEntry bounds one entry of the index, in bytes: one symbol, or one series
-	// with the places of its chunks.
+	// maxEntry is the maximum size of a symbol, a label value or a tombstones file, in
+	// bytes.
 	maxEntry = 256 << 20
 
-	// maxSeries bounds one series of the index, in bytes. A length beyond it is
-	// damage, and memory is scarce here.
+	// maxSeries is the maximum size of a series entry, in bytes. A longer one is damage:
+	// its length must not determine how much memory is used.
 	maxSeries = 64 << 20
 )
 
-// ErrOldIndex says that an index is of the first format, which no Prometheus
-// since 2.0 writes.
-var ErrOldIndex = errors.New("its index has format version 1, which cannot be cut")
+// ErrOldIndex reports an index of format version 1, which Prometheus stopped writing with
+// version 2.0.
+var ErrOldIndex = errors.New("a block with an index of format version 1 cannot be cut")
 
-// indexFile is a block's index, read in pieces.
+// indexFile reads the index of a block piece by piece.
 type indexFile struct {
 	f   *datadir.File
 	toc index.TOC
 	end uint64 // of the series section
 }
 
+// openIndex reads the header and the table of contents.
 func openIndex(f *datadir.File) (*indexFile, error) {
 	var head [index.HeaderLen]byte
 	if f.Size < int64(len(head)+tocSize) {
@@ -49,14 +50,14 @@ func openIndex(f *datadir.File) (*indexFile, error) {
 		return nil, fmt.Errorf("read index: %w", err)
 	}
 	if binary.BigEndian.Uint32(head[:]) != index.MagicIndex {
-		return nil, errors.New("index does not begin as an index does")
+		return nil, errors.New("index has a bad magic number")
 	}
 	switch head[4] {
 	case index.FormatV1:
 		return nil, ErrOldIndex
 	case index.FormatV2, index.FormatV3:
 	default:
-		return nil, fmt.Errorf("index has the unknown format version %d", head[4])
+		return nil, fmt.Errorf("index has unknown format version %d", head[4])
 	}
 	var toc [tocSize]byte
 	if _, err := f.ReadAt(toc[:], f.Size-tocSize); err != nil {
@@ -64,7 +65,7 @@ func openIndex(f *datadir.File) (*indexFile, error) {
 	}
 	body := toc[:len(toc)-crc32.Size]
 	if crc32.Checksum(body, castagnoli) != binary.BigEndian.Uint32(toc[len(body):]) {
-		return nil, errors.New("table of contents of index is damaged")
+		return nil, errors.New("index: table of contents: bad checksum")
 	}
 	x := &indexFile{f: f, end: uint64(f.Size - tocSize), toc: index.TOC{
 		Symbols:           binary.BigEndian.Uint64(body[0:]),
@@ -80,20 +81,22 @@ func openIndex(f *datadir.File) (*indexFile, error) {
 		}
 	}
 	if x.toc.Series > x.end || x.toc.Symbols > x.end {
-		return nil, errors.New("table of contents of index points outside of it")
+		return nil, errors.New("index: the table of contents has an offset outside the file")
 	}
 	return x, nil
 }
 
+// scan returns a scanner of the index from off.
 func (x *indexFile) scan(off uint64) *scanner {
 	return &scanner{window: window{f: x.f}, pos: int64(off)}
 }
 
-// ids is how many places for a series there can be: one bit for each.
+// ids returns the number of possible series ids.
 func (x *indexFile) ids() uint64 { return x.end/seriesAlign + 1 }
 
-// table walks the entries of a section that begins with its length and its
-// count and ends with a checksum. Entry reads one entry.
+// table reads a section that begins with its length and the number of its entries and ends
+// with a checksum. It calls entry for each entry, which must read it from its argument. The
+// checksum is checked after the last entry.
 func (x *indexFile) table(off uint64, name string, entry func(*summed) error) error {
 	s := &summed{scanner: x.scan(off)}
 	head, err := s.scanner.take(4)
@@ -109,7 +112,7 @@ func (x *indexFile) table(off uint64, name string, entry func(*summed) error) er
 			return fmt.Errorf("read %s: %w", name, err)
 		}
 		if s.pos > end {
-			return fmt.Errorf("read %s: its entries are longer than it", name)
+			return fmt.Errorf("read %s: the entries are longer than the section", name)
 		}
 	}
 	if _, err := s.take(int(end - s.pos)); err != nil {
@@ -120,12 +123,12 @@ func (x *indexFile) table(off uint64, name string, entry func(*summed) error) er
 		return fmt.Errorf("read %s: %w", name, err)
 	}
 	if binary.BigEndian.Uint32(sum) != s.sum {
-		return fmt.Errorf("%s is damaged: its checksum differs", name)
+		return fmt.Errorf("%s: bad checksum", name)
 	}
 	return nil
 }
 
-// summed is a scanner that keeps the checksum of what it took.
+// summed is a scanner that computes the checksum of the bytes that it returned.
 type summed struct {
 	*scanner
 	sum uint32
@@ -137,6 +140,7 @@ func (s *summed) take(n int) ([]byte, error) {
 	return b, err
 }
 
+// uvarint reads a number of variable length.
 func (s *summed) uvarint() (uint64, error) {
 	b, err := s.at(s.pos, binary.MaxVarintLen64)
 	if err != nil {
@@ -144,13 +148,13 @@ func (s *summed) uvarint() (uint64, error) {
 	}
 	v, n := binary.Uvarint(b)
 	if n <= 0 {
-		return 0, fmt.Errorf("%s has no number at byte %d", s.f.Name, s.pos)
+		return 0, fmt.Errorf("%s: invalid number at byte %d", s.f.Name, s.pos)
 	}
 	_, err = s.take(n)
 	return v, err
 }
 
-// bytes takes a length and that many bytes; they are valid until the next take.
+// bytes reads a length and that many bytes, which are valid until the next call.
 func (s *summed) bytes() ([]byte, error) {
 	n, err := s.uvarint()
 	if err != nil {
@@ -162,7 +166,8 @@ func (s *summed) bytes() ([]byte, error) {
 	return s.take(int(n))
 }
 
-// symbols gives each symbol with its ref. The bytes are valid during the call.
+// symbols calls f for each symbol in order; the bytes are valid during the call. It returns
+// errStop if f returns false.
 func (x *indexFile) symbols(f func(ref uint32, symbol []byte) bool) error {
 	var ref uint32
 	err := x.table(x.toc.Symbols, "symbol table", func(s *summed) error {
@@ -176,26 +181,29 @@ func (x *indexFile) symbols(f func(ref uint32, symbol []byte) bool) error {
 	return err
 }
 
-// errStop ends a walk whose listener has had enough.
+// errStop ends reading without an error, because the caller's function returned false.
 var errStop = errors.New("stop")
 
-// entry is one series of the index. It is overwritten by the next.
+// entry is a series of the index. The next one overwrites it.
 type entry struct {
-	id     uint64 // its place, in units of seriesAlign
-	labels []uint32
+	id     uint64   // offset in the index, in units of seriesAlign
+	labels []uint32 // symbols: name, value, name, value …
 	chunks []chunkRef
 }
 
-// chunkRef is the place of a chunk.
+// chunkRef is the time range and the place of a chunk.
 type chunkRef struct {
-	minTime, maxTime int64 // Unix milliseconds, both included
-	ref              uint64
+	minTime, maxTime int64  // Unix milliseconds, inclusive
+	ref              uint64 // file and offset
 }
 
-func (c chunkRef) file() int     { return int(c.ref >> 32) }
+// file returns the number of the chunk file, counted from 0.
+func (c chunkRef) file() int { return int(c.ref >> 32) }
+
+// offset returns the offset in the chunk file, in bytes.
 func (c chunkRef) offset() int64 { return int64(c.ref & 0xffffffff) }
 
-// series reads the entry at the scanner's place, which must be one.
+// series reads the series entry at the scanner's position.
 func (x *indexFile) series(s *scanner, e *entry) error {
 	at := s.pos
 	e.id = uint64(at) / seriesAlign
@@ -205,7 +213,7 @@ func (x *indexFile) series(s *scanner, e *entry) error {
 	}
 	size, n := binary.Uvarint(head)
 	if n <= 0 || size > maxSeries {
-		return fmt.Errorf("series at byte %d of index has no length", at)
+		return fmt.Errorf("series at byte %d of index: invalid length", at)
 	}
 	s.pos += int64(n)
 	b, err := s.take(int(size) + crc32.Size)
@@ -214,7 +222,7 @@ func (x *indexFile) series(s *scanner, e *entry) error {
 	}
 	body := b[:size]
 	if crc32.Checksum(body, castagnoli) != binary.BigEndian.Uint32(b[size:]) {
-		return fmt.Errorf("series at byte %d of index is damaged: its checksum differs", at)
+		return fmt.Errorf("series at byte %d of index: bad checksum", at)
 	}
 	if err := e.parse(body); err != nil {
 		return fmt.Errorf("series at byte %d of index: %w", at, err)
@@ -222,6 +230,7 @@ func (x *indexFile) series(s *scanner, e *entry) error {
 	return nil
 }
 
+// parse sets labels and chunks from the contents of a series entry.
 func (e *entry) parse(b []byte) error {
 	d := numbers{b: b}
 	e.labels, e.chunks = e.labels[:0], e.chunks[:0]
@@ -243,15 +252,15 @@ func (e *entry) parse(b []byte) error {
 		e.chunks = append(e.chunks, c)
 	}
 	if d.bad {
-		return errors.New("it ends within itself")
+		return errors.New("the entry is too short")
 	}
 	return nil
 }
 
-// numbers reads varints until the bytes run out.
+// numbers reads numbers of variable length from bytes.
 type numbers struct {
 	b   []byte
-	bad bool
+	bad bool // a number was incomplete or invalid
 }
 
 func (d *numbers) uvarint() uint64 {
@@ -274,7 +283,8 @@ func (d *numbers) varint() int64 {
 	return v
 }
 
-// all yields every series in order. It calls lost for entries that cannot be read.
+// all calls f for every series in order, and lost for each one that it cannot read. An error
+// of f ends it.
 func (x *indexFile) all(f func(*entry) error, lost func(id uint64, err error)) error {
 	s := x.scan(x.toc.Series)
 	var e entry
@@ -286,8 +296,8 @@ func (x *indexFile) all(f func(*entry) error, lost func(id uint64, err error)) e
 			return nil
 		}
 		if err := x.series(s, &e); err != nil {
-			// The start of an entry follows from the one before. After a damaged entry
-			// the list of all series is used.
+			// The offset of an entry follows from the length of the one before. After a
+			// damaged entry, the postings list of all series has the offsets.
 			ids, err2 := x.matching(nil)
 			if err2 != nil {
 				return errors.Join(err, err2)
@@ -303,8 +313,7 @@ func (x *indexFile) all(f func(*entry) error, lost func(id uint64, err error)) e
 	}
 }
 
-// some yields the series in the set, in order. It calls lost for entries that cannot be
-// read.
+// some is like all for the series in the set.
 func (x *indexFile) some(ids bitset, f func(*entry) error, lost func(id uint64, err error)) error {
 	s := x.scan(x.toc.Series)
 	var e entry

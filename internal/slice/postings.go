@@ -9,7 +9,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 )
 
-// selected gives the series that the selection's matchers take.
+// selected returns the series that the matchers of s select, by id.
 func (x *indexFile) selected(s *Selection) (bitset, error) {
 	out := newBits(x.ids())
 	for _, list := range s.lists {
@@ -22,9 +22,9 @@ func (x *indexFile) selected(s *Selection) (bitset, error) {
 	return out, nil
 }
 
-// matching gives the series that every matcher matches. A matcher that matches
-// the empty string also matches series without its label, so it is taken as
-// what it excludes.
+// matching returns the series that match all matchers of the list, or all series for an
+// empty list. A matcher that matches the empty string also matches series without its
+// label, so matching subtracts the series that it does not match.
 func (x *indexFile) matching(list []*labels.Matcher) (bitset, error) {
 	var out bitset
 	for _, m := range list {
@@ -42,7 +42,7 @@ func (x *indexFile) matching(list []*labels.Matcher) (bitset, error) {
 		}
 	}
 	if out == nil {
-		// The empty label is Prometheus' name for the list of all series.
+		// The postings list of the empty label name has all series.
 		out = newBits(x.ids())
 		if err := x.union("", func(string) bool { return true }, out); err != nil {
 			return nil, err
@@ -61,7 +61,7 @@ func (x *indexFile) matching(list []*labels.Matcher) (bitset, error) {
 	return out, nil
 }
 
-// union sets the series whose label has a value that match wants.
+// union adds the series whose label name has a value for which match returns true.
 func (x *indexFile) union(name string, match func(value string) bool, into bitset) error {
 	lists := window{f: x.f}
 	return x.table(x.toc.PostingsTable, "postings offset table", func(s *summed) error {
@@ -72,11 +72,11 @@ func (x *indexFile) union(name string, match func(value string) bool, into bitse
 		if err != nil {
 			return err
 		}
-		ours := string(b) == name
+		same := string(b) == name
 		if b, err = s.bytes(); err != nil {
 			return err
 		}
-		wanted := ours && match(string(b))
+		wanted := same && match(string(b))
 		off, err := s.uvarint()
 		if err != nil || !wanted {
 			return err
@@ -85,7 +85,7 @@ func (x *indexFile) union(name string, match func(value string) bool, into bitse
 	})
 }
 
-// postings sets the series of one postings list.
+// postings adds the series of the postings list at off, and checks its checksum.
 func (x *indexFile) postings(w *window, off int64, into bitset) error {
 	head, err := w.at(off, 8)
 	if err != nil || len(head) < 8 {
@@ -106,13 +106,13 @@ func (x *indexFile) postings(w *window, off int64, into bitset) error {
 		off, left = off+int64(len(b)), left-int64(len(b)/4)
 		for ; len(b) > 0; b = b[4:] {
 			if !into.set(uint64(binary.BigEndian.Uint32(b))) {
-				return fmt.Errorf("postings list names a series outside of the index: %d", binary.BigEndian.Uint32(b))
+				return fmt.Errorf("postings list refers to series %d outside the index", binary.BigEndian.Uint32(b))
 			}
 		}
 	}
 	want, err := w.at(off, crc32.Size)
 	if err != nil || len(want) < crc32.Size || binary.BigEndian.Uint32(want) != sum {
-		return errors.Join(err, fmt.Errorf("postings list that ends at byte %d is damaged: its checksum differs", off))
+		return errors.Join(err, fmt.Errorf("postings list that ends at byte %d: bad checksum", off))
 	}
 	return nil
 }

@@ -10,25 +10,28 @@ import (
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// Selection is a wire.Selection, ready to be asked.
+// Selection is a compiled [wire.Selection]: a time range and series matchers.
 type Selection struct {
-	MinTime, MaxTime int64 // Unix milliseconds, both included
-	lists            [][]*labels.Matcher
+	MinTime, MaxTime int64               // Unix milliseconds, inclusive
+	lists            [][]*labels.Matcher // a series must match all matchers of one list; empty: all series
 }
 
-// Compile reads a selection. Its errors are the asker's fault.
+// Compile compiles a selection. An error means that the request is invalid: the range is
+// empty, or a matcher has an unknown type or an invalid regular expression.
 func Compile(s wire.Selection) (*Selection, error) {
 	if s.MinTime > s.MaxTime {
-		return nil, fmt.Errorf("the selection ends (%d) before it begins (%d)", s.MaxTime, s.MinTime)
+		return nil, fmt.Errorf("empty time range: the end (%d) is before the start (%d)", s.MaxTime, s.MinTime)
 	}
 	out := &Selection{MinTime: s.MinTime, MaxTime: s.MaxTime}
-	types := map[string]labels.MatchType{"=": labels.MatchEqual, "!=": labels.MatchNotEqual, "=~": labels.MatchRegexp, "!~": labels.MatchNotRegexp}
+	types := map[string]labels.MatchType{
+		"=": labels.MatchEqual, "!=": labels.MatchNotEqual, "=~": labels.MatchRegexp, "!~": labels.MatchNotRegexp,
+	}
 	for _, list := range s.Matchers {
 		var ms []*labels.Matcher
 		for _, m := range list {
 			t, ok := types[m.Type]
 			if !ok {
-				return nil, fmt.Errorf("matcher of label %q has the unknown type %q", m.Name, m.Type)
+				return nil, fmt.Errorf("matcher of label %q has unknown type %q", m.Name, m.Type)
 			}
 			compiled, err := labels.NewMatcher(t, m.Name, m.Value)
 			if err != nil {
@@ -41,10 +44,10 @@ func Compile(s wire.Selection) (*Selection, error) {
 	return out, nil
 }
 
-// Everything selects all series at all times.
+// Everything returns the selection of all series at all times.
 func Everything() *Selection { return &Selection{MinTime: math.MinInt64, MaxTime: math.MaxInt64} }
 
-// matches tells whether a series is selected.
+// matches reports whether the matchers select a series with these labels.
 func (s *Selection) matches(l labels.Labels) bool {
 	if len(s.lists) == 0 {
 		return true
@@ -61,23 +64,24 @@ next:
 	return false
 }
 
-// Overlaps tells whether the block's range and the selection's have a
-// millisecond in common.
+// Overlaps reports whether the block's time range and the selection's have a millisecond in
+// common.
 func (s *Selection) Overlaps(m datadir.Meta) bool {
 	return m.MinTime <= s.MaxTime && m.MaxTime > s.MinTime
 }
 
-// Decide says what happens to a block, and why.
+// Decide returns what a dump does with a block, and the reason for the plan that users see.
+// With wholeBlocks it never cuts a block.
 func (s *Selection) Decide(m datadir.Meta, wholeBlocks bool) (wire.Action, string) {
 	switch {
 	case !s.Overlaps(m):
 		return wire.Skip, "outside the range"
 	case wholeBlocks:
-		return wire.Whole, "overlaps the range, and whole blocks are asked for"
+		return wire.Whole, "overlaps the range, and whole blocks are requested"
 	case len(s.lists) > 0:
-		return wire.Cut, "series are selected by matchers"
+		return wire.Cut, "matchers select some of its series"
 	case m.MinTime < s.MinTime || m.MaxTime-1 > s.MaxTime:
-		return wire.Cut, "reaches beyond the range"
+		return wire.Cut, "extends beyond the range"
 	default:
 		return wire.Whole, "inside the range"
 	}

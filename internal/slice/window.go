@@ -8,28 +8,30 @@ import (
 )
 
 const (
-	// A read elsewhere takes what is asked for and a little more. Each read that
-	// goes on where the last one ended takes twice as much as that, up to a bound:
-	// places that are wanted often lie beside each other without being a row.
+	// The minimum size of a read at a new place is randomRead. Each sequential read has
+	// twice the size of the one before, up to sequentialRead: reads are often close
+	// together without being sequential for long.
 	randomRead     = 4 << 10
 	sequentialRead = 256 << 10
 
-	// A jump of less than this is still taken as going on: reading over it is
-	// cheaper than another read.
+	// nearby is the maximum gap after the last read of a read that counts as sequential:
+	// reading the gap is cheaper than another read.
 	nearby = 32 << 10
 )
 
-// window is a piece of a file in memory.
+// window buffers reads of a file.
 type window struct {
 	f    *datadir.File
-	off  int64
+	off  int64  // of buf
 	buf  []byte // valid until the next call of at
-	step int    // size of the last read, if it is the first or went on from another
+	step int    // minimum size of the last read
 }
 
+// end returns the offset after buf.
 func (w *window) end() int64 { return w.off + int64(len(w.buf)) }
 
-// at gives the n bytes at off, or fewer at the end of the file.
+// at returns the n bytes at off, or fewer at the end of the file. They are valid until the
+// next call.
 func (w *window) at(off int64, n int) ([]byte, error) {
 	if off < 0 || off > w.f.Size {
 		return nil, fmt.Errorf("read %s at byte %d: the file has %d bytes", w.f.Name, off, w.f.Size)
@@ -43,6 +45,7 @@ func (w *window) at(off int64, n int) ([]byte, error) {
 	return w.buf[off-w.off:][:n], nil
 }
 
+// move reads at least n bytes at off into buf.
 func (w *window) move(off int64, n int) error {
 	if off >= w.off && off < w.end()+nearby {
 		w.step = min(2*w.step, sequentialRead)
@@ -66,13 +69,14 @@ func (w *window) move(off int64, n int) error {
 	return nil
 }
 
-// scanner reads a file on from one place.
+// scanner reads a file sequentially.
 type scanner struct {
 	window
-	pos int64
+	pos int64 // of the next byte
 }
 
-// take gives the next n bytes; fewer is an error.
+// take returns the next n bytes, and an error if there are fewer. They are valid until the
+// next call.
 func (s *scanner) take(n int) ([]byte, error) {
 	b, err := s.at(s.pos, n)
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"github.com/prometheus/prometheus/tsdb/record"
 )
 
-// kind is what the newest sample of a series was.
+// kind is the type of the newest sample of a series.
 type kind int
 
 const (
@@ -16,13 +16,13 @@ const (
 	floatHistogramKind
 )
 
-// kinds remembers which series last had a histogram. The log has every stale
-// marker as a float; Prometheus stores it as a histogram where the sample
-// before it was one (tsdb/head_wal.go, appendWALFloat). That sample may lie
-// outside of the selection, so only who sees the whole log can tell.
+// kinds records which series have a histogram as their newest sample. The log has every
+// stale marker as a float. Prometheus stores it as a histogram if the sample before it was
+// one (tsdb/head_wal.go, appendWALFloat). That sample may be outside the selection, so the
+// receiver cannot know it.
 type kinds struct{ hists, floats refSet }
 
-// float gives the kind that a float sample is stored as, and remembers it.
+// float records a float sample and returns the kind that Prometheus stores it as.
 func (k *kinds) float(ref uint64, v float64) kind {
 	if len(k.hists) == 0 && len(k.floats) == 0 {
 		return floatKind
@@ -42,8 +42,8 @@ func (k *kinds) float(ref uint64, v float64) kind {
 	return last
 }
 
-// chunk remembers the encoding of a series' newest m-mapped chunk. Replay looks at
-// it where the log does not have the histograms before a stale marker any more.
+// chunk records the kind of a series' newest m-mapped chunk. Replay uses it if the log no
+// longer has the histogram before a stale marker.
 func (k *kinds) chunk(ref uint64, enc chunkenc.Encoding) {
 	k.hists.clear(ref)
 	k.floats.clear(ref)
@@ -55,11 +55,13 @@ func (k *kinds) chunk(ref uint64, enc chunkenc.Encoding) {
 	}
 }
 
-// staleHistogram keeps a stale marker as the histogram that it is stored as.
+// staleHistogram keeps a stale marker as a histogram of kind k.
 func (f *filter) staleHistogram(s record.RefSample, k kind, v2 bool) {
 	if k == histogramKind {
-		f.encodeHistograms([]record.RefHistogramSample{{Ref: s.Ref, ST: s.ST, T: s.T, H: &histogram.Histogram{Sum: s.V}}}, v2)
+		h := record.RefHistogramSample{Ref: s.Ref, ST: s.ST, T: s.T, H: &histogram.Histogram{Sum: s.V}}
+		f.encodeHistograms([]record.RefHistogramSample{h}, v2)
 		return
 	}
-	f.encodeFloatHistograms([]record.RefFloatHistogramSample{{Ref: s.Ref, ST: s.ST, T: s.T, FH: &histogram.FloatHistogram{Sum: s.V}}}, v2)
+	h := record.RefFloatHistogramSample{Ref: s.Ref, ST: s.ST, T: s.T, FH: &histogram.FloatHistogram{Sum: s.V}}
+	f.encodeFloatHistograms([]record.RefFloatHistogramSample{h}, v2)
 }
