@@ -34,6 +34,7 @@ var imports = map[string][]string{
 	"internal/archive":              nil,
 	"internal/wire":                 nil,
 	"internal/term":                 nil,
+	"internal/fsutil":               nil,
 	"internal/suggest":              nil,
 	"internal/retry":                nil,
 	"internal/datadir":              nil,
@@ -43,9 +44,9 @@ var imports = map[string][]string{
 	"internal/source":               {"wire"},
 	"internal/source/local":         {"agent", "wire"},
 	"internal/source/pod":           {"retry", "wire"},
-	"internal/source/podtar":        {"agent", "retry", "source/local", "source/pod", "wire"},
+	"internal/source/podtar":        {"agent", "fsutil", "retry", "source/local", "source/pod", "wire"},
 	"internal/promapi":              nil,
-	"internal/source/remoteread":    {"promapi", "retry", "term", "wire"},
+	"internal/source/remoteread":    {"fsutil", "promapi", "retry", "term", "wire"},
 	"internal/source/sourcetest":    {"archive", "dump", "source", "tsdbtest", "wire"},
 	"internal/dump":                 {"archive", "block", "source", "term", "wire"},
 	"internal/restore":              {"archive", "block", "datadir", "promapi", "source", "source/local", "term", "wire"},
@@ -55,7 +56,7 @@ var imports = map[string][]string{
 	"internal/view":                 {"archive", "block", "restore", "source/local"},
 	"internal/query":                {"archive", "term", "view"},
 	"internal/query/page":           nil,
-	"internal/cli":                  {"archive", "block", "datadir", "dump", "query", "query/page", "restore", "source", "source/local", "source/remoteread", "suggest", "term", "view", "wire"},
+	"internal/cli":                  {"archive", "block", "datadir", "dump", "fsutil", "query", "query/page", "restore", "source", "source/local", "source/remoteread", "suggest", "term", "view", "wire"},
 	"internal/kube":                 {"retry", "suggest"},
 	"internal/agentbin":             nil,
 	"internal/agentbin/pack":        {"agentbin"},
@@ -65,7 +66,7 @@ var imports = map[string][]string{
 	"cmd/kubectl-promdump":          {"cli/plugin", "term"},
 	"cmd/kubectl_complete-promdump": nil,
 	"cmd/promdump-agent":            {"agent", "wire"},
-	"":                              {"archive", "dump", "source", "source/local", "source/remoteread", "term", "view", "wire"},
+	"":                              {"archive", "dump", "fsutil", "source", "source/local", "source/remoteread", "term", "view", "wire"},
 }
 
 func TestImports(t *testing.T) {

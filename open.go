@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/prometheus/storage"
 
+	"github.com/promdump/promdump/internal/fsutil"
 	"github.com/promdump/promdump/internal/view"
 )
 
@@ -17,7 +18,7 @@ import (
 // [storage.ChunkQueryable] of Prometheus, so that a PromQL engine can be put on it.
 type Dump struct {
 	view *view.View
-	temp string // removed at the end; empty: a cache that stays
+	temp *fsutil.TempDir // removed at the end; nil: a cache that stays
 }
 
 // OpenOptions say how a dump is opened.
@@ -47,13 +48,13 @@ func Open(ctx context.Context, file string, o OpenOptions) (_ *Dump, err error) 
 	defer func() { err = errors.Join(err, in.Close()) }()
 	d := &Dump{}
 	if o.CacheDir == "" {
-		if d.temp, err = os.MkdirTemp("", "promdump-"); err != nil {
+		if d.temp, err = fsutil.MkdirTemp("", ""); err != nil {
 			return nil, err
 		}
-		o.CacheDir = d.temp
+		o.CacheDir = d.temp.Path
 		defer func() {
 			if err != nil {
-				err = errors.Join(err, os.RemoveAll(d.temp))
+				err = errors.Join(err, d.temp.Remove())
 			}
 		}()
 	}
@@ -61,7 +62,7 @@ func Open(ctx context.Context, file string, o OpenOptions) (_ *Dump, err error) 
 	if err != nil {
 		return nil, err
 	}
-	opened, err := cache.Open(ctx, view.Input{Name: file, Path: file, R: in, Once: d.temp != ""}, view.Hooks{
+	opened, err := cache.Open(ctx, view.Input{Name: file, Path: file, R: in, Once: d.temp != nil}, view.Hooks{
 		Progress: o.Progress, Note: func(s string) { o.Logger.Warn(s, "file", file) },
 	})
 	if err != nil {
@@ -76,8 +77,8 @@ func Open(ctx context.Context, file string, o OpenOptions) (_ *Dump, err error) 
 // Close ends what reads the dump. Queriers must be closed before.
 func (d *Dump) Close() error {
 	err := d.view.Close()
-	if d.temp != "" {
-		err = errors.Join(err, os.RemoveAll(d.temp))
+	if d.temp != nil {
+		err = errors.Join(err, d.temp.Remove())
 	}
 	return err
 }

@@ -7,11 +7,11 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"os"
 	"time"
 
 	"github.com/promdump/promdump/internal/archive"
 	"github.com/promdump/promdump/internal/dump"
+	"github.com/promdump/promdump/internal/fsutil"
 	"github.com/promdump/promdump/internal/source"
 	"github.com/promdump/promdump/internal/source/local"
 	"github.com/promdump/promdump/internal/source/remoteread"
@@ -169,16 +169,16 @@ func Write(ctx context.Context, w io.Writer, from *Source, o Options) (_ Report,
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	staging, err := os.MkdirTemp(o.TempDir, "promdump-")
+	staging, err := fsutil.MkdirTemp(o.TempDir, "")
 	if err != nil {
 		return Report{}, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(staging)) }()
-	src := from.open(staging, o.Logger)
+	defer func() { err = errors.Join(err, staging.Remove()) }()
+	src := from.open(staging.Path, o.Logger)
 	report, err := dump.Write(ctx, src, dump.Spec{
 		Request: wire.Request{Version: wire.Version, Selection: selection, Head: wire.HeadMode(o.Head), WholeBlocks: o.WholeBlocks},
 		Source:  archive.Source{Kind: from.kind, Name: src.String()}, Selectors: o.Match,
-		Compression: compression, Staging: staging, Tool: o.Tool, Now: now, Logger: o.Logger,
+		Compression: compression, Staging: staging.Path, Tool: o.Tool, Now: now, Logger: o.Logger,
 		Progress: func(p dump.Progress) {
 			if o.Progress != nil {
 				o.Progress(p.Read, p.Total)

@@ -163,7 +163,7 @@ func want(ts *testscript.TestScript, code string, err error) {
 }
 
 func interrupt(ts *testscript.TestScript, _ bool, args []string) {
-	signal := map[string]os.Signal{"INT": syscall.SIGINT, "TERM": syscall.SIGTERM}[args[0]]
+	signal := map[string]os.Signal{"INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "KILL": syscall.SIGKILL}[args[0]]
 	program := ""
 	for _, dir := range filepath.SplitList(ts.Getenv("PATH")) {
 		if p := filepath.Join(dir, args[3]); program == "" && exec.Command(p).Err == nil {

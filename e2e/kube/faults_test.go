@@ -38,13 +38,8 @@ func duringDump(t *testing.T, p *pod, do func(cmd *exec.Cmd, agent process)) (re
 		t.Fatalf("there is no agent: %+v", <-done)
 	}
 	// In the middle: something has come.
-	part := filepath.Join(filepath.Dir(file), ".dump.tar.gz.*")
 	if !poll(20*time.Second, func() bool {
-		names, _ := filepath.Glob(part)
-		if len(names) == 0 {
-			return false
-		}
-		fi, err := os.Stat(names[0])
+		fi, err := os.Stat(file + ".partial")
 		return err == nil && fi.Size() > 0
 	}) {
 		t.Fatal("nothing comes")

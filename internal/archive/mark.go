@@ -24,6 +24,14 @@ type Rewinder interface {
 	Rewind(size int64) error
 }
 
+// Syncer is an output that can make durable what was written.
+type Syncer interface {
+	// Sync returns when all that was written is durable. The Writer of an uncompressed
+	// dump calls it at each mark: what an entry follows that comes after a mark is
+	// then complete in the file, also after a power failure.
+	Sync() error
+}
+
 // ErrNoRollback refuses to roll back what went to a stream.
 var ErrNoRollback = errors.New("the output cannot be cut back")
 

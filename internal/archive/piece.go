@@ -74,9 +74,10 @@ type hashJob struct {
 	kept chan struct{}
 }
 
-func newHasher() *hasher {
+// newHasher makes a hasher of a dump that has the entries of sums already.
+func newHasher(sums []sum) *hasher {
 	jobs := make(chan hashJob, 64)
-	h := &hasher{jobs: jobs, done: make(chan struct{})}
+	h := &hasher{jobs: jobs, done: make(chan struct{}), sums: sums}
 	go func() {
 		defer close(h.done)
 		digest := sha256.New()

@@ -35,7 +35,7 @@ func NewReaderLimits(r io.Reader, limits Limits) (*Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Reader{limits: limits.withDefaults(), s: s, hash: newHasher(), names: make(map[string]struct{})}
+	d := &Reader{limits: limits.withDefaults(), s: s, hash: newHasher(nil), names: make(map[string]struct{})}
 	if err := d.readManifest(); err != nil {
 		_ = d.Close()
 		return nil, err

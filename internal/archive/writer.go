@@ -72,7 +72,10 @@ var (
 )
 
 // NewWriter starts a dump on w. Close or Abort must be called; w is not closed.
-func NewWriter(w io.Writer, opts Options) (*Writer, error) {
+func NewWriter(w io.Writer, opts Options) (*Writer, error) { return newWriter(w, opts, nil) }
+
+// newWriter goes on with a dump that has the entries of sums already.
+func newWriter(w io.Writer, opts Options, sums []sum) (*Writer, error) {
 	var err error
 	if opts.Compression, err = ParseCompression(string(opts.Compression)); err != nil {
 		return nil, err
@@ -100,10 +103,14 @@ func NewWriter(w io.Writer, opts Options) (*Writer, error) {
 		limits:  Limits{}.withDefaults(),
 		w:       w,
 		names:   make(map[string]struct{}),
-		hash:    newHasher(),
+		hash:    newHasher(sums),
 		pool:    newPool(n, pieceSize(opts.Compression)),
 		work:    make(chan *piece, n),
 		ordered: make(chan step, n),
+	}
+	for _, s := range sums {
+		d.names[s.name] = struct{}{}
+		d.order = append(d.order, s.name)
 	}
 	d.cur = d.pool.take()
 	d.cur.kind = smallKind
@@ -141,6 +148,7 @@ func (d *Writer) flush() {
 			s.piece.release()
 		case s.mark != nil:
 			s.mark.Store(d.out.Load())
+			d.sync()
 		case s.reach != nil:
 			close(s.reach)
 		}
@@ -162,6 +170,18 @@ func (d *Writer) write(p *piece) {
 	}
 	d.out.Add(int64(n))
 	if err != nil {
+		d.fail(fmt.Errorf("write the dump: %w", err))
+	}
+}
+
+// sync makes an uncompressed dump durable up to a mark before anything follows it: it
+// has no checksums yet that would show what a power failure took.
+func (d *Writer) sync() {
+	s, ok := d.w.(Syncer)
+	if !ok || d.opts.Compression != None || d.failed.Load() {
+		return
+	}
+	if err := s.Sync(); err != nil {
 		d.fail(fmt.Errorf("write the dump: %w", err))
 	}
 }
@@ -322,8 +342,9 @@ func (d *Writer) begin(e Entry) error {
 	}
 	d.names[e.Name] = struct{}{}
 	d.order = append(d.order, e.Name)
-	if k := kindOf(e.Name); k != d.cur.kind && e.Size >= ownPiece && d.opts.Compression != None {
-		if err := d.send(k); err != nil {
+	// A dump can be gone on with behind each large file, too.
+	if e.Size >= ownPiece && d.opts.Compression != None {
+		if err := d.send(kindOf(e.Name)); err != nil {
 			return err
 		}
 	}

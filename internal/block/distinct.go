@@ -61,6 +61,17 @@ func (c *SeriesCounter) compactIDs() {
 	c.compact = len(c.ids)
 }
 
+// Fork returns a counter that has seen no block, for Merge.
+func (c *SeriesCounter) Fork() *SeriesCounter { return &SeriesCounter{seed: c.seed} }
+
+// Merge adds the blocks of a counter that Fork made.
+func (c *SeriesCounter) Merge(o *SeriesCounter) {
+	c.inexact = c.inexact || o.inexact
+	for _, id := range o.ids {
+		c.add(id)
+	}
+}
+
 // Block counts the series of a block on this machine. The argument series is the count
 // in its meta.json.
 func (c *SeriesCounter) Block(dir string, series uint64) error {
@@ -127,6 +138,12 @@ func (i *IndexCounter) Write(p []byte) (int, error) {
 		i.buf = append(i.buf[:0], data...)
 	}
 	return len(p), nil
+}
+
+// DoneWith is Done for a block whose number of series was not known before.
+func (i *IndexCounter) DoneWith(series uint64) {
+	i.want = series
+	i.Done()
 }
 
 // Done is called after the last byte of the file.

@@ -31,6 +31,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/promdump/promdump/internal/fsutil"
 	"github.com/promdump/promdump/internal/source"
 	"github.com/promdump/promdump/internal/term"
 )
@@ -41,10 +42,6 @@ type Program struct {
 	Short   string // one line, for its help
 	Example string // of its help; empty: none
 	Data    Data
-
-	// Resumes: its data comes over connections that may be lost for good, and then
-	// a later command goes on.
-	Resumes bool
 
 	// Place is where restore goes; nil: a data dir on this machine.
 	Place Place
@@ -287,9 +284,9 @@ func (a *app) summary(format string, args ...any) {
 }
 
 // withTemp gives f a private directory below parent (empty: the system's), which
-// is gone afterwards.
+// is gone afterwards, at the latest when another command has a directory there.
 func withTemp(parent string, f func(dir string) error) (err error) {
-	dir, err := os.MkdirTemp(parent, "promdump-")
+	dir, err := fsutil.MkdirTemp(parent, "")
 	if err != nil {
 		if parent == "" {
 			parent = os.TempDir()
@@ -298,7 +295,7 @@ func withTemp(parent string, f func(dir string) error) (err error) {
 			"name another directory with --temp-dir")
 	}
 	defer func() {
-		err = errors.Join(err, os.RemoveAll(dir))
+		err = errors.Join(err, dir.Remove())
 	}()
-	return f(dir)
+	return f(dir.Path)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -51,7 +52,7 @@ func (f dumpFlags) compile(now time.Time) (dumpConfig, error) {
 		resume: f.resume, force: f.force, strict: f.strict, now: now,
 	}
 	if f.resume && (f.dryRun || f.file == "-" || f.file == "" || f.span != (spanFlags{}) || len(f.match) > 0) {
-		return c, usagef("kubectl promdump --resume -t FILE: what was asked for stands in FILE.partial", "--resume takes -t FILE, and neither times nor --match nor --dry-run")
+		return c, usagef("--resume -t FILE alone: what was asked for stands in FILE.partial", "--resume takes -t FILE, and neither times nor --match nor --dry-run")
 	}
 	s, err := f.span.compile(now)
 	if err != nil {
@@ -118,11 +119,6 @@ last hour is taken; with --max-time alone, the hour that ends there; with
 			if err != nil {
 				return err
 			}
-			if c.resume {
-				if c.kept, err = c.readKept(); err != nil {
-					return err
-				}
-			}
 			return a.runDump(ctx, c)
 		}),
 	}
@@ -140,39 +136,32 @@ last hour is taken; with --max-time alone, the hour that ends there; with
 		"such as a block that Prometheus cannot load; the dump is still written")
 	fs.BoolVar(&f.dryRun, "dry-run", false, "print what would be taken and write nothing")
 	addForceFlag(fs, &f.force)
-	if a.Resumes {
-		fs.BoolVar(&f.resume, "resume", false, "go on with the unfinished FILE.partial, with what was asked for then; it must be of the same data")
-	}
+	fs.BoolVar(&f.resume, "resume", false, "go on with the unfinished FILE.partial, with what was asked for then; it must be of the same data")
 	return cmd
 }
 
-func (a *app) runDump(ctx context.Context, c dumpConfig) error {
+func (a *app) runDump(ctx context.Context, c dumpConfig) (err error) {
+	var out *output
 	if !c.dryRun {
 		if err := a.checkOutput(c.file, c.force); err != nil {
 			return err
 		}
-		if err := a.checkPartial(c); err != nil {
+		if c.resume {
+			if out, err = a.openResumed(&c); err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, out.release()) }()
+		} else if err := a.checkPartial(c.file, c.force); err != nil {
 			return err
 		}
 	}
-	log := a.logger()
 	from, err := a.Data.Open(ctx, a.asked(c.tempDir))
 	if err != nil {
 		return err
 	}
 	a.notes(from.Notes)
 	if c.dryRun {
-		plan, err := dump.ReadPlan(ctx, from.Source, c.request)
-		if err != nil {
-			return err
-		}
-		a.leftOut(plan.LeftOut)
-		a.notes(plan.Notes)
-		a.notes(dump.DamageNotes(plan.Head.Damage, 0, plan.Head.Mode == wire.HeadRaw))
-		if err := printPlan(a.Out, plan, c); err != nil || !c.strict {
-			return err
-		}
-		return dump.Report{Plan: plan}.Loss()
+		return a.dryRun(ctx, from, c)
 	}
 	temp := c.tempDir
 	if temp == "" {
@@ -181,38 +170,16 @@ func (a *app) runDump(ctx context.Context, c dumpConfig) error {
 	if err := outside(from.Dir, temp, "--temp-dir names a place outside of the data dir"); err != nil {
 		return err
 	}
-	out, err := a.openOutput(c.file, from.Dir, c.force)
-	if err != nil {
+	if out == nil {
+		if out, err = a.openOutput(c.file, from.Dir, c.force); err != nil {
+			return err
+		}
+	} else if err := outside(from.Dir, filepath.Dir(out.final), "-t names a file outside of the data dir"); err != nil {
 		return err
 	}
-	out.overPartial = c.resume || c.force
-	var report dump.Report
-	err = withTemp(temp, func(staging string) error {
-		progress := a.progress("reading")
-		defer progress.Done()
-		write := func() (dump.Report, error) {
-			return dump.Write(ctx, from.Source, dump.Spec{
-				Request: c.request, Source: archive.Source{Kind: from.Kind, Name: from.Source.String()},
-				Selectors: c.selectors, Compression: c.compression, Staging: staging,
-				Tool: "promdump " + version(), Now: c.now, Logger: log,
-				Lasting: a.Resumes && !out.stream(), Kept: c.kept,
-				Progress: func(p dump.Progress) {
-					tail := term.Bytes(p.Written) + " written"
-					if from.kind() == remoteKind {
-						tail = fmt.Sprintf("%d of %s, %s", p.Part, term.Counted(p.Parts, "window", "windows"), tail)
-					}
-					progress.Set(p.Read, p.Total, tail)
-				},
-			}, out.writer())
-		}
-		report, err = orGiveUp(ctx, dump.Report{BytesWritten: 1}, write)
-		return err
-	})
+	report, err := a.writeDump(ctx, from, c, temp, out)
 	if err != nil {
-		if codeOf(err) == Incomplete && a.Resumes && !out.stream() && report.BytesWritten > 0 {
-			return errors.Join(unfinished(err, out), out.keep())
-		}
-		return errors.Join(a.dumpFailed(err, report, out, from.kind(), emptiness{c.request, c.selectors}), out.abort())
+		return a.dumpFailed(ctx, err, report, out, from.kind(), emptiness{c.request, c.selectors})
 	}
 	if err := out.commit(); err != nil {
 		if out.stream() {
@@ -220,23 +187,7 @@ func (a *app) runDump(ctx context.Context, c dumpConfig) error {
 		}
 		return err
 	}
-	if c.resume {
-		if err := os.Remove(partial(out.final)); err != nil {
-			return fmt.Errorf("the dump is whole, and what it went on with is left: %w", err)
-		}
-	}
-	a.leftOut(report.Plan.LeftOut)
-	a.notes(report.Notes())
-	if report.RawHead && len(report.Plan.Head.Damage) > 0 {
-		a.notes([]string{"with --head block, which is the default, a dump has all that can be read of a damaged head"})
-	}
-	raw := ""
-	if report.RawHead {
-		raw = ", the head's files"
-	}
-	a.summary("dumped %s, %s, %s%s, %s in %s → %s",
-		term.Counted(report.Blocks, "block", "blocks"), seriesOf(report.Series, report.SeriesSummed, report.Blocks),
-		term.Counted(report.Samples, "sample", "samples"), raw, term.Bytes(report.BytesWritten), term.Duration(report.Elapsed), out.name)
+	a.dumped(c, report, out)
 	if from.After != nil {
 		if err := from.After(ctx); err != nil {
 			return complete(err, out.name)
@@ -246,6 +197,63 @@ func (a *app) runDump(ctx context.Context, c dumpConfig) error {
 		return report.Loss()
 	}
 	return nil
+}
+
+func (a *app) dryRun(ctx context.Context, from Opened, c dumpConfig) error {
+	plan, err := dump.ReadPlan(ctx, from.Source, c.request)
+	if err != nil {
+		return err
+	}
+	a.leftOut(plan.LeftOut)
+	a.notes(plan.Notes)
+	a.notes(dump.DamageNotes(plan.Head.Damage, 0, plan.Head.Mode == wire.HeadRaw))
+	if err := printPlan(a.Out, plan, c); err != nil || !c.strict {
+		return err
+	}
+	return dump.Report{Plan: plan}.Loss()
+}
+
+// writeDump reads the source and writes the dump to out, with temporary files in temp.
+func (a *app) writeDump(ctx context.Context, from Opened, c dumpConfig, temp string, out *output) (report dump.Report, err error) {
+	err = withTemp(temp, func(staging string) error {
+		progress := a.progress("reading")
+		defer progress.Done()
+		spec := dump.Spec{
+			Request: c.request, Source: archive.Source{Kind: from.Kind, Name: from.Source.String()},
+			Selectors: c.selectors, Compression: c.compression, Staging: staging,
+			Tool: "promdump " + version(), Now: c.now, Logger: a.logger(),
+			Lasting: !out.stream(), Kept: c.kept,
+			Progress: func(p dump.Progress) {
+				tail := term.Bytes(p.Written) + " written"
+				if from.kind() == remoteKind {
+					tail = fmt.Sprintf("%d of %s, %s", p.Part, term.Counted(p.Parts, "window", "windows"), tail)
+				}
+				progress.Set(p.Read, p.Total, tail)
+			},
+		}
+		report, err = orGiveUp(ctx, dump.Report{BytesWritten: 1}, func() (dump.Report, error) {
+			return dump.Write(ctx, from.Source, spec, out.writer())
+		})
+		return err
+	})
+	return report, err
+}
+
+// dumped says what was dumped.
+func (a *app) dumped(c dumpConfig, report dump.Report, out *output) {
+	a.leftOut(report.Plan.LeftOut)
+	a.notes(report.Notes())
+	if report.RawHead && len(report.Plan.Head.Damage) > 0 {
+		a.notes([]string{"with --head block, which is the default, a dump has all that can be read of a damaged head"})
+	}
+	raw := ""
+	if report.RawHead {
+		raw = ", the head's files"
+	}
+	a.resumed(c, report)
+	a.summary("dumped %s, %s, %s%s, %s in %s → %s",
+		term.Counted(report.Blocks, "block", "blocks"), seriesOf(report.Series, report.SeriesSummed, report.Blocks),
+		term.Counted(report.Samples, "sample", "samples"), raw, term.Bytes(report.BytesWritten), term.Duration(report.Elapsed), out.name)
 }
 
 // complete reports a dump that is complete although something happened to its server. The
@@ -294,12 +302,19 @@ func incompleteOutput(err error, name string) error {
 	return &codedError{Incomplete, hinted(fmt.Errorf("the dump on %s is incomplete: %w", name, err), "throw away what was written; promdump verify tells")}
 }
 
-func (a *app) dumpFailed(err error, report dump.Report, out *output, kind string, asked emptiness) error {
+func (a *app) dumpFailed(ctx context.Context, err error, report dump.Report, out *output, kind string, asked emptiness) error {
 	if empty, ok := errors.AsType[*dump.EmptyError](err); ok {
-		return a.explainEmpty(empty, kind, asked)
+		return errors.Join(a.explainEmpty(empty, kind, asked), out.abort())
 	}
-	if out.stream() && report.BytesWritten > 0 {
-		return incompleteOutput(err, out.name)
+	if out.stream() {
+		if report.BytesWritten > 0 {
+			err = incompleteOutput(err, out.name)
+		}
+		return errors.Join(err, out.abort())
 	}
-	return err
+	// Ctrl-C takes back what this command has begun.
+	if ctx.Err() == nil && (out.resume || out.began && report.BytesWritten > 0) {
+		return errors.Join(unfinished(err, out, missing(report)), out.keep())
+	}
+	return errors.Join(err, out.abort())
 }

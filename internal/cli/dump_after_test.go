@@ -65,7 +65,7 @@ func TestServerFellDuringDump(t *testing.T) {
 	for _, middle := range []bool{false, true} {
 		file := filepath.Join(t.TempDir(), "dump.tar")
 		var out, talk strings.Builder
-		code := Run(t.Context(), Program{Name: "x", Data: &fallenData{localDir{path: dir}, middle}, Resumes: true},
+		code := Run(t.Context(), Program{Name: "x", Data: &fallenData{localDir{path: dir}, middle}},
 			[]string{"dump", "--min-time", "0", "--max-time", "now", "--whole-blocks", "--head", "none", "-t", file},
 			term.Streams{In: strings.NewReader(""), Out: &out, Err: &talk})
 		_, whole := os.Stat(file)

@@ -44,7 +44,7 @@ func ExitCodes() []Meaning {
 		{Done, "done", "Everything that was asked for was done."},
 		{Failed, "error", "Something failed; the message says what. An empty selection too."},
 		{Usage, "usage", "The command line is wrong. Nothing was read or written."},
-		{Incomplete, "incomplete", "A dump without its end: the one that was read was cut, or the one that was written to stdout could not be finished."},
+		{Incomplete, "incomplete", "A dump without its end: the one that was read was cut, or the one that was written could not be finished; its FILE.partial can be resumed."},
 		{Unverified, "verification failed", "A dump that is damaged: a digest is wrong, or a block in it is not what Prometheus can read. With --strict: a dump that is written, and lacks what could not be read."},
 		{NoTarget, "no such target", "There is no data dir, pod or server there."},
 		{NotPermitted, "not permitted", "A file, a directory or a cluster's rules do not allow it."},
@@ -70,12 +70,13 @@ func codeOf(err error) ExitCode {
 	}
 	_, usage := errors.AsType[*usageError](err)
 	_, exists := errors.AsType[*existsError](err)
+	_, busy := errors.AsType[*busyError](err)
 	_, damaged := errors.AsType[*restore.VerifyError](err)
 	_, loss := errors.AsType[*dump.LossError](err)
 	switch {
 	case err == nil:
 		return Done
-	case usage, exists:
+	case usage, exists, busy:
 		return Usage
 	case errors.Is(err, archive.ErrIncomplete):
 		return Incomplete
@@ -155,8 +156,8 @@ func hintOf(err error) string {
 		return "give a file that promdump wrote; what it holds is said by: promdump meta FILE"
 	}
 	if errors.Is(err, archive.ErrIncomplete) {
-		return "the file was cut in transit: get it again; after a lost connection, resume FILE.partial with: " +
-			"kubectl promdump --resume -t FILE"
+		return "the file was cut in transit: get it again; a dump that was not finished, FILE.partial, is resumed with " +
+			"--resume -t FILE"
 	}
 	if errors.Is(err, archive.ErrDamaged) {
 		return "get the file again from its source; promdump verify FILE lists what is wrong with this one"

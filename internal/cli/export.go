@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/spf13/pflag"
 
+	"github.com/promdump/promdump/internal/archive"
 	"github.com/promdump/promdump/internal/query"
 	"github.com/promdump/promdump/internal/term"
 	"github.com/promdump/promdump/internal/view"
@@ -86,6 +87,10 @@ func (a *app) runExport(ctx context.Context, c openConfig) (err error) {
 		}
 		err = errors.Join(err, v.Close())
 	}()
+	// What a killed export has left is of no use.
+	if err := a.checkDumpLeft(c.export.file, c.export.force); err != nil && !errors.Is(err, archive.ErrNotDump) {
+		return err
+	}
 	out, err := a.openOutput(c.export.file, "", c.export.force)
 	if err != nil {
 		return err

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -23,8 +22,8 @@ func addForceFlag(fs *pflag.FlagSet, force *bool) {
 	fs.BoolVarP(force, "force", "f", false, "If true, replace the file that -t names if it exists")
 }
 
-// target of a dump's bytes: a file that appears when it is complete, or a stream
-// that cannot be taken back.
+// output is the target of a dump's bytes: a file that has the name FILE.partial until it
+// is complete, or a stream that cannot be taken back.
 type output struct {
 	to   io.Writer
 	name string // for a person
@@ -33,8 +32,10 @@ type output struct {
 	temp  string   // name of file until it is complete; empty: written in place
 	final string
 
-	force       bool // may replace the file final
-	overPartial bool // may replace the partial file of an earlier command
+	force  bool // may replace the file final
+	resume bool // goes on with what is in the file
+	began  bool // something was written or removed
+	synced *syncer
 }
 
 // compressionOf is what the name of a file asks for, gzip if nothing.
@@ -169,9 +170,9 @@ func (a *app) inherited(name string) (io.Writer, error) {
 	return a.given, nil
 }
 
-// openOutput makes the file under a temporary name beside its own, so that it can be
-// given its name when it is complete. A device or a named pipe is written directly.
-// Nothing may be written in dataDir.
+// openOutput opens the file, as FILE.partial beside its own name. What is in it stays
+// until the first byte is written. A device or a named pipe is written directly. Nothing
+// may be written in dataDir.
 func (a *app) openOutput(name, dataDir string, force bool) (*output, error) {
 	if name == "-" {
 		widen(a.Out)
@@ -196,21 +197,15 @@ func (a *app) openOutput(name, dataDir string, force bool) (*output, error) {
 	if err := outside(dataDir, filepath.Dir(final), "-t names a file outside of the data dir"); err != nil {
 		return nil, err
 	}
-	base := filepath.Base(final)
-	if len(base) > longestBase {
-		base = strings.ToValidUTF8(base[:longestBase], "")
+	f, err := openPartial(partial(final), os.O_RDWR|os.O_CREATE)
+	if busy, ok := errors.AsType[*busyError](err); ok {
+		return nil, busy
 	}
-	temp := filepath.Join(filepath.Dir(final), "."+base+"."+rand.Text()[:8]+".tmp")
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
 		return nil, fmt.Errorf("create %s: %w", name, unnamed(err))
 	}
-	return &output{to: f, name: name, file: f, temp: temp, final: final, force: force}, nil
+	return &output{to: f, name: name, file: f, temp: partial(final), final: final, force: force, synced: newSyncer(f)}, nil
 }
-
-// longestBase leaves room for the additions of a temporary name within the 255 bytes
-// that filesystems allow.
-const longestBase = 200
 
 // unnamed removes the name of a temporary file from an error: the user does not know
 // it.
@@ -253,7 +248,13 @@ func outside(dataDir, dir, hint string) error {
 }
 
 func (o *output) Write(p []byte) (int, error) {
+	if err := o.begin(); err != nil {
+		return 0, err
+	}
 	n, err := o.to.Write(p)
+	if err == nil && o.synced != nil {
+		err = o.synced.wrote(n)
+	}
 	return n, o.full(err)
 }
 
@@ -277,18 +278,6 @@ func (o *output) writer() io.Writer {
 	return &outputFile{o}
 }
 
-// outputFile is an output that implements archive.Rewinder.
-type outputFile struct{ *output }
-
-// Rewind implements archive.Rewinder.
-func (o *outputFile) Rewind(size int64) error {
-	if err := o.file.Truncate(size); err != nil {
-		return err
-	}
-	_, err := o.file.Seek(size, io.SeekStart)
-	return err
-}
-
 // commit syncs the file and renames it to its final name. If another file has taken
 // that name meanwhile, the file gets a free name, which the [existsError] contains.
 func (o *output) commit() error {
@@ -298,9 +287,15 @@ func (o *output) commit() error {
 	if o.temp == "" {
 		return o.file.Close()
 	}
-	if err := errors.Join(o.file.Sync(), o.file.Close()); err != nil {
-		return errors.Join(fmt.Errorf("write %s: %w", o.name, o.full(err)), os.Remove(o.temp))
+	if err := o.synced.sync(); err != nil {
+		return errors.Join(fmt.Errorf("write %s: %w", o.name, o.full(err)), o.release())
 	}
+	if runtime.GOOS == "windows" { // an open file cannot be renamed there
+		if err := o.release(); err != nil {
+			return err
+		}
+	}
+	defer o.release() //nolint:errcheck // it is synced; until it has its name it stays locked
 	var taken error
 	if err := o.publish(); errors.Is(err, fs.ErrExist) && !o.force {
 		taken, err = o.publishAside()
@@ -308,7 +303,7 @@ func (o *output) commit() error {
 			return fmt.Errorf("rename the complete output to %s: %w; it is in %s", o.name, unnamed(err), o.temp)
 		}
 	} else if err != nil {
-		return errors.Join(fmt.Errorf("rename the complete output to %s: %w", o.name, unnamed(err)), os.Remove(o.temp))
+		return fmt.Errorf("rename the complete output to %s: %w; it is in %s", o.name, unnamed(err), o.temp)
 	}
 	dir, err := os.Open(filepath.Dir(o.final))
 	if err != nil {
@@ -359,34 +354,4 @@ func renameNew(from, to string) error {
 		return errors.Join(err, os.Remove(to))
 	}
 	return nil
-}
-
-// partial is the name of a dump that could not be finished.
-func partial(name string) string { return name + ".partial" }
-
-// keep leaves what was written under another name.
-func (o *output) keep() error {
-	if err := o.file.Close(); err != nil {
-		return errors.Join(err, os.Remove(o.temp))
-	}
-	rename := renameNew
-	if o.overPartial {
-		rename = os.Rename
-	}
-	if err := rename(o.temp, partial(o.final)); err != nil {
-		return fmt.Errorf("name it %s: %w; it is in %s", partial(o.name), unnamed(err), o.temp)
-	}
-	return nil
-}
-
-// abort removes what was written, where that can be done.
-func (o *output) abort() error {
-	if o.file == nil {
-		return nil
-	}
-	err := o.file.Close()
-	if o.temp != "" {
-		err = errors.Join(err, os.Remove(o.temp))
-	}
-	return err
 }

@@ -7,51 +7,127 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/promdump/promdump/internal/archive"
 	"github.com/promdump/promdump/internal/dump"
+	"github.com/promdump/promdump/internal/term"
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// unfinished says where what was received stays.
-func unfinished(err error, out *output) error {
-	first, after := "", ""
-	if e, ok := errors.AsType[interface {
-		error
-		Stops() bool
-		Hint() string
-	}](err); ok && e.Stops() { // then the same command alone does not help
-		first = e.Hint() + "; then "
+// unfinished says that what came stays, and how to go on. missing is about how many bytes
+// the disk lacks, where it is full.
+func unfinished(err error, out *output, missing int64) error {
+	code := codeOf(err)
+	full := isNoSpace(err)
+	if full || code == Failed {
+		code = Incomplete
+	}
+	hint := fmt.Sprintf("the same command with --resume -t %s, and without times and --match, goes on from there", out.name)
+	switch {
+	case full && missing > 0:
+		hint = fmt.Sprintf("make room, about %s more are needed; then %s", term.Bytes(missing), hint)
+	case full:
+		hint = "make room; then " + hint
+	case hintOf(err) != "" && (code != Incomplete || stops(err)):
+		hint = hintOf(err) + "; then " + hint
 	}
 	if lost, ok := errors.AsType[interface {
 		error
 		CauseHint() string
 	}](err); ok && lost.CauseHint() != "" { // may be long: it can hold a Role
-		after = "; before that: " + lost.CauseHint()
+		hint += "; before that: " + lost.CauseHint()
 	}
-	return &codedError{Incomplete, hinted(fmt.Errorf("%w; what is here stays in %s", err, partial(out.name)),
-		"%sthe same command with --resume -t %s, and without times and --match, goes on from there%s", first, out.name, after)}
+	return &codedError{code, hinted(fmt.Errorf("%w; what is here stays in %s", err, partial(out.name)), "%s", hint)}
+}
+
+// stops reports whether the same command alone does not help.
+func stops(err error) bool {
+	e, ok := errors.AsType[interface {
+		error
+		Stops() bool
+	}](err)
+	return ok && e.Stops()
+}
+
+// missing estimates how many bytes of a dump are still to be written.
+func missing(r dump.Report) int64 {
+	if r.Plan == nil || r.BytesRead <= 0 || r.Plan.Bytes <= r.BytesRead {
+		return 0
+	}
+	written := r.BytesWritten - r.Reused
+	return int64(float64(written) / float64(r.BytesRead) * float64(r.Plan.Bytes-r.BytesRead))
 }
 
 // checkPartial refuses to start over if an earlier command left a partial file that can
-// be resumed: if this dump is interrupted too, its partial file would replace that one.
-func (a *app) checkPartial(c dumpConfig) error {
-	if !a.Resumes || c.resume || c.force || c.file == "-" {
-		return nil
+// be resumed, or one that is not known.
+func (a *app) checkPartial(name string, force bool) error {
+	if err := a.checkDumpLeft(name, force); !errors.Is(err, archive.ErrNotDump) {
+		return err
 	}
-	name := partial(c.file)
-	if fi, err := os.Stat(partial(destination(c.file))); err != nil || !fi.Mode().IsRegular() {
-		return nil //nolint:nilerr // there is nothing to go on with
-	}
-	return usagef(fmt.Sprintf("resume it with: %s --resume -t %s; or start over with --force", a.Name, shellWord(c.file)),
-		"%s exists: it holds what an unfinished dump received", name)
+	return usagef("remove it if it is not needed, or replace it with --force", "%s exists already and is not overwritten", partial(name))
 }
 
-// readKept reads what an earlier command could not finish, and takes what was
-// asked for from there.
-func (c *dumpConfig) readKept() (*dump.Kept, error) {
-	name := partial(destination(c.file))
-	k, err := dump.ReadKept(func() (io.ReadCloser, error) { return os.Open(name) })
+// checkDumpLeft refuses to write over a dump that can be resumed. It returns
+// [archive.ErrNotDump] if something else is there.
+func (a *app) checkDumpLeft(name string, force bool) error {
+	if force || name == "-" {
+		return nil
+	}
+	file := partial(destination(name))
+	if fi, err := os.Stat(file); err != nil || !fi.Mode().IsRegular() {
+		return nil // there is nothing to go on with
+	}
+	f, err := openPartial(file, os.O_RDONLY)
+	if busy, ok := errors.AsType[*busyError](err); ok {
+		return busy
+	}
+	if err != nil {
+		return nil // opening it for writing will say why
+	}
+	defer f.Close()
+	r, err := archive.NewReader(f)
+	if err == nil {
+		err = r.Close()
+	}
+	if errors.Is(err, archive.ErrIncomplete) || errors.Is(err, archive.ErrDamaged) {
+		return nil // not even what was asked for is there
+	}
+	if errors.Is(err, archive.ErrNotDump) {
+		return err
+	}
+	return usagef(fmt.Sprintf("resume it with: %s, without times and --match; or start over with --force", a.resumeCommand(name)),
+		"%s exists: it holds what an unfinished dump received", partial(name))
+}
+
+func (a *app) resumeCommand(name string) string {
+	return fmt.Sprintf("%s --resume -t %s", a.Name, shellWord(name))
+}
+
+// openResumed opens what an earlier command could not finish, and takes what was asked
+// for from there.
+func (a *app) openResumed(c *dumpConfig) (_ *output, err error) {
+	final := destination(c.file)
+	name := partial(final)
+	f, err := openPartial(name, os.O_RDWR)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, usagef("without --resume it begins at the beginning", "there is no %s to go on with", name)
+	}
+	if busy, ok := errors.AsType[*busyError](err); ok {
+		return nil, busy
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", name, unnamed(err))
+	}
+	out := &output{to: f, name: c.file, file: f, temp: name, final: final, force: c.force, resume: true, synced: newSyncer(f)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, out.release())
+		}
+	}()
+	progress := a.progress("checking")
+	k, err := dump.ReadKept(&progressReader{f, progress, 0, sizeOf(f)})
+	progress.Done()
+	if errors.Is(err, archive.ErrIncomplete) {
+		return nil, usagef("dump again, without --resume and with the times", "there is nothing in %s to go on with: %v", name, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)
@@ -61,8 +137,39 @@ func (c *dumpConfig) readKept() (*dump.Kept, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
-	c.selectors = s.Matchers
+	c.kept, c.selectors, c.compression = k, s.Matchers, k.Compression
 	c.request.Selection = wire.Selection{MinTime: s.MinTime, MaxTime: s.MaxTime, Matchers: matchers}
 	c.request.Head, c.request.WholeBlocks = wire.HeadMode(s.Head), s.WholeBlocks
-	return k, nil
+	return out, nil
+}
+
+func sizeOf(f *os.File) int64 {
+	fi, err := f.Stat()
+	if err != nil {
+		return 0
+	}
+	return fi.Size()
+}
+
+// progressReader shows how much of a file is read.
+type progressReader struct {
+	r        io.Reader
+	progress *term.Progress
+	done, of int64
+}
+
+func (r *progressReader) Read(p []byte) (int, error) {
+	n, err := r.r.Read(p)
+	r.done += int64(n)
+	r.progress.Set(r.done, r.of, "")
+	return n, err
+}
+
+// resumed says how much of an unfinished dump was reused.
+func (a *app) resumed(c dumpConfig, r dump.Report) {
+	if c.kept == nil {
+		return
+	}
+	a.summary("resumed: %s of %s were reused (%s), %s at its end were read again",
+		term.Bytes(r.Reused), partial(c.file), term.Counted(r.ReusedBlocks, "block", "blocks"), term.Bytes(c.kept.Size-r.Reused))
 }

@@ -43,10 +43,14 @@ type Spec struct {
 	Progress    func(Progress)
 	Logger      *slog.Logger
 
-	// Lasting leaves what was written readable when the source is lost, to be gone
-	// on with as Kept.
+	// Lasting leaves what was written readable after an error, to be gone on with as
+	// Kept.
 	Lasting bool
-	Kept    *Kept
+
+	// Kept goes on with an unfinished dump. The output holds it, and must be an
+	// [archive.Rewinder]. Request.Selection, Head and WholeBlocks must be those of its
+	// manifest; its compression and time are taken.
+	Kept *Kept
 }
 
 // Progress is how far a dump is, in bytes.
@@ -68,7 +72,9 @@ type Report struct {
 	RawHead      bool
 	Head         HeadReport
 	BytesRead    int64
-	BytesWritten int64
+	BytesWritten int64 // of the dump, with those that were reused
+	Reused       int64 // bytes of an unfinished dump
+	ReusedBlocks int
 	Elapsed      time.Duration
 }
 
@@ -113,6 +119,7 @@ func Write(ctx context.Context, src source.Source, spec Spec, w io.Writer) (repo
 	}
 	a := &assembler{
 		ctx: ctx, src: src, spec: spec, staging: staging, count: &counter{w: w}, series: block.NewSeriesCounter(),
+		noted:   map[string]bool{},
 		headEnd: wire.HeadEnd{MinTime: math.MaxInt64, MaxTime: math.MinInt64},
 	}
 	defer func() {
@@ -143,7 +150,8 @@ type assembler struct {
 	staging string
 	count   *counter
 	out     *archive.Writer // nil until there is something to write
-	noted   int             // how many of the plan's notes are in the manifest
+	group   string          // of the files that are written now: a block, or empty
+	noted   map[string]bool // notes that are in the manifest
 	done    bool            // End was told
 	report  Report
 
@@ -199,6 +207,11 @@ func (a *assembler) file(m *wire.File) error {
 	w, err := a.writer()
 	if err != nil {
 		return err
+	}
+	if group, _, _ := strings.Cut(m.Name, "/"); !isHeadFile(m.Name) && group != a.group {
+		if err := a.begin(group); err != nil {
+			return err
+		}
 	}
 	body, done := a.counted(m.Name, m.Body, a.plannedSeries)
 	defer done()
@@ -272,16 +285,17 @@ func (a *assembler) block(msg wire.Message) (err error) {
 		if err != nil {
 			return err
 		}
-		a.leaveOut(a.cut.Lost(), m)
+		lossy := a.leaveOut(a.cut.Lost(), m)
 		a.cut = nil
 		a.finishPart(a.planned(a.cutting))
-		return a.add(built, a.cutting)
+		return a.add(built, origin{ULID: a.cutting, Sources: a.plannedSources(a.cutting), Lossy: lossy})
 	}
 	return nil
 }
 
-// leaveOut adds a note on the data that a cut block lacks because of damage.
-func (a *assembler) leaveOut(lost block.Lost, end *wire.BlockEnd) {
+// leaveOut adds a note on the data that a cut block lacks because of damage. It reports
+// whether there is any.
+func (a *assembler) leaveOut(lost block.Lost, end *wire.BlockEnd) bool {
 	var notes []string
 	if n := lost.Chunks; n > 0 {
 		s := fmt.Sprintf("damaged chunks of block %s are left out (%d): %s", a.cutting, n, strings.Join(lost.First, "; "))
@@ -300,6 +314,7 @@ func (a *assembler) leaveOut(lost block.Lost, end *wire.BlockEnd) {
 	}
 	a.report.LeftOut = append(a.report.LeftOut, notes...)
 	a.report.Plan.Notes = append(a.report.Plan.Notes, notes...)
+	return len(notes) > 0
 }
 
 func (a *assembler) headPart(msg wire.Message) (err error) {
@@ -338,7 +353,7 @@ func (a *assembler) headPart(msg wire.Message) (err error) {
 		a.head = nil
 		a.finishPart(a.report.Plan.Head.Bytes)
 		for _, b := range built {
-			if err := a.add(b, "head"); err != nil {
+			if err := a.add(b, origin{ULID: headOrigin}); err != nil {
 				return err
 			}
 		}
@@ -362,17 +377,24 @@ func (a *assembler) forget(ulid string) (err error) {
 
 // add writes a block that was built of origin, and removes it from the staging
 // directory.
-func (a *assembler) add(b *block.Built, origin string) error {
+func (a *assembler) add(b *block.Built, of origin) error {
 	if b == nil {
 		return nil
 	}
 	ulid := b.Meta.ULID.String()
-	a.spec.Logger.Debug("built block", "ulid", ulid, "origin", origin, "series", b.Meta.Stats.NumSeries, "samples", b.Meta.Stats.NumSamples)
+	a.spec.Logger.Debug("built block", "ulid", ulid, "origin", of.ULID, "series", b.Meta.Stats.NumSeries, "samples", b.Meta.Stats.NumSamples)
 	w, err := a.writer()
 	if err != nil {
 		return err
 	}
-	for _, f := range b.Files {
+	files, err := a.signed(b, of)
+	if err != nil {
+		return fmt.Errorf("write block %s to the dump: %w", ulid, err)
+	}
+	if err := a.begin(ulid); err != nil {
+		return err
+	}
+	for _, f := range files {
 		if err := a.addFile(w, b, f); err != nil {
 			return fmt.Errorf("write block %s to the dump: %w", ulid, err)
 		}
@@ -400,16 +422,27 @@ func (a *assembler) writer() (*archive.Writer, error) {
 	if a.out != nil {
 		return a.out, nil
 	}
+	if a.spec.Kept != nil {
+		w, err := a.reopen()
+		a.out = w
+		return w, err
+	}
 	w, err := archive.NewWriter(a.count.output(), archive.Options{Compression: a.spec.Compression, ModTime: a.spec.Now})
 	if err != nil {
 		return nil, err
 	}
 	a.out = w
-	a.noted = len(a.report.Plan.Notes)
-	if err := w.Manifest(a.manifest()); err != nil {
-		return nil, err
+	for _, n := range a.report.Plan.Notes {
+		a.noted[n] = true
 	}
-	return w, a.copyKept()
+	return w, w.Manifest(a.manifest())
+}
+
+// begin begins the files of a block. The dump can be gone on with from there.
+func (a *assembler) begin(group string) error {
+	a.group = group
+	_, err := a.out.Mark()
+	return err
 }
 
 func (a *assembler) finish() error {
@@ -423,8 +456,7 @@ func (a *assembler) finish() error {
 	case a.out == nil:
 		return &EmptyError{Plan: a.report.Plan, HeadMin: a.headEnd.MinTime, HeadMax: a.headEnd.MaxTime, Head: a.report.Head}
 	}
-	notes := a.report.Notes()
-	err := errors.Join(a.out.Notes(notes[min(a.noted, len(notes)):]), a.out.Close())
+	err := errors.Join(a.out.Notes(a.newNotes()), a.out.Close())
 	a.out = nil
 	if n, exact := a.series.Count(); exact {
 		a.report.Series = n

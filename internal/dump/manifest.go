@@ -1,6 +1,8 @@
 package dump
 
 import (
+	"slices"
+
 	"github.com/promdump/promdump/internal/archive"
 	"github.com/promdump/promdump/internal/wire"
 )
@@ -8,9 +10,7 @@ import (
 func (a *assembler) manifest() archive.Manifest {
 	req, plan := a.spec.Request, a.report.Plan
 	from := a.spec.Source
-	if k, ok := a.src.(interface{ Kind() string }); ok { // decided while it was read
-		from.Kind = k.Kind()
-	}
+	from.Kind = a.kind()
 	m := archive.Manifest{
 		Tool: a.spec.Tool, Created: a.spec.Now.UTC(), Source: from,
 		Selection: archive.Selection{
@@ -27,11 +27,6 @@ func (a *assembler) manifest() archive.Manifest {
 			ULID: b.ULID, MinTime: b.MinTime, MaxTime: b.MaxTime, Reason: b.Reason, Partly: b.Partly,
 		})
 	}
-	if a.spec.Kept != nil {
-		for _, b := range a.spec.Kept.Blocks {
-			m.Plan.Blocks = append(m.Plan.Blocks, b.Planned)
-		}
-	}
 	for _, b := range plan.Blocks {
 		if b.Action == wire.Skip {
 			continue
@@ -42,4 +37,23 @@ func (a *assembler) manifest() archive.Manifest {
 		})
 	}
 	return m
+}
+
+// newNotes are those that are not in the manifest.
+func (a *assembler) newNotes() (notes []string) {
+	for _, n := range a.report.Notes() {
+		if !a.noted[n] {
+			notes = append(notes, n)
+		}
+	}
+	if a.spec.Kept == nil {
+		return notes
+	}
+	// The manifest has the plan of the first command.
+	for _, b := range a.report.Plan.LeftOut {
+		if !slices.ContainsFunc(a.spec.Kept.Manifest.Plan.LeftOut, func(l archive.LeftOut) bool { return l.ULID == b.ULID }) {
+			notes = append(notes, b.String())
+		}
+	}
+	return notes
 }

@@ -35,6 +35,16 @@ func (a *assembler) tell() {
 	}
 }
 
+// plannedSources are the ULIDs of what a block was compacted of.
+func (a *assembler) plannedSources(ulid string) []string {
+	for _, b := range a.report.Plan.Blocks {
+		if b.ULID == ulid {
+			return b.Sources
+		}
+	}
+	return nil
+}
+
 // planned is the size of a block in the plan, in bytes.
 func (a *assembler) planned(ulid string) int64 {
 	for _, b := range a.report.Plan.Blocks {
@@ -105,5 +115,13 @@ func (r *rewinding) Rewind(size int64) error {
 		return err
 	}
 	r.n.Store(size)
+	return nil
+}
+
+// Sync implements archive.Syncer.
+func (r *rewinding) Sync() error {
+	if s, ok := r.to.(archive.Syncer); ok {
+		return s.Sync()
+	}
 	return nil
 }

@@ -136,6 +136,7 @@ func (a *assembler) wait(m *wire.File, body io.Reader) (err error) {
 func (a *assembler) takeBack() error {
 	t := a.tent
 	a.tent = tentative{}
+	a.group = ""
 	var err error
 	for _, f := range t.files {
 		err = errors.Join(err, os.Remove(f.path))

@@ -26,6 +26,7 @@ import (
 	"github.com/oklog/ulid/v2"
 
 	"github.com/promdump/promdump/internal/agent"
+	"github.com/promdump/promdump/internal/fsutil"
 	"github.com/promdump/promdump/internal/retry"
 	"github.com/promdump/promdump/internal/source/local"
 	"github.com/promdump/promdump/internal/source/pod"
@@ -122,12 +123,12 @@ func (s *Source) Inventory(ctx context.Context) (inv *wire.Inventory, err error)
 }
 
 func (s *Source) with(_ context.Context, f func(dir string) (bool, error)) (left bool, err error) {
-	dir, err := os.MkdirTemp(s.o.Staging, "promdump-tar-")
+	dir, err := fsutil.MkdirTemp(s.o.Staging, "tar")
 	if err != nil {
 		return false, fmt.Errorf("make staging directory: %w", err)
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	return f(dir)
+	defer func() { err = errors.Join(err, dir.Remove()) }()
+	return f(dir.Path)
 }
 
 // pull fills dir with what a request needs.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"math"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +14,7 @@ import (
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/prompb"
 
+	"github.com/promdump/promdump/internal/fsutil"
 	"github.com/promdump/promdump/internal/promapi"
 	"github.com/promdump/promdump/internal/wire"
 )
@@ -41,7 +41,7 @@ func refuse(req wire.Request) error {
 		return &RefusedError{"--head=none", "a server does not tell which samples are from its head", "leave it out to take the head as well; " + ways}
 	case req.Head != wire.HeadBlock:
 		return fmt.Errorf("head mode %q is not known", req.Head)
-	case req.Resume != nil && (len(req.Resume.Have) > 0 || req.Resume.At != nil):
+	case req.Resume != nil && (req.Resume.At != nil || slices.ContainsFunc(req.Resume.Have, isNoWindow)):
 		return &RefusedError{"to go on with blocks of another way", "a server does not tell what is in which block", "go on the way that it was begun, or begin again without --resume"}
 	}
 	return nil
@@ -59,6 +59,11 @@ func (s *Source) read(ctx context.Context, req wire.Request, yield func(wire.Mes
 	windows, err := k.windows(req.Selection)
 	if err != nil {
 		return err
+	}
+	if req.Resume != nil {
+		windows = slices.DeleteFunc(windows, func(w span) bool {
+			return slices.ContainsFunc(req.Resume.Have, func(b wire.Block) bool { return b.ULID == name(w) })
+		})
 	}
 	plan := k.plan(req.Selection, windows)
 	f := &fetcher{pool: p, k: k}
@@ -161,8 +166,16 @@ func (k *known) tooMany() error {
 func name(r span) string {
 	var id ulid.ULID
 	_ = id.SetTime(uint64(min(max(r.min, 0), int64(ulid.MaxTime())))) // bounded
-	copy(id[6:], "remoteread")
+	copy(id[6:], nameEnd)
 	return id.String()
+}
+
+// nameEnd is the entropy of all names of windows.
+const nameEnd = "remoteread"
+
+func isNoWindow(b wire.Block) bool {
+	id, err := ulid.ParseStrict(b.ULID)
+	return err != nil || string(id[6:]) != nameEnd
 }
 
 // plan tells the windows, and the blocks that are outside of all of them.
@@ -273,10 +286,12 @@ func (f *fetcher) candidates(windows []span) (all []*prompb.Query) {
 // tellAll fetches windows, a few at a time, and tells them in their order. One that
 // is fetched and not told yet counts as well: it takes space.
 func (f *fetcher) tellAll(ctx context.Context, windows []span, end *wire.End, say func(wire.Message) error) (err error) {
-	if f.dir, err = os.MkdirTemp(f.o.Staging, "promdump-read-"); err != nil {
+	dir, err := fsutil.MkdirTemp(f.o.Staging, "read")
+	if err != nil {
 		return fmt.Errorf("make staging directory: %w", err)
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(f.dir)) }()
+	defer func() { err = errors.Join(err, dir.Remove()) }()
+	f.dir = dir.Path
 	ctx, cancel := context.WithCancel(ctx)
 	type result struct {
 		w   *window
