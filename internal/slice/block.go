@@ -127,7 +127,7 @@ func (r *blockReader) block(b *datadir.Block) error {
 // matched sends the symbols and the series of a selection with matchers. It reads the series
 // twice: the first pass finds the symbols that they use, so that it sends no others.
 func (r *blockReader) matched(x *indexFile) error {
-	ids, err := x.selected(r.sel)
+	ids, err := x.selected(r.sel, r.unread)
 	if err != nil {
 		return err
 	}
@@ -217,7 +217,7 @@ func (r *blockReader) symbols(x *indexFile, wanted func(uint32) bool) error {
 func (r *blockReader) entry(e *entry) error {
 	for _, ref := range e.labels {
 		if uint64(ref) >= r.symbol {
-			r.unread(e.id, fmt.Errorf("series at byte %d of index has unknown symbol %d", e.id*seriesAlign, ref))
+			r.unread(e.id, fmt.Errorf("series %d of index has unknown symbol %d", e.id, ref))
 			return nil
 		}
 	}

@@ -2,6 +2,7 @@ package slice
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/prometheus/prometheus/tsdb/chunks"
@@ -257,9 +259,20 @@ func TestDamagedBlock(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		var postings, postingsEnd int
+		if name == "index" {
+			toc := good[len(good)-tocSize:]
+			postings, postingsEnd = int(binary.BigEndian.Uint64(toc[32:])), int(binary.BigEndian.Uint64(toc[40:]))
+		}
 		seen, unread, lost := 0, 0, 0
-		step := max(1, len(good)/400)
-		for at := 0; at < len(good); at += step {
+		var places []int
+		for at := 0; at < len(good); at += max(1, len(good)/400) {
+			places = append(places, at)
+		}
+		for at := postings; at < postingsEnd; at += 40 {
+			places = append(places, at)
+		}
+		for _, at := range places {
 			bad := append([]byte(nil), good...)
 			bad[at] ^= 0x10
 			if err := os.WriteFile(path, bad, 0o666); err != nil {
@@ -278,7 +291,9 @@ func TestDamagedBlock(t *testing.T) {
 						got = readBlock(t, b, sel)
 					}
 				}()
-				if err != nil {
+				if err != nil && at >= postings && at < postingsEnd {
+					t.Fatalf("%s, flip at %d in a postings list keeps the block from being read: %v", name, at, err)
+				} else if err != nil {
 					seen++
 				} else if diff := right.diff(got); diff != "" {
 					t.Fatalf("%s, flip at %d changed the series sent:\n%.1000s", name, at, diff)
@@ -341,6 +356,42 @@ func TestCompileErrors(t *testing.T) {
 	} {
 		if _, err := Compile(s); err == nil {
 			t.Errorf("%+v: no error", s)
+		}
+	}
+}
+
+// Prometheus 2.0 wrote indexes of format version 1, and every later one reads them: places
+// count in bytes, also those of symbols.
+func TestOldIndex(t *testing.T) {
+	var series []tsdbtest.HandSeries
+	for i, pod := range []string{"a", "b", "c", "d"} {
+		series = append(series, tsdbtest.HandSeries{
+			Labels: []string{"__name__", "up", "pod", pod},
+			Chunks: []tsdbtest.HandChunk{
+				tsdbtest.FloatChunk(t, 0, float64(i), 1000, 2), tsdbtest.FloatChunk(t, 2000, 3, 3000, float64(i)),
+			},
+		})
+	}
+	dir := t.TempDir()
+	tsdbtest.HandBlock{
+		Version: index.FormatV1, Series: series, Deletions: []tsdbtest.HandDeletion{{Series: 2, MinTime: 0, MaxTime: 10}},
+		Meta: tsdb.BlockMeta{ULID: ulid.MustNew(1, nil), MinTime: 0, MaxTime: 4000},
+	}.Write(t, dir)
+	d := opened(t, dir)
+	for _, sel := range []wire.Selection{
+		{MinTime: 0, MaxTime: 5000},
+		{MinTime: 1500, MaxTime: 2500},
+		{MinTime: 0, MaxTime: 5000, Matchers: [][]wire.Matcher{{{Type: "=~", Name: "pod", Value: "b|c"}}}},
+		{MinTime: 0, MaxTime: 1500, Matchers: [][]wire.Matcher{{{Type: "=", Name: "__name__", Value: "up"}, {Type: "!=", Name: "pod", Value: "a"}}}},
+	} {
+		compiled, err := Compile(sel)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := d.Blocks[0]
+		want := reference(t, filepath.Join(dir, b.Meta.ULID), b.Meta, sel)
+		if got := tell(t, b, compiled); len(want) == 0 || cmp.Diff(want, got.Series) != "" {
+			t.Errorf("%+v: %s", sel, cmp.Diff(want, got.Series))
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 
 	"github.com/prometheus/prometheus/tsdb/index"
 
@@ -16,8 +17,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 const (
 	tocSize = 6*8 + crc32.Size
 
-	// seriesAlign is the alignment of series in the index, in bytes. A series id is the
-	// offset divided by it.
+	// seriesAlign is the alignment of series in an index since format version 2, in bytes.
 	seriesAlign = 16
 
 	// maxEntry is the maximum size of a symbol, a label value or a tombstones file, in
@@ -29,15 +29,24 @@ const (
 	maxSeries = 64 << 20
 )
 
-// ErrOldIndex reports an index of format version 1, which Prometheus stopped writing with
-// version 2.0.
-var ErrOldIndex = errors.New("a block with an index of format version 1 cannot be cut")
+// maxOldIndex is the maximum size of an index of format version 1 that can be cut, in bytes.
+// A set of its series takes one bit for each of its bytes.
+const maxOldIndex = 64 << 20
+
+// ErrOldIndex reports an index of format version 1, which Prometheus 2.0 wrote, that is
+// larger than maxOldIndex.
+var ErrOldIndex = errors.New("a block with an index of format version 1 and more than 64 MiB can be dumped whole, but not cut")
 
 // indexFile reads the index of a block piece by piece.
 type indexFile struct {
-	f   *datadir.File
-	toc index.TOC
-	end uint64 // of the series section
+	f     *datadir.File
+	toc   index.TOC
+	end   uint64 // of the series section
+	align int64  // of series, in bytes; the unit of series ids in postings and tombstones
+
+	// symbolAt has the offsets of the symbols in format version 1, in order: a series refers to
+	// its symbols by offset.
+	symbolAt []uint32
 }
 
 // openIndex reads the header and the table of contents.
@@ -52,9 +61,13 @@ func openIndex(f *datadir.File) (*indexFile, error) {
 	if binary.BigEndian.Uint32(head[:]) != index.MagicIndex {
 		return nil, errors.New("index has a bad magic number")
 	}
+	align := int64(seriesAlign)
 	switch head[4] {
 	case index.FormatV1:
-		return nil, ErrOldIndex
+		align = 1
+		if f.Size > maxOldIndex {
+			return nil, ErrOldIndex
+		}
 	case index.FormatV2, index.FormatV3:
 	default:
 		return nil, fmt.Errorf("index has unknown format version %d", head[4])
@@ -67,7 +80,7 @@ func openIndex(f *datadir.File) (*indexFile, error) {
 	if crc32.Checksum(body, castagnoli) != binary.BigEndian.Uint32(toc[len(body):]) {
 		return nil, errors.New("index: table of contents: bad checksum")
 	}
-	x := &indexFile{f: f, end: uint64(f.Size - tocSize), toc: index.TOC{
+	x := &indexFile{f: f, end: uint64(f.Size - tocSize), align: align, toc: index.TOC{
 		Symbols:           binary.BigEndian.Uint64(body[0:]),
 		Series:            binary.BigEndian.Uint64(body[8:]),
 		LabelIndices:      binary.BigEndian.Uint64(body[16:]),
@@ -83,6 +96,16 @@ func openIndex(f *datadir.File) (*indexFile, error) {
 	if x.toc.Series > x.end || x.toc.Symbols > x.end {
 		return nil, errors.New("index: the table of contents has an offset outside the file")
 	}
+	if head[4] == index.FormatV1 {
+		err := x.table(x.toc.Symbols, "symbol table", func(s *summed) error {
+			x.symbolAt = append(x.symbolAt, uint32(s.pos))
+			_, err := s.bytes()
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
 	return x, nil
 }
 
@@ -92,7 +115,7 @@ func (x *indexFile) scan(off uint64) *scanner {
 }
 
 // ids returns the number of possible series ids.
-func (x *indexFile) ids() uint64 { return x.end/seriesAlign + 1 }
+func (x *indexFile) ids() uint64 { return x.end/uint64(x.align) + 1 }
 
 // table reads a section that begins with its length and the number of its entries and ends
 // with a checksum. It calls entry for each entry, which must read it from its argument. The
@@ -166,8 +189,8 @@ func (s *summed) bytes() ([]byte, error) {
 	return s.take(int(n))
 }
 
-// symbols calls f for each symbol in order; the bytes are valid during the call. It returns
-// errStop if f returns false.
+// symbols calls f for each symbol with its number, in order; the bytes are valid during the
+// call. It returns errStop if f returns false.
 func (x *indexFile) symbols(f func(ref uint32, symbol []byte) bool) error {
 	var ref uint32
 	err := x.table(x.toc.Symbols, "symbol table", func(s *summed) error {
@@ -186,8 +209,8 @@ var errStop = errors.New("stop")
 
 // entry is a series of the index. The next one overwrites it.
 type entry struct {
-	id     uint64   // offset in the index, in units of seriesAlign
-	labels []uint32 // symbols: name, value, name, value …
+	id     uint64   // offset in the index, in units of the index's align
+	labels []uint32 // numbers of symbols: name, value, name, value …
 	chunks []chunkRef
 }
 
@@ -206,7 +229,7 @@ func (c chunkRef) offset() int64 { return int64(c.ref & 0xffffffff) }
 // series reads the series entry at the scanner's position.
 func (x *indexFile) series(s *scanner, e *entry) error {
 	at := s.pos
-	e.id = uint64(at) / seriesAlign
+	e.id = uint64(at / x.align)
 	head, err := s.at(at, binary.MaxVarintLen32)
 	if err != nil {
 		return err
@@ -226,6 +249,16 @@ func (x *indexFile) series(s *scanner, e *entry) error {
 	}
 	if err := e.parse(body); err != nil {
 		return fmt.Errorf("series at byte %d of index: %w", at, err)
+	}
+	if x.symbolAt == nil {
+		return nil
+	}
+	for i, place := range e.labels {
+		number, ok := slices.BinarySearch(x.symbolAt, place)
+		if !ok {
+			return fmt.Errorf("series at byte %d of index: there is no symbol at byte %d", at, place)
+		}
+		e.labels[i] = uint32(number)
 	}
 	return nil
 }
@@ -289,8 +322,8 @@ func (x *indexFile) all(f func(*entry) error, lost func(id uint64, err error)) e
 	s := x.scan(x.toc.Series)
 	var e entry
 	for {
-		if r := s.pos % seriesAlign; r != 0 {
-			s.pos += seriesAlign - r
+		if r := s.pos % x.align; r != 0 {
+			s.pos += x.align - r
 		}
 		if uint64(s.pos) >= x.end {
 			return nil
@@ -300,7 +333,11 @@ func (x *indexFile) all(f func(*entry) error, lost func(id uint64, err error)) e
 			// damaged entry, the postings list of all series has the offsets.
 			ids, err2 := x.matching(nil)
 			if err2 != nil {
-				return errors.Join(err, err2)
+				lost(e.id, err)
+				if s.pos = x.next(int64(e.id)*x.align + x.align); s.pos > 0 {
+					continue
+				}
+				return nil
 			}
 			for id := range e.id {
 				ids.clear(id)
@@ -313,12 +350,36 @@ func (x *indexFile) all(f func(*entry) error, lost func(id uint64, err error)) e
 	}
 }
 
+// maxNext is the maximum size of a series that next finds, in bytes. It bounds the time that
+// next takes.
+const maxNext = 64 << 10
+
+// next returns the offset of the first undamaged series at or after pos, or 0.
+func (x *indexFile) next(pos int64) int64 {
+	s := x.scan(uint64(pos))
+	var e entry
+	for ; uint64(pos) < x.end; pos += x.align {
+		head, err := s.at(pos, binary.MaxVarintLen32)
+		if err != nil {
+			return 0
+		}
+		// An entry of zeros is padding.
+		if size, n := binary.Uvarint(head); n <= 0 || size == 0 || size > maxNext {
+			continue
+		}
+		if s.pos = pos; x.series(s, &e) == nil && len(e.labels) > 0 {
+			return pos
+		}
+	}
+	return 0
+}
+
 // some is like all for the series in the set.
 func (x *indexFile) some(ids bitset, f func(*entry) error, lost func(id uint64, err error)) error {
 	s := x.scan(x.toc.Series)
 	var e entry
 	for id := range ids.all() {
-		s.pos = int64(id) * seriesAlign
+		s.pos = int64(id) * x.align
 		if err := x.series(s, &e); err != nil {
 			lost(id, err)
 			continue

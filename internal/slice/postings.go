@@ -5,15 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 
 	"github.com/prometheus/prometheus/model/labels"
 )
 
-// selected returns the series that the matchers of s select, by id.
-func (x *indexFile) selected(s *Selection) (bitset, error) {
+// selected returns the series that the matchers of s select, by id. If the postings that
+// they need are damaged, it reads all series, and calls lost for those that it cannot read.
+func (x *indexFile) selected(s *Selection, lost func(id uint64, err error)) (bitset, error) {
 	out := newBits(x.ids())
 	for _, list := range s.lists {
 		one, err := x.matching(list)
+		if err != nil {
+			one, err = x.scanned(list, lost)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -59,6 +64,45 @@ func (x *indexFile) matching(list []*labels.Matcher) (bitset, error) {
 		out.andNot(not)
 	}
 	return out, nil
+}
+
+// scanned returns the series that every matcher matches, without the postings.
+func (x *indexFile) scanned(list []*labels.Matcher, lost func(id uint64, err error)) (bitset, error) {
+	names, values := make([][]uint32, len(list)), make([]bitset, len(list))
+	for i := range list {
+		values[i] = newBits(x.toc.Series / 2) // a symbol takes two bytes of the index at least
+	}
+	err := x.symbols(func(ref uint32, symbol []byte) bool {
+		for i, m := range list {
+			if string(symbol) == m.Name {
+				names[i] = append(names[i], ref)
+			}
+			if m.Matches(string(symbol)) {
+				values[i].set(uint64(ref))
+			}
+		}
+		return true
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := newBits(x.ids())
+	err = x.all(func(e *entry) error {
+		for i, m := range list {
+			matches := m.Matches("")
+			for j := 0; j+1 < len(e.labels); j += 2 {
+				if slices.Contains(names[i], e.labels[j]) {
+					matches = values[i].has(uint64(e.labels[j+1]))
+				}
+			}
+			if !matches {
+				return nil
+			}
+		}
+		out.set(e.id)
+		return nil
+	}, lost)
+	return out, err
 }
 
 // union adds the series whose label name has a value for which match returns true.
