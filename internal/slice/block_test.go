@@ -390,7 +390,7 @@ func TestOldIndex(t *testing.T) {
 		}
 		b := d.Blocks[0]
 		want := reference(t, filepath.Join(dir, b.Meta.ULID), b.Meta, sel)
-		if got := tell(t, b, compiled); len(want) == 0 || cmp.Diff(want, got.Series) != "" {
+		if got := readBlock(t, b, compiled); len(want) == 0 || cmp.Diff(want, got.Series) != "" {
 			t.Errorf("%+v: %s", sel, cmp.Diff(want, got.Series))
 		}
 	}
