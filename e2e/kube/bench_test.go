@@ -80,7 +80,7 @@ func (b *bench) ways(t *testing.T, config, slow string) []benchWay {
 			return pluginCommand(t, config, args...)
 		}
 	}
-	all := "cat " + b.data + "/*/chunks/* " + b.data + "/*/index " + b.data + "/wal/0*"
+	all := catAll(b.data)
 	return []benchWay{
 		{catWay, kubectl(config, "sh", "-c", all)},
 		{rawWay, dump(config, "--head", "raw", "--compression", "none")},
@@ -94,6 +94,11 @@ func (b *bench) ways(t *testing.T, config, slow string) []benchWay {
 		{"promdump --via tar --head raw", dump(config, "--via", "tar", "--head", "raw")},
 		{"promdump, 30 minutes", dump(config, "--min-time", at(b.end.Add(-3*time.Hour)), "--max-time", at(b.end.Add(-150*time.Minute)))},
 	}
+}
+
+// catAll is the command that sends the files of a dump.
+func catAll(data string) string {
+	return "cat " + data + "/*/chunks/* " + data + "/*/index " + data + "/wal/0*"
 }
 
 // benchGoals are ratios of the wall times of two ways, in one run.
@@ -189,11 +194,13 @@ type figures struct {
 	wall   time.Duration
 	rss    int64         // of the agent at its most, bytes
 	cpu    time.Duration // of the agent, or what else was run in the container
+	client time.Duration // CPU of kubectl, or of the plugin
+	relays time.Duration // CPU of API server, kubelet, container runtime and shims
 	query  []time.Duration
 	scrape float64 // the longest, seconds
 }
 
-const benchHead = `way                                      wall s   MB/s of the data dir  agent's RSS MiB  CPU s in the container  query ms p50  p95   longest scrape ms
+const benchHead = `way                                       wall s  MB/s of the data dir  agent's RSS MiB  CPU s: container  client  relays  query ms p50  p95  longest scrape ms
 `
 
 func (b *bench) row(name string, f figures) {
@@ -205,8 +212,8 @@ func (b *bench) row(name string, f figures) {
 		return float64(f.query[int(share*float64(len(f.query)-1))].Microseconds()) / 1e3
 	}
 	// At once: all of them take minutes.
-	fmt.Fprintf(os.Stderr, "%-40s %7.2f %10.1f %22.1f %16.2f %20.0f %5.0f %8.0f\n", name, f.wall.Seconds(), float64(b.size)/1e6/f.wall.Seconds(),
-		float64(f.rss)/(1<<20), f.cpu.Seconds(), rank(0.5), rank(0.95), 1e3*f.scrape)
+	fmt.Fprintf(os.Stderr, "%-40s %7.2f %21.1f %16.1f %17.2f %7.2f %7.2f %13.0f %4.0f %18.0f\n", name, f.wall.Seconds(), float64(b.size)/1e6/f.wall.Seconds(),
+		float64(f.rss)/(1<<20), f.cpu.Seconds(), f.client.Seconds(), f.relays.Seconds(), rank(0.5), rank(0.95), 1e3*f.scrape)
 }
 
 func (b *bench) measure(t *testing.T, command func() *exec.Cmd) (f figures) {
@@ -216,9 +223,10 @@ func (b *bench) measure(t *testing.T, command func() *exec.Cmd) (f figures) {
 	cmd := command()
 	go func() { watched <- b.watch(done) }()
 	go func() { asked <- b.ask(t, done) }()
-	begin := time.Now()
+	begin, relays := time.Now(), b.cluster.cpu(t)
 	r := finish(t, cmd)
-	f.wall = time.Since(begin)
+	f.wall, f.relays = time.Since(begin), b.cluster.cpu(t)-relays
+	f.client = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 	close(done)
 	if r.code != 0 {
 		t.Fatalf("%s: exit %d: %s", strings.Join(cmd.Args, " "), r.code, r.stderr)
@@ -227,6 +235,27 @@ func (b *bench) measure(t *testing.T, command func() *exec.Cmd) (f figures) {
 	f.rss, f.cpu, f.query = w.rss, w.cpu, <-asked
 	f.scrape = b.pod.number(fmt.Sprintf("max_over_time(scrape_duration_seconds[%ds])", int(f.wall.Seconds())+2), time.Now())
 	return f
+}
+
+// cpu is what the programs have used that relay a stream.
+func (c *cluster) cpu(t *testing.T) (sum time.Duration) {
+	t.Helper()
+	names, err := filepath.Glob("/proc/[0-9]*/comm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range names {
+		comm, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		switch name := strings.TrimSpace(string(comm)); {
+		case name == "kube-apiserver", name == "kubelet", strings.HasPrefix(name, "containerd"):
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path))) // a number by the pattern
+			sum += process{pid: pid}.cpu()
+		}
+	}
+	return sum
 }
 
 // watch sums what the processes take that are in the container beside the server.

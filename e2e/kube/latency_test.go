@@ -28,8 +28,10 @@ import (
 
 // TestBenchLatency is the part of make bench-e2e that measures what the server's
 // clients notice of a dump: GET /metrics and an instant query, at a fixed rate, while
-// nothing is dumped and while each way dumps, in turns. It judges nothing: the
-// machine may be busy. PROMDUMP_E2E_BENCH_RUNS says how many turns,
+// nothing is dumped and while each way dumps, in turns. What relays a stream runs on the
+// same two cores, and so does the client, which elsewhere has a machine of its own: so
+// kubectl exec -- cat is the control, which sends the same files by the same way and does
+// not hold back. It judges nothing: the machine may be busy. PROMDUMP_E2E_BENCH_RUNS says how many turns,
 // PROMDUMP_E2E_BENCH_PHASE how long each of them takes (default 20s),
 // PROMDUMP_E2E_BENCH_WAYS (a regular expression) which ways dump.
 func TestBenchLatency(t *testing.T) {
@@ -50,8 +52,8 @@ func TestBenchLatency(t *testing.T) {
 		}
 	}
 	ways := []*latencyWay{
-		{name: "exec -- cat, all files", cmd: func() *exec.Cmd {
-			return b.cluster.command(t.Context(), b.cluster.config, "-n", b.pod.namespace, "exec", b.pod.name, "--", "sh", "-c", "cat "+b.data+"/*/chunks/*")
+		{name: catWay, cmd: func() *exec.Cmd {
+			return b.cluster.command(t.Context(), b.cluster.config, "-n", b.pod.namespace, "exec", b.pod.name, "--", "sh", "-c", catAll(b.data))
 		}},
 		{name: "promdump", cmd: dump()},
 		{name: "promdump --head raw --compression none", cmd: dump("--head", "raw", "--compression", "none")},
@@ -70,6 +72,7 @@ func TestBenchLatency(t *testing.T) {
 		}
 	}
 	fmt.Fprintf(os.Stderr, "%-42s %28s %33s %10s\n", "way", "GET /metrics ms p50, p99", "instant query ms p50, p99", "MB/s read")
+	defer printControl(idle, ways)
 	for _, w := range append([]*latencyWay{idle}, ways...) {
 		w.row(idle)
 		if w.start != nil {
@@ -78,6 +81,20 @@ func TestBenchLatency(t *testing.T) {
 	}
 	if n := b.pod.restarts(); n > 0 {
 		t.Errorf("the server was restarted %d times", n)
+	}
+}
+
+// printControl prints what each way adds to the p99 of /metrics beside what the control adds.
+func printControl(idle *latencyWay, ways []*latencyWay) {
+	i := slices.IndexFunc(ways, func(w *latencyWay) bool { return w.name == catWay })
+	if i < 0 {
+		return
+	}
+	none, control := idle.ms(askMetrics, 0.99), ways[i].ms(askMetrics, 0.99)
+	for _, w := range slices.Delete(slices.Clone(ways), i, i+1) {
+		p99 := w.ms(askMetrics, 0.99)
+		fmt.Fprintf(os.Stderr, "%-42s p99 of /metrics %.2f of the control's, which adds %.1f ms; it adds %.1f ms\n",
+			w.name, p99/control, control-none, p99-none)
 	}
 }
 
@@ -160,17 +177,20 @@ func (b *bench) readBy(ctx context.Context) (sum int64) {
 	}
 }
 
+// ms is a quantile of what requests took, in milliseconds; 0: there were none.
+func (w *latencyWay) ms(what string, share float64) float64 {
+	all := slices.Sorted(slices.Values(w.taken[what]))
+	if len(all) == 0 {
+		return 0
+	}
+	return float64(all[int(share*float64(len(all)-1))].Microseconds()) / 1e3
+}
+
 func (w *latencyWay) row(idle *latencyWay) {
 	fmt.Fprintf(os.Stderr, "%-42s", w.name)
 	for _, what := range asked {
-		ms := func(w *latencyWay, share float64) float64 {
-			all := slices.Sorted(slices.Values(w.taken[what]))
-			if len(all) == 0 {
-				return 0
-			}
-			return float64(all[int(share*float64(len(all)-1))].Microseconds()) / 1e3
-		}
-		fmt.Fprintf(os.Stderr, "  %6.1f %6.1f (%.2f, %.2f) of %d", ms(w, 0.5), ms(w, 0.99), ms(w, 0.5)/ms(idle, 0.5), ms(w, 0.99)/ms(idle, 0.99), len(w.taken[what]))
+		p50, p99 := w.ms(what, 0.5), w.ms(what, 0.99)
+		fmt.Fprintf(os.Stderr, "  %6.1f %6.1f (%.2f, %.2f) of %d", p50, p99, p50/idle.ms(what, 0.5), p99/idle.ms(what, 0.99), len(w.taken[what]))
 	}
 	fmt.Fprintf(os.Stderr, " %6.1f\n", float64(w.read)/1e6/max(w.time.Seconds(), 1))
 }

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -51,11 +52,17 @@ func (a *attempts) watch(config *rest.Config) *rest.Config {
 	return config
 }
 
-// list returns the first attempt of each protocol. SPDY's client follows redirects.
+// list returns the first attempt of each protocol, WebSocket's before SPDY's, whatever
+// their order was. SPDY's client follows redirects.
 func (a *attempts) list() []attempt {
+	firsts := a.firsts()
+	slices.SortStableFunc(firsts, func(x, y attempt) int { return strings.Compare(y.protocol, x.protocol) })
+	return firsts
+}
+
+func (a *attempts) firsts() (firsts []attempt) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	var firsts []attempt
 	for _, one := range a.all {
 		if !slices.ContainsFunc(firsts, func(f attempt) bool { return f.protocol == one.protocol }) {
 			firsts = append(firsts, one)
@@ -67,8 +74,22 @@ func (a *attempts) list() []attempt {
 // begun reports whether a stream began. Later errors come from behind the API server,
 // or say that the connection broke.
 func (a *attempts) begun() bool {
-	all := a.list()
+	all := a.firsts()
 	return len(all) > 0 && all[len(all)-1].err == nil
+}
+
+// spdyRefused reports whether SPDY was refused in a way that WebSocket may not be. What
+// cannot be connected to, or has no such pod, has neither.
+func (a *attempts) spdyRefused() bool {
+	all := a.firsts()
+	if len(all) == 0 || all[0].err == nil {
+		return false
+	}
+	err := all[0].err
+	if apierrors.IsNotFound(err) || apierrors.IsUnauthorized(err) {
+		return false
+	}
+	return all[0].status != 0 || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)
 }
 
 // age is that of the stream; 0: none began.

@@ -12,7 +12,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/kubernetes/scheme"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/remotecommand"
 	"k8s.io/streaming/pkg/httpstream"
 )
@@ -32,6 +31,11 @@ var usualTimes = times{grace: time.Second, poll: time.Second, dial: 30 * time.Se
 type Streams struct {
 	In       io.Reader
 	Out, Err io.Writer
+
+	// Much is set where many bytes go through: SPDY goes first then. It costs this machine
+	// and the API server about as much as WebSocket, and the kubelet a third: the runtime
+	// speaks SPDY only, and something on the way translates WebSocket, frame by frame.
+	Much bool
 }
 
 // Exec runs a command in the target's container until it ends, or until ctx does:
@@ -46,7 +50,7 @@ type Streams struct {
 // each whether another Exec can succeed.
 func (c *Client) Exec(ctx context.Context, t Target, command []string, s Streams) error {
 	tries := &attempts{}
-	executor, err := c.executor(tries.watch(c.streams), t, command, s)
+	executor, status, err := c.executor(tries, t, command, s)
 	if err != nil {
 		return fmt.Errorf("run %s in pod %s: %w", command[0], t, err)
 	}
@@ -71,6 +75,9 @@ func (c *Client) Exec(ctx context.Context, t Target, command []string, s Streams
 		case <-time.After(c.times.grace):
 		}
 	}
+	if err == nil && status.missing(tries) {
+		err = errNoStatus
+	}
 	in.shut(0)
 	out.shut(c.times.grace)
 	errs.shut(c.times.grace)
@@ -86,21 +93,35 @@ func quiet(ctx context.Context) context.Context {
 }
 
 // executor speaks WebSocket, and SPDY where that is refused: by a proxy, by an old
-// API server, or by rules that allow create but not get.
-func (c *Client) executor(config *rest.Config, t Target, command []string, s Streams) (remotecommand.Executor, error) {
+// API server, or by rules that allow create but not get. For many bytes it is the other
+// way round, unless SPDY was refused before.
+func (c *Client) executor(tries *attempts, t Target, command []string, s Streams) (remotecommand.Executor, *spdyStatus, error) {
 	u := c.streamURL(t, "exec", &corev1.PodExecOptions{
 		Container: t.Container, Command: command,
 		Stdin: s.In != nil, Stdout: s.Out != nil, Stderr: s.Err != nil,
 	})
-	spdy, err := remotecommand.NewSPDYExecutor(config, "POST", u)
+	config := tries.watch(c.streams)
+	spdy, status, err := newSPDY(config, u)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	socket, err := remotecommand.NewWebSocketExecutor(config, "GET", u.String())
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return remotecommand.NewFallbackExecutor(socket, spdy, otherProtocol)
+	first, second, other := socket, spdy, otherProtocol
+	if s.Much && !c.noSPDY.Load() {
+		first, second = spdy, socket
+		other = func(error) bool {
+			if !tries.spdyRefused() {
+				return false
+			}
+			c.noSPDY.Store(true)
+			return true
+		}
+	}
+	executor, err := remotecommand.NewFallbackExecutor(first, second, other)
+	return executor, status, err
 }
 
 func (c *Client) streamURL(t Target, sub string, options *corev1.PodExecOptions) *url.URL {

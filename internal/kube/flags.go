@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -54,6 +55,7 @@ type Client struct {
 	proxy   proxySetting
 	times   times
 	lives   lives
+	noSPDY  atomic.Bool // it was refused: WebSocket is always first
 }
 
 // Client reads the kubeconfig. It does not talk to the cluster yet.

@@ -256,7 +256,7 @@ func bytesOf(flag, text string) (int64, error) {
 
 func exec(client *kube.Client, t kube.Target) pod.Exec {
 	return func(ctx context.Context, command []string, s pod.Streams) error {
-		err := client.Exec(ctx, t, command, kube.Streams{In: s.In, Out: s.Out, Err: s.Err})
+		err := client.Exec(ctx, t, command, kube.Streams{In: s.In, Out: s.Out, Err: s.Err, Much: s.Much})
 		if none, ok := errors.AsType[*kube.NoCommandError](err); ok {
 			return &pod.AgentError{Err: none, Tip: "its image has neither a shell nor tar: --via remote-read asks the server itself, --via debug adds a container that has a shell; or name another container of the pod that mounts the data dir with -c"}
 		}

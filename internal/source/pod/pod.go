@@ -42,6 +42,7 @@ type Exec func(ctx context.Context, command []string, s Streams) error
 type Streams struct {
 	In       io.Reader
 	Out, Err io.Writer
+	Much     bool // many bytes go through them
 }
 
 // Options of a Source.

@@ -91,7 +91,7 @@ func (s *Source) run(ctx context.Context, command []string) *conversation {
 	})
 	go func() {
 		defer close(c.ended)
-		c.err = s.o.Exec(inner, command, Streams{inR, outW, c.said})
+		c.err = s.o.Exec(inner, command, Streams{In: inR, Out: outW, Err: c.said, Much: true})
 		end := c.err
 		if end == nil {
 			end = io.ErrUnexpectedEOF // that a command ends means nothing

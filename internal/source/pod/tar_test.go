@@ -129,7 +129,7 @@ func TestTarPlaces(t *testing.T) {
 					t.Error("the agent is sent to a directory that is not there")
 				}
 				if len(in) > 1<<20 { // the agent, not what removes it
-					_ = run(ctx, command, Streams{bytes.NewReader(in[:1<<20]), s.Out, s.Err})
+					_ = run(ctx, command, Streams{In: bytes.NewReader(in[:1<<20]), Out: s.Out, Err: s.Err})
 					fmt.Fprintln(s.Err, "tar: write error: No space left on device")
 					<-ctx.Done() // as nothing is heard of its end over WebSocket
 					return ctx.Err()

@@ -23,7 +23,7 @@ func (s *Source) tar(ctx context.Context, from string, names []string, dir strin
 	var said text
 	ended := make(chan error, 1)
 	go func() {
-		err := s.o.Exec(ctx, append([]string{"tar", "-chf", "-", "-C", from}, names...), pod.Streams{In: strings.NewReader(""), Out: agent.Throttle(ctx, w, s.o.Limits.Bandwidth), Err: &said})
+		err := s.o.Exec(ctx, append([]string{"tar", "-chf", "-", "-C", from}, names...), pod.Streams{In: strings.NewReader(""), Out: agent.Throttle(ctx, w, s.o.Limits.Bandwidth), Err: &said, Much: true})
 		w.CloseWithError(err) // nil is an end that means nothing
 		ended <- err
 	}()
