@@ -22,9 +22,12 @@ type load struct {
 
 // pace is how careful a controller is.
 type pace struct {
-	start, floor, ceiling float64 // bytes a second
-	stretch               float64 // waiting that it accepts, as a share of the server's CPU time
-	yields                bool    // pause while the server runs, whether it waits or not
+	start, floor, ceiling float64       // bytes a second
+	stretch               float64       // waiting that it accepts, as a share of the server's CPU time
+	noWait                time.Duration // waiting in paceShort that it accepts whatever the share is
+	hold                  time.Duration // of a pause, at most: a server that always has work must not stop a dump
+	slows                 bool          // the rate falls where pauses are not enough
+	yields                bool          // pause while the server runs, whether it waits or not
 }
 
 const (
@@ -35,19 +38,22 @@ const (
 	paceShort = 20 * time.Millisecond
 	paceLong  = time.Second
 
-	// paceHold bounds how long a pause is: a server that always has work must not
-	// stop a dump.
-	paceHold = 250 * time.Millisecond
-
 	// What a Go program does without a request, at most: below it nothing is delayed.
-	paceNoWait = 500 * time.Microsecond // in paceShort
-	paceNoWork = 3 * time.Millisecond   // in paceShort
-	paceNoise  = 20 * time.Millisecond  // in paceLong
+	paceNoWork = 3 * time.Millisecond  // in paceShort
+	paceNoise  = 20 * time.Millisecond // in paceLong
 )
 
+// A rate that falls as well took four times as long on two cores, and p99 was nearly the
+// same (docs/bench.md).
 var (
-	usualPace  = pace{start: 8 << 20, floor: 2 << 20, ceiling: math.Inf(1), stretch: 0.1}
-	gentlePace = pace{start: 2 << 20, floor: 1 << 20, ceiling: 10 << 20, stretch: 0.05, yields: true}
+	usualPace = pace{
+		start: 64 << 20, floor: 2 << 20, ceiling: math.Inf(1), stretch: 0.1,
+		noWait: 4 * time.Millisecond, hold: 100 * time.Millisecond,
+	}
+	gentlePace = pace{
+		start: 2 << 20, floor: 1 << 20, ceiling: 10 << 20, stretch: 0.05,
+		noWait: 500 * time.Microsecond, hold: 250 * time.Millisecond, slows: true, yields: true,
+	}
 )
 
 // recent is what a server did lately, seconds: what is older counts less.
@@ -62,7 +68,8 @@ func (r *recent) add(l load, span time.Duration) {
 // controller turns looks at the server into a rate. It is a pure function of them.
 //
 // Where the server waits at the moment, there is a pause: what it has to do is done
-// sooner. Where it waits all in all more than it may, the rate falls.
+// sooner. Where it waits all in all more than it may, a controller that slows lowers the
+// rate; where a CPU limit stops the server, each does.
 type controller struct {
 	pace
 	rate        float64 // while there is no pause, bytes a second
@@ -92,21 +99,21 @@ func (c *controller) next(l load) float64 {
 	others := c.least.waited / (c.least.ran + paceNoise.Seconds())
 	limit := c.stretch + others*(1+c.stretch)
 	c.adjust(l, limit)
-	waits := c.short.waited > paceNoWait.Seconds() && c.short.waited > limit*c.short.ran
+	waits := c.short.waited > c.noWait.Seconds() && c.short.waited > limit*c.short.ran
 	if !waits && !(c.yields && c.short.ran > paceNoWork.Seconds()) {
 		c.held = 0
 		return c.rate
 	}
-	if c.held += l.wall; c.held <= paceHold {
+	if c.held += l.wall; c.held <= c.hold {
 		return 0
 	}
-	if c.held > 2*paceHold {
+	if c.held >= 2*c.hold {
 		c.held = 0
 	}
 	if c.yields {
 		return c.floor
 	}
-	return max(c.floor, c.rate/4)
+	return c.rate
 }
 
 // adjust changes the rate by how far the server is from its limit: doubled within a
@@ -115,6 +122,9 @@ func (c *controller) next(l load) float64 {
 func (c *controller) adjust(l load, limit float64) {
 	stretch := c.long.waited / (c.long.ran + paceNoise.Seconds())
 	off := max(min(1-stretch/limit, 0.5), -1.5)
+	if !c.slows {
+		off = 0.5
+	}
 	if l.throttled {
 		// A CPU limit stops the server for the rest of its period, whoever used it up.
 		// This is the look of a period, and the others of it will raise the rate.
