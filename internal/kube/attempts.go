@@ -79,14 +79,16 @@ func (a *attempts) begun() bool {
 }
 
 // spdyRefused reports whether SPDY was refused in a way that WebSocket may not be. What
-// cannot be connected to, or has no such pod, has neither.
+// cannot be connected to, or has no such pod, has neither, and an API server that does not
+// come through to a kubelet does not either.
 func (a *attempts) spdyRefused() bool {
 	all := a.firsts()
 	if len(all) == 0 || all[0].err == nil {
 		return false
 	}
 	err := all[0].err
-	if apierrors.IsNotFound(err) || apierrors.IsUnauthorized(err) {
+	s, ok := errors.AsType[*apierrors.StatusError](err)
+	if ok && (apierrors.IsNotFound(s) || apierrors.IsUnauthorized(s) || s.ErrStatus.Code/100 == 5) {
 		return false
 	}
 	return all[0].status != 0 || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)

@@ -21,6 +21,7 @@ func TestExecMuch(t *testing.T) {
 		{"SPDY is refused", map[string]int{"spdy": http.StatusForbidden}, "spdy websocket websocket", false},
 		{"SPDY is not known", map[string]int{"spdy": http.StatusBadRequest}, "spdy websocket websocket", false},
 		{"the pod is not found", map[string]int{"spdy": http.StatusNotFound}, "spdy spdy", true},
+		{"the kubelet is not reached", map[string]int{"spdy": http.StatusInternalServerError}, "spdy spdy", true},
 		{"the login is refused", map[string]int{"spdy": http.StatusUnauthorized}, "spdy spdy", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
