@@ -43,7 +43,9 @@
 //   - internal/block turns series and records into blocks, and verifies blocks.
 //   - internal/archive is the dump file; docs/format.md specifies it.
 //   - internal/dump assembles what a source tells into an archive.
-//   - internal/restore puts a dump into a data dir, beside what is there.
+//   - internal/restore unpacks and verifies a dump, and plans what is done with it.
+//     internal/restore/apply puts it into a data dir: in this process, or in the agent
+//     where the data dir is in a container.
 //   - internal/view opens dumps as one storage, from a cache of what was unpacked
 //     and verified once.
 //   - internal/query puts Prometheus' own HTTP API in front of that, and gives

@@ -78,11 +78,17 @@ func TestReplacedUnderServer(t *testing.T) {
 	want := reference.export(tsdbtest.Everything())
 	reference.stop()
 
-	files, err := pod.Uploads(comes.Dir, names(t, comes.Dir))
+	files, err := pod.Uploads(blockDirs(t, comes.Dir)...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	head, err := pod.HeadUploads(comes.Dir)
+	var headDirs []string
+	for _, name := range datadir.HeadNames() {
+		if _, err := os.Stat(filepath.Join(comes.Dir, name)); err == nil {
+			headDirs = append(headDirs, filepath.Join(comes.Dir, name))
+		}
+	}
+	head, err := pod.Uploads(headDirs...)
 	if err != nil || len(head) == 0 {
 		t.Fatalf("%d files of the head, %v", len(head), err)
 	}
@@ -154,11 +160,11 @@ func TestReplacedUnderServer(t *testing.T) {
 	}
 }
 
-// names are those of the blocks in a data dir.
-func names(t *testing.T, dir string) (all []string) {
+// blockDirs are the directories of the blocks in a data dir.
+func blockDirs(t *testing.T, dir string) (all []string) {
 	t.Helper()
 	for _, meta := range blocks(t, dir) {
-		all = append(all, filepath.Base(filepath.Dir(meta)))
+		all = append(all, filepath.Dir(meta))
 	}
 	slices.Sort(all)
 	return all

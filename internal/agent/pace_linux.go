@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/promdump/promdump/internal/restore/apply"
 )
 
 const (
@@ -41,7 +43,7 @@ type thread struct {
 // watchServer watches the processes that write into a data dir, or what has a name where
 // these cannot be seen; "": nothing then. It is nil if there is none.
 func watchServer(proc string, cgroup fs.FS, dir, name string) *serverWatch {
-	w := &serverWatch{proc: proc, pids: servers(dir), cgroup: cgroup, threads: map[string]*thread{}}
+	w := &serverWatch{proc: proc, pids: apply.Servers(dir), cgroup: cgroup, threads: map[string]*thread{}}
 	if len(w.pids) == 0 && name != "" {
 		w.pids = named(proc, name)
 	}

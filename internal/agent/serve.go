@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/promdump/promdump/internal/datadir"
+	"github.com/promdump/promdump/internal/restore/apply"
 	"github.com/promdump/promdump/internal/wire"
 )
 
@@ -197,14 +198,18 @@ func (p Process) tell(ctx context.Context, call wire.Call, w *wire.Writer, paced
 		return p.short
 	}
 	if call.Do == wire.DoInspect {
-		t, err := inspect(call.Dirs)
+		dir, err := apply.Find(call.Dirs)
+		if err != nil {
+			return err
+		}
+		t, err := apply.Inspect(dir)
 		if err != nil {
 			return err
 		}
 		return w.Answer(t)
 	}
 	if call.Do == wire.DoDiscard && call.Replace != nil {
-		return discardIn(call, w)
+		return discard(ctx, call, w)
 	}
 	dir, err := findDir(call.Dirs)
 	if err != nil {

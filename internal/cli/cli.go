@@ -43,8 +43,8 @@ type Program struct {
 	Example string // of its help; empty: none
 	Data    Data
 
-	// Place is where restore goes; nil: a data dir on this machine.
-	Place Place
+	// Remote is where restore goes; nil: a data dir on this machine.
+	Remote RemoteTarget
 
 	// Now is the clock; nil: the machine's.
 	Now func() time.Time
@@ -206,8 +206,8 @@ func (a *app) root() *cobra.Command {
 		g.AddGlobalFlags(cmd.PersistentFlags())
 	}
 	restore := a.restoreCommand
-	if a.Place != nil {
-		restore = a.restoreThereCommand
+	if a.Remote != nil {
+		restore = a.restoreRemoteCommand
 	}
 	cmd.AddCommand(a.dumpCommand(), a.metaCommand(), a.verifyCommand(), restore(), a.openCommand(), a.queryCommand(), a.versionCommand(), exitCodesTopic())
 	if l, ok := a.Data.(Lister); ok {

@@ -149,6 +149,9 @@ func hintOf(err error) string {
 	}](err); ok && e.Hint() != "" {
 		return e.Hint()
 	}
+	if e, ok := errors.AsType[*restore.RefusedError](err); ok {
+		return refusedHint(e)
+	}
 	if hint := serverHint(err); hint != "" {
 		return hint
 	}

@@ -69,7 +69,7 @@ func TestCodeOf(t *testing.T) {
 }
 
 func TestHints(t *testing.T) {
-	refused := &restore.RefusedError{Refusals: []restore.Refusal{{Reason: "r", Flag: "--flag"}}}
+	refused := &restore.RefusedError{Refusals: []restore.Refusal{{Kind: restore.LittleSpace, Reason: "r"}}}
 	for _, c := range []struct {
 		err  error
 		want string
@@ -77,7 +77,7 @@ func TestHints(t *testing.T) {
 		{errors.New("any"), ""},
 		{fmt.Errorf("x: %w", hinted(errors.New("e"), "do %s", "this")), "do this"},
 		{usagef("like so", "wrong"), "like so"},
-		{refused, "to go on all the same: --flag"},
+		{refused, "make room, or dump a smaller selection; to go on all the same: --ignore-space"},
 		{fmt.Errorf("%w: text", archive.ErrNotDump), "give a file that promdump wrote; what it holds is said by: promdump meta FILE"},
 	} {
 		if got := hintOf(c.err); got != c.want {

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/promdump/promdump/internal/datadir"
+	"github.com/promdump/promdump/internal/restore"
 	"github.com/promdump/promdump/internal/source/local"
 )
 
@@ -68,6 +69,12 @@ func checkDataDir(dir string) error {
 			"a dump file is given without -d: promdump meta %s", shellWord(dir))}
 	case err != nil:
 		return &codedError{NoTarget, fmt.Errorf("read data dir: %w", err)}
+	}
+	if old, err := restore.Unfinished(dir); err != nil {
+		return err
+	} else if old != "" {
+		return hinted(fmt.Errorf("%s is half replaced: a restore --replace was killed, and what was there is in %s", dir, old),
+			"the next restore into it puts that back, also with --dry-run; stop its server first")
 	}
 	if datadir.Check(dir) == nil {
 		return nil

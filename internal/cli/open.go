@@ -120,7 +120,7 @@ written as text (openmetrics, csv) or as a Parquet file, a row for each.`,
   promdump open -d /prometheus --since 2h
   promdump open --export parquet --match '{namespace="shop"}' -t shop.parquet dump.tar.gz`,
 		RunE: a.run(func(ctx context.Context, args []string) error {
-			c, err := f.compile(args, a.Data, a.Place == nil, a.Now())
+			c, err := f.compile(args, a.Data, a.Remote == nil, a.Now())
 			if err != nil {
 				return err
 			}

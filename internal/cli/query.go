@@ -147,7 +147,7 @@ is its last hour; of a data dir or a server it is the time of this machine.`,
   promdump query dump.tar.gz 'rate(http_requests_total[5m])' -o graph
   promdump query dump.tar.gz up --start "2021-04-01 10:00" --end "2021-04-01 10:30" --step 1m -o csv`,
 		RunE: a.run(func(ctx context.Context, args []string) error {
-			c, err := f.compile(args, a.Data, a.Place == nil, a.Now())
+			c, err := f.compile(args, a.Data, a.Remote == nil, a.Now())
 			if err != nil {
 				return err
 			}

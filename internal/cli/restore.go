@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -21,7 +20,7 @@ import (
 type restoreFlags struct {
 	dir, file, tempDir           string
 	dryRun, replace, yes         bool
-	restart, noWait              bool // of a place elsewhere
+	restart, noWait              bool // of a remote target
 	wait, waitTimeout, retention string
 	ignoreRetention, ignoreSpace bool
 	allowUpload                  bool
@@ -35,7 +34,7 @@ type restoreConfig struct {
 	dryRun bool
 	yes    bool
 
-	restart, wait bool // of a place elsewhere
+	restart, wait bool // of a remote target
 }
 
 // take sets the dump file from an argument, as in other commands.
@@ -153,12 +152,12 @@ func (a *app) mayAsk(c restoreConfig, dir string) error {
 	return nil
 }
 
-// agree asks before something is removed.
-func (a *app) agree(ctx context.Context, c restoreConfig, plan *restore.Plan) error {
-	if len(plan.Replaced) == 0 || len(plan.Refusals) > 0 || c.yes {
+// agree asks before something is removed from the target with that name.
+func (a *app) agree(ctx context.Context, c restoreConfig, p *restore.Prepared, name string) error {
+	if len(p.Replaced) == 0 || len(p.Refusals) > 0 || c.yes {
 		return nil
 	}
-	return a.ask(ctx, fmt.Sprintf("%s of %s will be removed. Go on? [y/N] ", strings.Join(plan.Replaced, ", "), plan.Target.Dir))
+	return a.ask(ctx, fmt.Sprintf("%s of %s will be removed. Go on? [y/N] ", strings.Join(p.Replaced, ", "), name))
 }
 
 func (a *app) runRestore(ctx context.Context, c restoreConfig) (err error) {
@@ -171,50 +170,39 @@ func (a *app) runRestore(ctx context.Context, c restoreConfig) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, in.Close()) }()
-
-	progress := a.progress("unpacking")
-	defer progress.Done()
-	c.spec.Dump, c.spec.Logger = in, a.logger()
-	c.spec.Progress = func(p restore.Progress) {
-		if p.Step == restore.Unpack {
-			progress.Set(p.Done, p.Total, "")
-		}
-	}
-	plan, err := restore.NewPlan(ctx, c.spec)
+	p, done, err := a.prepare(ctx, c, in)
 	if _, refused := errors.AsType[*restore.RequestError](err); refused {
 		return hinted(err, "how it wants to be asked: by http:// or https://; --basic-auth-user with --basic-auth-password-file, --bearer-token-file or --header; --tls-ca-file with --tls-server-name")
 	}
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, plan.Close()) }()
-	progress.Done()
-	a.notes(append(dumpNotes(plan.Manifest), plan.Notes...))
+	defer func() { err = errors.Join(err, done()) }()
 	if c.dryRun {
-		return printRestore(a.Out, plan)
+		return printRestore(a.Out, p, p.Target.Dir)
 	}
-	if err := a.agree(ctx, c, plan); err != nil {
+	if err := a.agree(ctx, c, p, p.Target.Dir); err != nil {
 		return err
 	}
-	report, err := plan.Run(ctx)
+	report, err := p.Run(ctx)
 	if err != nil {
 		if report != nil && len(report.Added) > 0 {
 			err = fmt.Errorf("%w (%s are in place already, whole; the same command goes on)", err, term.Counted(len(report.Added), "block", "blocks"))
 		}
 		return err
 	}
-	a.restored(report, plan.Target.Dir, shown, plan.Target.Dir, a.Now().Sub(begin))
+	a.restored(report, shown, p.Target.Dir, a.Now().Sub(begin))
 	return nil
 }
 
-// restored prints the summary. The blocks are in dir.
-func (a *app) restored(r *restore.Report, dir, from, to string, took time.Duration) {
+// restored prints the summary.
+func (a *app) restored(r *restore.Report, from, to string, took time.Duration) {
 	var series, samples uint64
 	distinct := block.NewSeriesCounter()
 	for _, b := range r.Added {
 		series += b.Series
 		samples += b.Samples
-		if err := distinct.Block(filepath.Join(dir, b.ULID), b.Series); err != nil {
+		if err := distinct.Block(b.Dir, b.Series); err != nil {
 			a.logger().Debug("series cannot be counted", "block", b.ULID, "error", err)
 		}
 	}
@@ -254,23 +242,23 @@ func (a *app) ask(ctx context.Context, question string) error {
 
 // printRestore is what --dry-run prints. What speaks against the restore is an
 // error of the restore itself, not of looking.
-func printRestore(w io.Writer, p *restore.Plan) error {
+func printRestore(w io.Writer, p *restore.Prepared, name string) error {
 	t := p.Target
 	state := fmt.Sprintf("%s, head of %s", term.Counted(len(t.Blocks), "block", "blocks"), term.Bytes(t.HeadBytes))
 	switch {
 	case !t.Exists:
 		state = "does not exist, will be made"
-	case t.Empty:
+	case t.Empty():
 		state = "empty"
 	}
 	if t.Live {
 		state += ", a server runs on it"
 	}
-	facts := []term.Fact{{Name: "Target:", Value: t.Dir}, {Name: "Holds:", Value: state}}
+	facts := []term.Fact{{Name: "Target:", Value: name}, {Name: "Holds:", Value: state}}
 	if t.Free >= 0 {
 		facts = append(facts, term.Fact{Name: "Free space:", Value: term.Bytes(t.Free)})
 	}
-	facts = append(facts, term.Fact{Name: "To publish:", Value: term.Bytes(p.Bytes())})
+	facts = append(facts, term.Fact{Name: "To publish:", Value: term.Bytes(p.Bytes)})
 	if len(p.Replaced) > 0 {
 		facts = append(facts, term.Fact{Name: "To remove:", Value: strings.Join(p.Replaced, ", ")})
 	}
@@ -302,8 +290,8 @@ func printRestore(w io.Writer, p *restore.Plan) error {
 	}
 	for _, r := range p.Refusals {
 		line := "\nWill be refused: " + r.Reason
-		if r.Flag != "" {
-			line += " (to go on all the same: " + r.Flag + ")"
+		if flag := refusals[r.Kind].flag; flag != "" {
+			line += " (to go on all the same: " + flag + ")"
 		}
 		if _, err := fmt.Fprintln(w, term.Printable(line)); err != nil {
 			return err

@@ -113,9 +113,6 @@ func (e *PermissionError) Error() string {
 // ExitCode is that of the command.
 func (e *PermissionError) ExitCode() int { return codeNotPermitted }
 
-// Refuses tells a refusal from a failure.
-func (e *PermissionError) Refuses() {}
-
 // Retry implements [retry.Of].
 func (e *PermissionError) Retry() retry.Advice { return retry.No }
 

@@ -210,6 +210,3 @@ func (e *RestartError) Error() string {
 	return fmt.Sprintf("restart pod %s: %s", e.Target, e.Reason)
 }
 func (e *RestartError) Hint() string { return e.tip }
-
-// Refuses tells a refusal from a failure.
-func (e *RestartError) Refuses() {}

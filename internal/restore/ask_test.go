@@ -65,7 +65,7 @@ func TestAskRedirected(t *testing.T) {
 	t.Cleanup(elsewhere.Close)
 	s := httptest.NewServer(http.RedirectHandler(elsewhere.URL, http.StatusFound))
 	t.Cleanup(s.Close)
-	if _, err := AskRetention(t.Context(), s.Client(), s.URL); err == nil || !strings.Contains(err.Error(), "302") || asked != 0 {
+	if _, _, err := AskRetention(t.Context(), s.Client(), s.URL); err == nil || !strings.Contains(err.Error(), "302") || asked != 0 {
 		t.Errorf("%v, and the other one was asked %d times", err, asked)
 	}
 }

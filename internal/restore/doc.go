@@ -21,12 +21,16 @@
 //     an older one ignores it). Such a block stays as it is until retention.
 //   - compaction.parents names blocks that the server deletes at once.
 //
-// Restoring is a [Plan] (what would be done, and what speaks against it), then
-// [Plan.Run]. A dump with a raw head (WAL and head chunks) keeps it only where
-// nothing else is: in an empty data dir or with Spec.Replace. Elsewhere the head
-// becomes blocks first, since two WALs cannot be joined.
+// A restore is prepared, then run: [Prepare] unpacks and verifies the dump, and [Plan],
+// which touches no file, decides what is done and what speaks against it; [Prepared.Run]
+// hands the blocks to the [Target]. The target changes its data directory with package
+// apply: in this process where it is on this machine, in the agent where it is in a
+// container.
 //
-// What is not promised: that a Prometheus understands every chunk of a newer one;
-// that it has room below a size-based retention; and that a data dir on a network
-// filesystem tells whether a server holds it (flock).
+// A dump with a raw head (WAL and head chunks) keeps it only where nothing else is: in an
+// empty data directory or with Spec.Replace. Elsewhere the head becomes blocks first,
+// since two WALs cannot be joined.
+//
+// What is not promised: that a Prometheus understands every chunk of a newer one; and
+// that it has room below a size-based retention.
 package restore

@@ -132,6 +132,7 @@ func TestDamagedChunk(t *testing.T) {
 type faultCase struct {
 	name     string
 	replace  bool
+	whole    bool   // all is put in place, or nothing
 	old, new []span // what is served before and after
 	dump     []byte
 	setup    func(t *testing.T, dir string)
@@ -148,9 +149,9 @@ func faultCases(t *testing.T) []faultCase {
 	all := append(slices.Clone(theirs), span{"c", noon, noon + hour})
 	withData := func(t *testing.T, dir string) { headDir(t, dir, own...) }
 	return []faultCase{
-		{"beside", false, own, append(slices.Clone(theirs), own...), blocks, withData},
-		{"replace", true, own, all, raw, withData},
-		{"raw into empty", false, nil, all, raw, func(*testing.T, string) {}},
+		{"beside", false, false, own, append(slices.Clone(theirs), own...), blocks, withData},
+		{"replace", true, true, own, all, raw, withData},
+		{"raw into empty", false, true, nil, all, raw, func(*testing.T, string) {}},
 	}
 }
 
@@ -193,17 +194,17 @@ func TestStoppedAtEveryStep(t *testing.T) {
 					t.Fatal(err)
 				}
 				noLeftovers(t, dir)
-				if at == "" {
-					if err != nil {
-						t.Fatal(err)
-					}
+				if err == nil { // also where it was stopped after all was in place
 					tc.check(t, dir, true)
-					return
+					if at == "" {
+						return
+					}
+					continue
 				}
 				if !errors.Is(err, context.Canceled) {
 					t.Fatalf("stopped at %q: %v", at, err)
 				}
-				if (tc.replace || p.Head == HeadRaw) && at != "published" && diffSpans(t, served(t, dir), tc.old) != "" {
+				if (tc.replace || p.Head == HeadRaw) && diffSpans(t, served(t, dir), tc.old) != "" {
 					t.Fatalf("stopped at %q: the old contents are not back", at)
 				}
 				if rep != nil {
@@ -246,25 +247,48 @@ func TestKilledAtEveryStep(t *testing.T) {
 				if status, ok := child.ProcessState.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGKILL {
 					t.Fatalf("the child ended with %v:\n%s", err, out)
 				}
-				tc.check(t, dir, false)
-				if !tc.replace {
-					mustRestore(t, tc.dump, Spec{Dir: dir})
-					tc.check(t, dir, true)
-					continue
-				}
-				// The old contents are there to the last byte: in their place or aside.
-				if _, err := os.Stat(filepath.Join(dir, "wal")); err != nil {
-					if left, _ := filepath.Glob(filepath.Join(dir, datadir.AsidePrefix+"*", "wal")); len(left) != 1 {
-						t.Errorf("killed at step %d: the old WAL is gone", n)
-					}
-				}
-				if _, err := restoreInto(t, tc.dump, Spec{Dir: dir, Replace: true}); err != nil {
-					t.Fatal(err)
-				}
-				tc.check(t, dir, true)
+				tc.settled(t, dir, n)
 			}
 		})
 	}
+}
+
+// settled runs the next command in a data dir in which a restore was killed. It finds the
+// old contents or the new ones, whole, and says which.
+func (tc faultCase) settled(t *testing.T, dir string, n int) {
+	t.Helper()
+	half, err := Unfinished(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if half == "" {
+		tc.check(t, dir, false)
+	}
+	p := planOf(t, tc.dump, Spec{Dir: dir, Replace: tc.replace})
+	if left, err := Unfinished(dir); err != nil || left != "" {
+		t.Fatalf("killed at step %d: the old contents are still in %s, %v", n, left, err)
+	}
+	if said := len(p.Settled) == 1 && !p.Settled[0].Done; half != "" && !said {
+		t.Errorf("killed at step %d: half-way, and it says %+v", n, p.Settled)
+	}
+	is := served(t, dir)
+	old, comes := diffSpans(t, is, tc.old) == "", diffSpans(t, is, tc.new) == ""
+	switch {
+	case !tc.whole:
+		tc.check(t, dir, false)
+	case !old && !comes:
+		t.Errorf("killed at step %d: neither the old nor the new is there", n)
+	case len(p.Settled) > 0 && p.Settled[0].Done != comes:
+		t.Errorf("killed at step %d: the new is there: %v, and it says %+v", n, comes, p.Settled)
+	}
+	if _, err := p.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	tc.check(t, dir, true)
+	noLeftovers(t, dir)
 }
 
 // TestKilledChild is the process that is killed.
@@ -282,7 +306,7 @@ func TestKilledChild(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dump.Close()
-	p, err := NewPlan(t.Context(), Spec{Dir: dir, Dump: dump, Replace: os.Getenv("RESTORE_REPLACE") == "true"})
+	p, err := Prepare(t.Context(), Spec{Dir: dir, Dump: dump, Replace: os.Getenv("RESTORE_REPLACE") == "true"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -308,8 +332,12 @@ func TestReplaceRollsBack(t *testing.T) {
 	p := planOf(t, tc.dump, Spec{Dir: dir, Replace: true})
 	before := names(t, dir)
 	broken := errors.New("injected")
+	wals := 0
 	p.step = func(name string) error {
-		if name == "publish wal" { // the last of all
+		if !strings.HasPrefix(name, "wal to ") {
+			return nil
+		}
+		if wals++; wals == 2 { // first the old one goes aside; the new one is the last of all
 			return broken
 		}
 		return nil
@@ -322,7 +350,7 @@ func TestReplaceRollsBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	after := names(t, dir)
-	inStaging := func(name string) bool { return strings.Contains(name, tmpSuffix) }
+	inStaging := func(name string) bool { return strings.Contains(name, datadir.Creating) }
 	if d := cmp.Diff(slices.DeleteFunc(before, inStaging), after); d != "" {
 		t.Error(d)
 	}
@@ -333,14 +361,14 @@ func TestLeftoversAndNeighbours(t *testing.T) {
 	dump, ids := blocksDump(t, span{"a", noon, noon + hour})
 	dir := t.TempDir()
 	// What Prometheus itself is making just now is left alone.
-	theirs := filepath.Join(dir, "01ARZ3NDEKTSV4RRFFQ69G5FAV"+tmpSuffix)
-	ours := filepath.Join(dir, "01ARZ3NDEKTSV4RRFFQ69G5FAW"+tmpSuffix)
-	for _, name := range []string{theirs, ours, filepath.Join(dir, ids[0]+tmpSuffix, "chunks"), filepath.Join(dir, "wal")} {
+	theirs := filepath.Join(dir, "01ARZ3NDEKTSV4RRFFQ69G5FAV"+datadir.Creating)
+	ours := filepath.Join(dir, "01ARZ3NDEKTSV4RRFFQ69G5FAW"+datadir.Creating)
+	for _, name := range []string{theirs, ours, filepath.Join(dir, ids[0]+datadir.Creating, "chunks"), filepath.Join(dir, "wal")} {
 		if err := os.MkdirAll(name, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(ours, markName), nil, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(ours, "promdump"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	p := planOf(t, dump, Spec{Dir: dir})
@@ -407,8 +435,8 @@ func TestDiskFull(t *testing.T) {
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		t.Fatal(err)
 	}
-	_, err = NewPlan(t.Context(), Spec{Dir: dir, Dump: file})
-	if r, ok := errors.AsType[*RefusedError](err); !ok || r.Refusals[0].Flag != "--ignore-space" {
+	_, err = Prepare(t.Context(), Spec{Dir: dir, Dump: file})
+	if r, ok := errors.AsType[*RefusedError](err); !ok || r.Refusals[0].Kind != LittleSpace {
 		t.Errorf("a file that is too big: %v", err)
 	}
 	if pos, _ := file.Seek(0, io.SeekCurrent); pos != 0 {
@@ -428,7 +456,7 @@ func TestDiskFull(t *testing.T) {
 	}
 	spec := Spec{Dir: dir, Staging: t.TempDir()}
 	p := planOf(t, dump, spec)
-	if got := flags(p); !slices.Contains(got, "--ignore-space") {
+	if got := kinds(p.Refusals); !slices.Contains(got, LittleSpace) {
 		t.Errorf("refusals: %v", p.Refusals)
 	}
 	if err := p.Close(); err != nil {

@@ -16,13 +16,14 @@ import (
 
 // headToBlocks makes blocks of the unpacked dump's head. The blocks of a head are
 // named by their content, so a repeated restore finds them in the target.
-func (p *Plan) headToBlocks(ctx context.Context) error {
-	if err := os.Mkdir(p.staging.head(), 0o755); err != nil {
+func (p *Prepared) headToBlocks(ctx context.Context) error {
+	if err := os.Mkdir(p.work.head(), 0o755); err != nil {
 		return err
 	}
+	p.work.madeHead = true
 	// The dump with its blocks is a data dir, and must be read as one: the head
 	// counts only from where its blocks end.
-	built, err := BuildHead(ctx, local.New(p.staging.dump(), local.Options{Logger: p.log}), p.staging.head())
+	built, err := BuildHead(ctx, local.New(p.work.dump(), local.Options{Logger: p.log}), p.work.head())
 	if err != nil {
 		return err
 	}
@@ -31,7 +32,7 @@ func (p *Plan) headToBlocks(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		p.Notes = append(p.Notes, block.Notes(findings)...)
+		p.notes = append(p.notes, block.Notes(findings)...)
 		if err := p.addBlock(b.Dir, findings, true); err != nil {
 			return err
 		}

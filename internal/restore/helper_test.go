@@ -122,7 +122,7 @@ func dumpOf(t testing.TB, dir string, raw bool) []byte {
 		}
 		name, _ := filepath.Rel(dir, path)
 		top, _, _ := strings.Cut(filepath.ToSlash(name), "/")
-		if !isBlockName(top) && !(raw && isHeadName(top)) {
+		if !isBlockName(top) && !(raw && slices.Contains(datadir.HeadNames(), top)) {
 			return nil
 		}
 		b, err := os.ReadFile(path)
@@ -183,7 +183,7 @@ func diffSpans(t *testing.T, got tsdbtest.Served, spans []span) string {
 func restoreInto(t *testing.T, dump []byte, spec Spec) (*Report, error) {
 	t.Helper()
 	spec.Dump = bytes.NewReader(dump)
-	p, err := NewPlan(t.Context(), spec)
+	p, err := Prepare(t.Context(), spec)
 	if err != nil {
 		return nil, err
 	}
@@ -230,10 +230,10 @@ func noLeftovers(t *testing.T, dir string) {
 	}
 }
 
-func planOf(t *testing.T, dump []byte, spec Spec) *Plan {
+func planOf(t *testing.T, dump []byte, spec Spec) *Prepared {
 	t.Helper()
 	spec.Dump = bytes.NewReader(dump)
-	p, err := NewPlan(t.Context(), spec)
+	p, err := Prepare(t.Context(), spec)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,9 +241,9 @@ func planOf(t *testing.T, dump []byte, spec Spec) *Plan {
 	return p
 }
 
-func flags(p *Plan) (all []string) {
-	for _, r := range p.Refusals {
-		all = append(all, r.Flag)
+func kinds(refusals []Refusal) (all []RefusalKind) {
+	for _, r := range refusals {
+		all = append(all, r.Kind)
 	}
 	return all
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/promdump/promdump/internal/promapi"
+	"github.com/promdump/promdump/internal/wire"
 )
 
 // server is the Prometheus on the target's data dir.
@@ -142,13 +143,13 @@ func (s *server) head(ctx context.Context) (head promapi.HeadStats, err error) {
 
 // askServer learns the retention and that the server can be reached at all,
 // before anything is written.
-func (p *Plan) askServer(ctx context.Context) error {
+func (p *Prepared) askServer(ctx context.Context, t *wire.Target) error {
 	s, err := newServer(p.spec.WaitURL, p.spec.Client)
 	if err != nil {
 		return fmt.Errorf("the server to wait for: %w", err)
 	}
 	p.server = s
-	if err := p.holdServer(ctx); err != nil {
+	if err := p.holdServer(ctx, t); err != nil {
 		return fmt.Errorf("the server to wait for: %w", err)
 	}
 	r, err := s.retention(ctx)
@@ -156,17 +157,14 @@ func (p *Plan) askServer(ctx context.Context) error {
 		return fmt.Errorf("ask the server for its retention: %w", err)
 	}
 	if p.spec.Retention != 0 {
-		r.Time, r.From = p.Target.Retention.Time, p.Target.Retention.From
+		r.Time, r.From = p.policy.Retention.Time, p.policy.Retention.From
 	}
-	p.Target.Retention = r
+	p.policy.Retention = r
 
 	// What follows is good to know, and no reason to stop.
-	_ = s.ask(ctx, promapi.BuildPath, nil, func(b []byte, _ http.Header) (err error) {
-		p.Target.Version, err = promapi.Version(b)
-		return err
-	})
+	p.policy.Version = s.version(ctx)
 	if head, err := s.head(ctx); err == nil && head.Series > 0 && head.MaxTime > 0 {
-		p.Target.HeadTime = ms(head.MaxTime)
+		p.policy.HeadTime = ms(head.MaxTime)
 	}
 	return nil
 }
@@ -255,16 +253,25 @@ func AskReplaced(ctx context.Context, client *http.Client, url string, ulids []s
 	return served, head.Series, err
 }
 
-// AskRetention asks the server at a URL for how long it keeps its data; negative:
-// it deletes nothing by its age.
-func AskRetention(ctx context.Context, client *http.Client, url string) (time.Duration, error) {
+// AskRetention asks the server at a URL for how long it keeps its data (negative: it
+// deletes nothing by its age), and for its version; empty: it does not say.
+func AskRetention(ctx context.Context, client *http.Client, url string) (time.Duration, string, error) {
 	s, err := newServer(url, client)
 	if err != nil {
-		return 0, err
+		return 0, "", err
 	}
 	r, err := s.retention(ctx)
 	if err == nil && r.Time == 0 {
 		r.Time = -1
 	}
-	return r.Time, err
+	return r.Time, s.version(ctx), err
+}
+
+// version returns the server's version; empty: it does not say.
+func (s *server) version(ctx context.Context) (version string) {
+	_ = s.ask(ctx, promapi.BuildPath, nil, func(b []byte, _ http.Header) (err error) {
+		version, err = promapi.Version(b)
+		return err
+	})
+	return version
 }

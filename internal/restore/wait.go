@@ -14,10 +14,11 @@ import (
 
 	"github.com/promdump/promdump/internal/block"
 	"github.com/promdump/promdump/internal/promapi"
+	"github.com/promdump/promdump/internal/wire"
 )
 
 // wait polls the server until it serves the plan's blocks.
-func (p *Plan) wait(ctx context.Context) error {
+func (p *Prepared) wait(ctx context.Context) error {
 	return p.server.wait(ctx, p.Blocks, p.spec.WaitTimeout, p.progress)
 }
 
@@ -37,9 +38,9 @@ const probesPerBlock = 3
 
 // probe chooses samples of a block to query from a server. A block without such samples
 // has nothing that a server could serve.
-func (p *Plan) probe(ctx context.Context, b *PlannedBlock, dir string) {
+func (p *Prepared) probe(ctx context.Context, b *PlannedBlock) {
 	var err error
-	if b.probes, err = block.Samples(ctx, dir, probesPerBlock); err != nil {
+	if b.probes, err = block.Samples(ctx, b.Dir, probesPerBlock); err != nil {
 		p.log.Debug("no samples to ask a server for", "block", b.ULID, "error", err)
 	}
 }
@@ -230,7 +231,7 @@ func (s *server) identify(ctx context.Context) (id promapi.Identity, err error) 
 
 // holdServer finds the server on the data dir if several answer: the one that serves
 // the most of its blocks. A replica may serve some of them as well.
-func (p *Plan) holdServer(ctx context.Context) error {
+func (p *Prepared) holdServer(ctx context.Context, t *wire.Target) error {
 	s := p.server
 	var all, fit []promapi.Identity // fit: with the most blocks of the data dir
 	most := 0
@@ -259,7 +260,7 @@ func (p *Plan) holdServer(ctx context.Context) error {
 			}
 			ours := 0
 			for _, b := range blocks {
-				if p.Target.block(b.ULID) != nil {
+				if slices.ContainsFunc(t.Blocks, func(own wire.TargetBlock) bool { return own.ULID == b.ULID }) {
 					ours++
 				}
 			}
@@ -277,7 +278,7 @@ func (p *Plan) holdServer(ctx context.Context) error {
 		s.first = all[0]
 	case len(fit) == 1:
 		s.first = fit[0]
-		p.Notes = append(p.Notes, fmt.Sprintf(
+		p.notes = append(p.notes, fmt.Sprintf(
 			"Several servers answer at the URL to wait for; the one with the blocks of this data dir is asked (%s).", s.first))
 	default:
 		return &ReplicaError{all, "and which of them is on this data dir is unknown"}

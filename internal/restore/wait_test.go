@@ -64,7 +64,7 @@ func TestWaitOfReplicas(t *testing.T) {
 
 	dir, db, here := one(span{"own", noon - 2*hour, noon})
 	for _, urls := range [][]string{{there, here}, {here, there}} {
-		p, err := NewPlan(t.Context(), Spec{Dir: dir, Dump: bytes.NewReader(dump), WaitURL: balance(t, urls...), WaitTimeout: 20 * time.Second})
+		p, err := Prepare(t.Context(), Spec{Dir: dir, Dump: bytes.NewReader(dump), WaitURL: balance(t, urls...), WaitTimeout: 20 * time.Second})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -82,7 +82,7 @@ func TestWaitOfReplicas(t *testing.T) {
 	refused := func(what string, spec Spec) {
 		t.Helper()
 		spec.Dump = bytes.NewReader(dump)
-		_, err := NewPlan(t.Context(), spec)
+		_, err := Prepare(t.Context(), spec)
 		if _, ok := errors.AsType[*ReplicaError](err); !ok || len(names(t, spec.Dir)) > 0 && spec.Dir != dir {
 			t.Errorf("%s: %v", what, err)
 		}
@@ -110,7 +110,7 @@ func TestWaitOfOtherAnswers(t *testing.T) {
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) }))
 		t.Cleanup(s.Close)
 		dir := t.TempDir()
-		_, err := NewPlan(t.Context(), Spec{Dir: dir, Dump: strings.NewReader("not read"), WaitURL: s.URL})
+		_, err := Prepare(t.Context(), Spec{Dir: dir, Dump: strings.NewReader("not read"), WaitURL: s.URL})
 		if _, ok := errors.AsType[*AnswerError](err); !ok || len(names(t, dir)) > 0 {
 			t.Errorf("%s: plan: %v", what, err)
 		}
@@ -126,7 +126,7 @@ func TestWaitOfOtherAnswers(t *testing.T) {
 		if _, _, err := AskReplaced(t.Context(), nil, s.URL, []string{"X"}); err == nil {
 			t.Errorf("%s: no block is served of a server that does not say", what)
 		}
-		if _, err := AskRetention(t.Context(), nil, s.URL); err == nil {
+		if _, _, err := AskRetention(t.Context(), nil, s.URL); err == nil {
 			t.Errorf("%s: a retention of a server that does not say", what)
 		}
 	}

@@ -2,15 +2,17 @@ package wire
 
 import "encoding/json"
 
-// Target is a data dir that something may be restored into.
+// Target is the inventory of a data dir that something may be restored into.
 type Target struct {
 	Dir       string        `json:"dir"`
+	Exists    bool          `json:"exists"` // false: it can be made, its parent exists
+	Live      bool          `json:"live"`   // a server has its lock, or writes into it
 	Blocks    []TargetBlock `json:"blocks"`
 	HeadBytes int64         `json:"headBytes"`
 	HeadTime  int64         `json:"headTime"` // Unix milliseconds, about that of the newest sample; 0: no head
-	Free      int64         `json:"free"`     // bytes that the agent's user may still write
-	Size      int64         `json:"size"`     // bytes of the filesystem
-	UID       int           `json:"uid"`      // whose the directory is
+	Free      int64         `json:"free"`     // bytes that the agent's user may still write; -1: not known
+	Size      int64         `json:"size"`     // bytes of the filesystem; -1: not known
+	UID       int           `json:"uid"`      // owner of the directory; -1: not known
 	AgentUID  int           `json:"agentUID"`
 	Writable  bool          `json:"writable"` // by the agent
 	Thanos    bool          `json:"thanos"`   // a Thanos sidecar ships its blocks
@@ -18,10 +20,17 @@ type Target struct {
 	Own   []string `json:"own,omitempty"`   // names in it that are the TSDB's, which a replacement takes away
 	Aside []Aside  `json:"aside,omitempty"` // what earlier replacements took away and did not remove
 
-	// Servers says how many servers at work in it the agent sees, and can keep from
-	// opening files.
+	// Foreign are names in a directory that has nothing of a Prometheus. It is no data
+	// dir, unless there are none.
+	Foreign []string `json:"foreign,omitempty"`
+
+	// Servers is the number of servers at work in it that the agent sees, and can keep
+	// from opening files.
 	Servers int `json:"servers"`
 }
+
+// Empty reports whether the data dir has neither blocks nor a head.
+func (t *Target) Empty() bool { return len(t.Blocks) == 0 && t.HeadBytes == 0 }
 
 // Aside is a directory with what a replacement took away.
 type Aside struct {

@@ -55,7 +55,7 @@ func program() (cli.Program, *made) {
   kubectl promdump -n monitoring -p prometheus-0 -c prometheus -d /prometheus --start-time "2021-04-01 00:00:00" --end-time "2021-04-01 04:00:00" > dump.tar.gz
   kubectl promdump meta -p statefulset/prometheus
   kubectl promdump restore --context other -p prometheus-0 -t dump.tar.gz`,
-		Data: p, Place: place{p},
+		Data: p, Remote: remoteTarget{p},
 	}, p.made
 }
 

@@ -56,7 +56,7 @@ func newExchange(t *testing.T, old, comes string) exchange {
 	if err := os.WriteFile(filepath.Join(x.dir, "foreign"), []byte("stays"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	head, err := HeadUploads(comes)
+	head, err := Uploads(filepath.Join(comes, "chunks_head"), filepath.Join(comes, "wal"))
 	if err != nil || len(head) < 3 {
 		t.Fatalf("%d files of a head, %v", len(head), err)
 	}

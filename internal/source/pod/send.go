@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -27,50 +28,24 @@ type Upload struct {
 	Size int64  // bytes
 }
 
-// Uploads lists the files of blocks below a directory, meta.json last.
-func Uploads(dir string, ulids []string) ([]Upload, error) {
-	var all []Upload
-	for _, id := range ulids {
-		chunks, err := filepath.Glob(filepath.Join(dir, id, "chunks", "*"))
-		if err != nil {
-			return nil, err
-		}
-		names := []string{}
-		for _, c := range chunks {
-			names = append(names, "chunks/"+filepath.Base(c))
-		}
-		for _, name := range append(names, "index", "tombstones", "meta.json") {
-			path := filepath.Join(dir, id, filepath.FromSlash(name))
-			fi, err := os.Stat(path)
-			if errors.Is(err, os.ErrNotExist) && name == "tombstones" {
-				continue
+// Uploads lists the files of complete directories: those of blocks, each named by its
+// ULID, and those of a head.
+func Uploads(dirs ...string) (all []Upload, err error) {
+	for _, dir := range dirs {
+		err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+			if err != nil || e.IsDir() {
+				return err
 			}
+			fi, err := e.Info()
 			if err != nil {
-				return nil, fmt.Errorf("find what is restored: %w", err)
+				return err
 			}
-			all = append(all, Upload{Name: id + "/" + name, Path: path, Size: fi.Size()})
-		}
-	}
-	return all, nil
-}
-
-// HeadUploads lists the files of a raw head below a directory.
-func HeadUploads(dir string) (all []Upload, err error) {
-	for _, pattern := range []string{"chunks_head/*", "wbl/*", "wal/checkpoint.*/*", "wal/[0-9]*"} {
-		paths, err := filepath.Glob(filepath.Join(dir, filepath.FromSlash(pattern)))
-		if err != nil {
-			return nil, err
-		}
-		for _, path := range paths {
-			fi, err := os.Stat(path)
-			if err != nil {
-				return nil, fmt.Errorf("find what is restored: %w", err)
-			}
-			name, err := filepath.Rel(dir, path)
-			if err != nil {
-				return nil, err
-			}
+			name, err := filepath.Rel(filepath.Dir(dir), path)
 			all = append(all, Upload{Name: filepath.ToSlash(name), Path: path, Size: fi.Size()})
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("find what is restored: %w", err)
 		}
 	}
 	return all, nil

@@ -29,7 +29,11 @@ func blocksOf(t *testing.T, dir string) (ids []string) {
 
 func uploads(t *testing.T, dir string) []Upload {
 	t.Helper()
-	files, err := Uploads(dir, blocksOf(t, dir))
+	var blocks []string
+	for _, id := range blocksOf(t, dir) {
+		blocks = append(blocks, filepath.Join(dir, id))
+	}
+	files, err := Uploads(blocks...)
 	if err != nil || len(files) < 6 {
 		t.Fatalf("%d files, %v", len(files), err)
 	}

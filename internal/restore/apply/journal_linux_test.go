@@ -1,4 +1,4 @@
-package agent
+package apply
 
 import (
 	"errors"
@@ -55,10 +55,12 @@ func plant(t *testing.T, dir string, files map[string]string) {
 	}
 }
 
+func noStep(string) error { return nil }
+
 // scene is a data dir, and what lies ready to replace it.
 func scene(t *testing.T) (s *replacement, before, after map[string]string) {
 	t.Helper()
-	s = &replacement{dir: t.TempDir(), id: id, owner: [2]int{-1, -1}}
+	s = &replacement{dir: t.TempDir(), id: id, step: noStep, check: func() error { return nil }}
 	foreign := map[string]string{"lock": "", "snapshots/a/b": "kept", "mine.txt": "kept", "lost+found/x": "kept"}
 	own := map[string]string{
 		inBoth + "/meta.json": "old both", inOld + "/meta.json": "old", inOld + ".tmp-for-creation/index": "half", "chunk_snapshot.000001.0000000000/00000000": "old snapshot",
@@ -75,12 +77,12 @@ func scene(t *testing.T) (s *replacement, before, after map[string]string) {
 }
 
 // without what lies ready.
-func (s *replacement) seen(t *testing.T) map[string]string {
+func (r *replacement) seen(t *testing.T) map[string]string {
 	t.Helper()
-	if err := os.RemoveAll(s.ready()); err != nil {
+	if err := os.RemoveAll(r.root()); err != nil {
 		t.Fatal(err)
 	}
-	return tree(t, s.dir)
+	return tree(t, r.dir)
 }
 
 func TestReplace(t *testing.T) {
@@ -102,7 +104,7 @@ func TestReplace(t *testing.T) {
 		t.Errorf("aside: %v", aside)
 	}
 	for range 2 {
-		if _, err := discard(s.dir, s.id); err != nil {
+		if _, err := s.discard(); err != nil {
 			t.Error(err)
 		}
 		if now := s.seen(t); !maps.Equal(now, after) {
@@ -154,7 +156,7 @@ func TestReplaceKilled(t *testing.T) {
 			return nil
 		}
 		defer func() {
-			s.step = nil
+			s.step = noStep
 			if r := recover(); r != nil {
 				if _, ours := r.(kill); !ours {
 					panic(r)
@@ -166,7 +168,7 @@ func TestReplaceKilled(t *testing.T) {
 	}
 	kills := 0
 	for first := 0; ; first++ {
-		for second := first % 3; ; second += 3 {
+		for second := first % 5; ; second += 5 {
 			s, before, after := scene(t)
 			swapping := func() error { _, err := s.swap(); return err }
 			killed, err := run(s, first, swapping)
@@ -181,7 +183,8 @@ func TestReplaceKilled(t *testing.T) {
 			}
 			kills++
 			undoing := func() error { _, err := s.before(); return err }
-			if _, err := discard(s.dir, s.id); err == nil {
+			_, begun := os.Stat(s.journal())
+			if _, err := s.discard(); err == nil && begun == nil {
 				t.Fatalf("killed at %d: the only contents are discarded", first)
 			}
 			again, err := run(s, second, undoing)
@@ -201,7 +204,7 @@ func TestReplaceKilled(t *testing.T) {
 			if _, err := s.swap(); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := discard(s.dir, s.id); err != nil {
+			if _, err := s.discard(); err != nil {
 				t.Fatal(err)
 			}
 			if now := s.seen(t); !maps.Equal(now, after) {
@@ -270,8 +273,10 @@ func TestHold(t *testing.T) {
 		}
 		return l.Cur
 	}
+	injected := false
 	s.step = func(name string) error {
-		if name == "publish" && limit(server) == 0 {
+		if name == "write publishing" && limit(server) == 0 && !injected {
+			injected = true
 			return errors.New("injected")
 		}
 		return nil
@@ -279,7 +284,7 @@ func TestHold(t *testing.T) {
 	if _, err := s.swap(); err == nil || limit(server) == 0 {
 		t.Errorf("%v: it may open %d files", err, limit(server))
 	}
-	s.step = nil
+	s.step = noStep
 	got, err := s.swap()
 	if err != nil || got.Held != 1 || limit(reader) == 0 {
 		t.Fatalf("%+v, %v; who reads may open %d", got, err, limit(reader))
@@ -294,10 +299,10 @@ func TestHold(t *testing.T) {
 func TestReplacing(t *testing.T) {
 	other, dir := t.TempDir(), t.TempDir()
 	plant(t, dir, map[string]string{datadir.AsidePrefix + id + "/" + journalName: "{}"})
-	if got, err := replacing([]string{other, dir}, id); err != nil || got != dir {
+	if got, err := FindReplaced([]string{other, dir}, id); err != nil || got != dir {
 		t.Errorf("%s, %v", got, err)
 	}
-	if _, err := replacing([]string{dir}, "../x"); err == nil {
+	if _, err := FindReplaced([]string{dir}, "../x"); err == nil {
 		t.Error("any ID will do")
 	}
 }

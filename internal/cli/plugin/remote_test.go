@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/promdump/promdump/internal/kube"
+	"github.com/promdump/promdump/internal/wire"
 )
 
 // What cannot be kept from writing is not replaced under its hands, and what is
@@ -32,7 +33,7 @@ func TestReplaceLets(t *testing.T) {
 		{name: "debug, on no volume", by: viaDebug, servers: 1, volume: "the container's own filesystem", err: "the data dir is on no volume", tip: "restore without --replace"},
 	} {
 		target := kube.Target{Container: "prometheus", Volume: c.volume, Args: []string{"--enable-feature=" + c.features}}
-		err := (&replacing{found: found{target: target}, by: c.by, servers: c.servers}).lets(c.restart)
+		err := (&remote{found: found{target: target}, by: c.by, inventory: &wire.Target{Servers: c.servers}}).lets(c.restart)
 		if c.err == "" {
 			if err != nil {
 				t.Errorf("%s: %v", c.name, err)
@@ -48,9 +49,9 @@ func TestReplaceLets(t *testing.T) {
 
 // Restore has the flags of the ways that write, and those of who asks whether the
 // server serves it; no others.
-func TestPlaceFlags(t *testing.T) {
+func TestRemoteFlags(t *testing.T) {
 	fs := pflag.NewFlagSet("restore", pflag.ContinueOnError)
-	place{&pods{kube: kube.NewFlags()}}.AddFlags(fs)
+	remoteTarget{&pods{kube: kube.NewFlags()}}.AddFlags(fs)
 	for name, want := range map[string]bool{
 		"via": true, "image": true, "run-as-user": true, "pod": true, "agent-url": true, "selector": true,
 		"web-scheme": true, "web-header": true, "web-tls-ca-file": true, "concurrency": false, "keep-external-labels": false,

@@ -19,14 +19,14 @@ const (
 	servedTime  = 5 * time.Minute  // it replays its WAL first
 )
 
-// replacing is one replacement of what a pod's data dir holds. After Restart it is
-// about the pod's successor.
-type replacing struct {
+// remote is the data directory of a pod, for one restore. After Restart it is that of the
+// pod's successor.
+type remote struct {
 	found
-	agent   *pod.Source // at work in the data dir
-	by      via         // the way that it came
-	servers int         // that it sees at work there
-	id      string      // of the replacement
+	agent     *pod.Source // at work in the data dir
+	by        via         // the way that it came
+	inventory *wire.Target
+	id        string // of the replacement
 }
 
 // RefusedError says why a data dir is better not replaced.
@@ -43,24 +43,40 @@ func (e *RefusedError) ExitCode() int { return 1 }
 // Hint returns what to do about it.
 func (e *RefusedError) Hint() string { return e.tip }
 
-// Refuses tells a refusal from a failure.
-func (e *RefusedError) Refuses() {}
+// Inspect implements restore.Target: it returns what was seen when it was found.
+func (r *remote) Inspect(context.Context) (*wire.Target, error) { return r.inventory, nil }
 
-func (r *replacing) MayReplace(ctx context.Context, restart bool) error {
-	if restart {
-		if err := r.client.MayRestart(ctx, r.target); err != nil {
-			return err
-		}
+// Apply implements restore.Target.
+func (r *remote) Apply(ctx context.Context, job restore.Job, sent func(int64)) (*wire.Restored, error) {
+	files, err := pod.Uploads(job.Dirs...)
+	if err != nil {
+		return nil, err
 	}
-	return r.lets(restart)
+	if job.Replace {
+		return r.agent.Replace(ctx, r.id, files, sent)
+	}
+	return r.agent.Send(ctx, files, sent)
+}
+
+func (r *remote) MayReplace(ctx context.Context, restart bool) (refused bool, err error) {
+	if restart {
+		err = r.client.MayRestart(ctx, r.target)
+	}
+	if err == nil {
+		err = r.lets(restart)
+	}
+	_, ours := errors.AsType[*RefusedError](err)
+	_, denied := errors.AsType[*kube.PermissionError](err)
+	_, cannot := errors.AsType[*kube.RestartError](err)
+	return ours || denied || cannot, err
 }
 
 // lets tells whether the server lets its data dir be replaced.
-func (r *replacing) lets(restart bool) error {
+func (r *remote) lets(restart bool) error {
 	if !r.target.Outlived() {
 		return &RefusedError{"the data dir is on no volume, so the restart that must follow would take it away", "restore without --replace"}
 	}
-	if r.servers > 0 {
+	if r.inventory.Servers > 0 {
 		return nil
 	}
 	// It cannot be kept from going on by the names of its files.
@@ -79,28 +95,13 @@ func (r *replacing) lets(restart bool) error {
 	return nil
 }
 
-func (r *replacing) Send(ctx context.Context, dir string, ulids []string, head bool, progress func(int64)) (*wire.Restored, error) {
-	files, err := pod.Uploads(dir, ulids)
-	if err != nil {
-		return nil, err
-	}
-	if head {
-		more, err := pod.HeadUploads(dir)
-		if err != nil {
-			return nil, err
-		}
-		files = append(files, more...)
-	}
-	return r.agent.Replace(ctx, r.id, files, progress)
-}
-
-func (r *replacing) Settle(ctx context.Context) (*wire.Restored, error) {
+func (r *remote) Settle(ctx context.Context) (*wire.Restored, error) {
 	return r.agent.Settle(ctx, r.id)
 }
 
-func (r *replacing) RestartCommand() string { return kube.RestartCommand(r.target) }
+func (r *remote) RestartCommand() string { return kube.RestartCommand(r.target) }
 
-func (r *replacing) Restart(ctx context.Context) error {
+func (r *remote) Restart(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, restartTime)
 	defer cancel()
 	next, err := r.client.DeleteAndWait(ctx, r.target)
@@ -112,11 +113,19 @@ func (r *replacing) Restart(ctx context.Context) error {
 	return err
 }
 
-func (r *replacing) Discard(ctx context.Context) error { return r.agent.Discard(ctx, r.id) }
+func (r *remote) Discard(ctx context.Context) error { return r.agent.Discard(ctx, r.id) }
 
-// Served asks the server, again and again until it answers: a pod may be ready before
-// its server is.
-func (r *replacing) Served(ctx context.Context, is cli.Replaced) (note string, err error) {
+// Served asks the server. After a restart it does so again and again until the server
+// answers: a pod may be ready before its server is.
+func (r *remote) Served(ctx context.Context, is cli.Expected) (note string, err error) {
+	if !is.Restarted {
+		base, client, err := r.asks(ctx)
+		if err != nil {
+			return fmt.Sprintf("whether the server serves the blocks is not known, it cannot be reached (%v): it loads them within a minute", err), nil
+		}
+		defer client.CloseIdleConnections()
+		return "", r.explainWeb(restore.WaitServed(ctx, client, base, is.Added, 0))
+	}
 	ctx, cancel := context.WithTimeout(ctx, servedTime)
 	defer cancel()
 	for {
@@ -146,7 +155,7 @@ type wrongError struct{ what string }
 
 func (e *wrongError) Error() string { return e.what }
 
-func (r *replacing) served(ctx context.Context, is cli.Replaced) (string, error) {
+func (r *remote) served(ctx context.Context, is cli.Expected) (string, error) {
 	base, client, err := r.asks(ctx)
 	if err != nil {
 		return "", err

@@ -1,4 +1,4 @@
-package agent
+package apply
 
 import (
 	"bufio"
@@ -14,17 +14,16 @@ import (
 	"github.com/promdump/promdump/internal/datadir"
 )
 
-// hold keeps the servers at work in a data dir from opening any file, and tells
-// how many there are. What they have open they keep: they can still end as they
-// should. They could not go on with a data dir that is not theirs any more.
+// freeze keeps the servers at work in a data directory from opening any file, and returns
+// how many there are. They keep the files that they have open, and can end as usual; they
+// could not go on with a data directory that is not theirs any more.
 //
-// Its limit is the only thing of such a process that another one of the same user
-// can change: the first process of a container cannot be stopped from within.
-func hold(dir string) int { return limitFiles(dir, func(l *unix.Rlimit) { l.Cur = 0 }) }
+// The limit of open files is the only property of such a process that another one of the
+// same user can change: the first process of a container cannot be stopped from within.
+func freeze(dir string) int { return limitFiles(dir, func(l *unix.Rlimit) { l.Cur = 0 }) }
 
-// release gives back what hold took. A Go program has raised its limit as far as
-// it goes.
-func release(dir string) {
+// thaw undoes freeze. A Go program has raised its limit as far as it goes.
+func thaw(dir string) {
 	limitFiles(dir, func(l *unix.Rlimit) {
 		if l.Cur == 0 {
 			l.Cur = l.Max
@@ -33,7 +32,7 @@ func release(dir string) {
 }
 
 func limitFiles(dir string, change func(*unix.Rlimit)) (n int) {
-	for _, pid := range servers(dir) {
+	for _, pid := range Servers(dir) {
 		var l unix.Rlimit
 		if unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &l) != nil {
 			continue
@@ -46,8 +45,9 @@ func limitFiles(dir string, change func(*unix.Rlimit)) (n int) {
 	return n
 }
 
-// servers are the processes that write into a data dir, as far as we may see them.
-func servers(dir string) (pids []int) {
+// Servers returns the processes that write into a data directory, as far as this process
+// may see them.
+func Servers(dir string) (pids []int) {
 	real, err := filepath.EvalSymlinks(dir)
 	if err != nil {
 		return nil
@@ -64,8 +64,8 @@ func servers(dir string) (pids []int) {
 	return pids
 }
 
-// writes tells whether a process has the lock or a part of the head open to write.
-// Who dumps it only reads.
+// writes reports whether a process has the lock or a part of the head open for writing. A
+// dump only reads.
 func writes(pid int, dir string) bool {
 	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
 	if err != nil {

@@ -12,23 +12,20 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/promdump/promdump/internal/restore"
 	"github.com/promdump/promdump/internal/term"
 	"github.com/promdump/promdump/internal/tsdbtest"
 	"github.com/promdump/promdump/internal/wire"
 )
 
-type noError struct{}
-
-func (noError) Error() string { return "it says no" }
-func (noError) Refuses()      {}
-
-// elsewhere is a Place that says what is done to it.
+// elsewhere is a RemoteTarget that records what is done to it.
 type elsewhere struct {
 	done   []string
 	fails  map[string]error
+	no     bool // what fails is a refusal
 	settle *wire.Restored
 	held   int
-	is     Replaced
+	is     Expected
 	wal    bool // was sent
 	target wire.Target
 }
@@ -40,21 +37,29 @@ func (e *elsewhere) does(what string) error {
 
 func (e *elsewhere) AddFlags(*pflag.FlagSet) {}
 
-func (e *elsewhere) Find(context.Context, Asked) (There, error) {
-	return There{Name: "mon/prom", Target: &e.target, Retention: -1, Replacing: e}, e.does("find")
+func (e *elsewhere) Find(context.Context, Asked) (FoundTarget, error) {
+	return FoundTarget{Remote: e, Name: "mon/prom", Retention: -1}, e.does("find")
 }
 
-func (e *elsewhere) MayReplace(_ context.Context, restart bool) error {
+func (e *elsewhere) Inspect(context.Context) (*wire.Target, error) { return &e.target, nil }
+
+func (e *elsewhere) MayReplace(_ context.Context, restart bool) (bool, error) {
 	if restart {
-		return e.does("may restart")
+		return e.no, e.does("may restart")
 	}
-	return e.does("may")
+	return e.no, e.does("may")
 }
 
-func (e *elsewhere) Send(_ context.Context, dir string, ulids []string, head bool, _ func(int64)) (*wire.Restored, error) {
-	_, err := os.Stat(filepath.Join(dir, "wal"))
-	e.wal = head && err == nil
-	return &wire.Restored{Added: ulids, Aside: "promdump-replaced-X", Held: e.held}, e.does("send")
+func (e *elsewhere) Apply(_ context.Context, job restore.Job, _ func(int64)) (*wire.Restored, error) {
+	var ids []string
+	for _, dir := range job.Dirs {
+		name := filepath.Base(dir)
+		e.wal = e.wal || job.Replace && name == "wal"
+		if _, err := os.Stat(filepath.Join(dir, "meta.json")); err == nil {
+			ids = append(ids, name)
+		}
+	}
+	return &wire.Restored{Added: ids, Aside: "promdump-replaced-X", Held: e.held}, e.does("send")
 }
 
 func (e *elsewhere) Settle(ctx context.Context) (*wire.Restored, error) {
@@ -68,12 +73,12 @@ func (e *elsewhere) Restart(context.Context) error { return e.does("restart") }
 func (e *elsewhere) RestartCommand() string        { return "kubectl restart it" }
 func (e *elsewhere) Discard(context.Context) error { return e.does("discard") }
 
-func (e *elsewhere) Served(_ context.Context, is Replaced) (string, error) {
+func (e *elsewhere) Served(_ context.Context, is Expected) (string, error) {
 	e.is = is
 	return "", e.does("served")
 }
 
-func TestReplaceThere(t *testing.T) {
+func TestReplaceRemote(t *testing.T) {
 	d := tsdbtest.Random(t, t.TempDir(), 3, tsdbtest.Options{Plain: true, Duration: 9 * time.Hour, Series: 24})
 	file := filepath.Join(t.TempDir(), "dump.tar.gz")
 	say := func(p Program, args ...string) (int, string, string) {
@@ -102,7 +107,7 @@ func TestReplaceThere(t *testing.T) {
 		"nobody to ask": {code: Usage, text: []string{"--replace removes what the data dir holds, and there is nobody to ask", "--yes if that is meant"}},
 		"dry run": {args: "--dry-run --restart", done: "find, may restart", absent: "→ mon/prom",
 			text: []string{"To remove:", old + ", wal", "its files are put in place as they are", "Then the pod is deleted"}},
-		"dry run, refused": {args: "--dry-run --restart", here: elsewhere{fails: map[string]error{"may restart": noError{}}}, done: "find, may restart", absent: "Then the pod",
+		"dry run, refused": {args: "--dry-run --restart", here: elsewhere{no: true, fails: map[string]error{"may restart": errors.New("it says no")}}, done: "find, may restart", absent: "Then the pod",
 			text: []string{"To remove:", "Will be refused: it says no"}},
 		"dry run, not known": {args: "--dry-run --restart", here: elsewhere{fails: map[string]error{"may restart": lost}}, code: Failed, done: "find, may restart", absent: "To remove:"},
 		"refused":            {args: "--yes --restart", here: elsewhere{fails: map[string]error{"may restart": lost}}, code: Failed, done: "find, may restart"},
@@ -124,12 +129,13 @@ func TestReplaceThere(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			here := &c.here
+			here.target.Exists, here.target.Live = true, true
 			here.target.Dir, here.target.Writable, here.target.Own = "/data", true, []string{old, "wal"}
 			here.target.Blocks = []wire.TargetBlock{{ULID: old, Meta: []byte(`{"ulid":"` + old + `","minTime":0,"maxTime":1,"version":1}`)}}
 			if here.target.Size == 0 {
 				here.target.Free, here.target.Size = 1<<40, 1<<40
 			}
-			code, out, talk := say(Program{Name: "x", Data: &localDir{}, Place: here}, append([]string{"restore", "-t", file, "--replace"}, strings.Fields(c.args)...)...)
+			code, out, talk := say(Program{Name: "x", Data: &localDir{}, Remote: here}, append([]string{"restore", "-t", file, "--replace"}, strings.Fields(c.args)...)...)
 			if code != int(c.code) || strings.Join(here.done, ", ") != c.done {
 				t.Errorf("exit %d, not %d; did %q, not %q", code, c.code, here.done, c.done)
 			}
@@ -144,7 +150,7 @@ func TestReplaceThere(t *testing.T) {
 			if strings.Contains(c.done, "send") && !here.wal {
 				t.Error("the head was not sent as it is")
 			}
-			if strings.Contains(c.done, "served") && (here.is.Series == 0 || len(here.is.Blocks) == 0 || len(here.is.Gone) != 1) {
+			if strings.Contains(c.done, "served") && (here.is.Series == 0 || len(here.is.Added) == 0 || len(here.is.Gone) != 1) {
 				t.Errorf("it looks for %+v", here.is)
 			}
 			if t.Failed() {
@@ -153,7 +159,7 @@ func TestReplaceThere(t *testing.T) {
 		})
 	}
 	for _, args := range []string{"--restart", "--replace --restart --no-wait", "--yes"} {
-		if code, _, talk := say(Program{Name: "x", Data: &localDir{}, Place: &elsewhere{}}, append([]string{"restore", "-t", file}, strings.Fields(args)...)...); code != int(Usage) {
+		if code, _, talk := say(Program{Name: "x", Data: &localDir{}, Remote: &elsewhere{}}, append([]string{"restore", "-t", file}, strings.Fields(args)...)...); code != int(Usage) {
 			t.Errorf("%s: exit %d: %s", args, code, talk)
 		}
 	}

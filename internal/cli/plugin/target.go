@@ -19,48 +19,39 @@ import (
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// place is where restore goes: the same flags name it.
-type place struct{ pods *pods }
+// remoteTarget finds the pod that a dump is restored into: the same flags name it.
+type remoteTarget struct{ pods *pods }
 
-func (p place) AddFlags(fs *pflag.FlagSet) {
+func (p remoteTarget) AddFlags(fs *pflag.FlagSet) {
 	p.pods.addAgentFlags(fs, "way in: `auto|exec|debug`; an agent in the container, or in a debug container of the pod; auto takes the first that works",
 		"`image` of the container that debug makes; has a shell, or is promdump's own")
 	p.pods.addSchemeFlag(fs)
 	p.pods.remote.AddWhoFlags(fs, "web-")
 }
 
-func (p place) Find(ctx context.Context, asked cli.Asked) (cli.There, error) {
+func (p remoteTarget) Find(ctx context.Context, asked cli.Asked) (cli.FoundTarget, error) {
 	switch v := via(p.pods.via); v {
 	case viaTar, viaRemote, viaPVC:
-		return cli.There{}, cli.UsageError("exec and debug do", "restore --via %s: that way nothing is written", v)
+		return cli.FoundTarget{}, cli.UsageError("exec and debug do", "restore --via %s: that way nothing is written", v)
 	}
 	f, err := p.pods.find(ctx, asked)
 	if err != nil {
-		return cli.There{}, err
+		return cli.FoundTarget{}, err
 	}
 	if _, err := f.remote.Client(); err != nil { // before anything is sent
-		return cli.There{}, err
+		return cli.FoundTarget{}, err
 	}
 	agent, target, by, err := f.inspect(ctx)
 	if err != nil {
-		return cli.There{}, err
+		return cli.FoundTarget{}, err
 	}
-	there := cli.There{
-		Name: f.String(), Target: target, Retention: retention(ctx, f, asked), Notes: f.notes,
-		Thanos: strings.Contains(strings.Join(f.target.Containers, " "), "thanos-sidecar"),
-	}
-	there.Send = func(ctx context.Context, dir string, ulids []string, progress func(int64)) (*wire.Restored, error) {
-		files, err := pod.Uploads(dir, ulids)
-		if err != nil {
-			return nil, err
-		}
-		return agent.Send(ctx, files, progress)
-	}
-	there.Wait = func(ctx context.Context, blocks []restore.PlannedBlock) (string, error) {
-		return wait(ctx, f, blocks)
-	}
-	there.Replacing = &replacing{found: *f, agent: agent, by: by, servers: target.Servers, id: ulid.Make().String()}
-	return there, nil
+	target.Live = true // the pod has a server, also where its lock cannot be seen
+	target.Thanos = target.Thanos || strings.Contains(strings.Join(f.target.Containers, " "), "thanos-sidecar")
+	keeps, version := retention(ctx, f, asked)
+	return cli.FoundTarget{
+		Name: f.String(), Retention: keeps, Version: version, Notes: f.notes,
+		Remote: &remote{found: *f, agent: agent, by: by, inventory: target, id: ulid.Make().String()},
+	}, nil
 }
 
 // inspect looks at the data dir by the first way that can write into it.
@@ -92,36 +83,25 @@ func (f *found) inspect(ctx context.Context) (agent *pod.Source, target *wire.Ta
 }
 
 // retention asks the server itself, and else its command line; 0: not known.
-func retention(ctx context.Context, f *found, asked cli.Asked) time.Duration {
+func retention(ctx context.Context, f *found, asked cli.Asked) (d time.Duration, version string) {
 	base, client, err := f.asks(ctx)
 	if err == nil {
 		defer client.CloseIdleConnections()
-		var d time.Duration
-		if d, err = restore.AskRetention(ctx, client, base); err == nil {
-			return d
+		if d, version, err = restore.AskRetention(ctx, client, base); err == nil {
+			return d, version
 		}
 	}
-	asked.Logger.Debug("the server does not tell its retention", "error", err)
+	asked.Logger.Debug("the server does not say its retention", "error", err)
 	text, ok := f.target.Flag("storage.tsdb.retention.time")
 	if !ok {
-		return 0
+		return 0, version
 	}
-	d, err := model.ParseDuration(text)
+	parsed, err := model.ParseDuration(text)
 	if err != nil {
-		return 0
+		return 0, version
 	}
-	if d == 0 {
-		return -1
+	if parsed == 0 {
+		return -1, version
 	}
-	return time.Duration(d)
-}
-
-// wait asks the server itself.
-func wait(ctx context.Context, f *found, blocks []restore.PlannedBlock) (string, error) {
-	base, client, err := f.asks(ctx)
-	if err != nil {
-		return fmt.Sprintf("whether the server serves the blocks is not known, it cannot be reached (%v): it loads them within a minute", err), nil
-	}
-	defer client.CloseIdleConnections()
-	return "", f.explainWeb(restore.WaitServed(ctx, client, base, blocks, 0))
+	return time.Duration(parsed), version
 }

@@ -49,7 +49,7 @@ func TestRetention(t *testing.T) {
 				t.Fatalf("refusals: %v", p.Refusals)
 			}
 			for i, word := range tc.refused {
-				if r := p.Refusals[i]; !strings.Contains(r.Reason, word) || r.Flag != "--ignore-retention" {
+				if r := p.Refusals[i]; !strings.Contains(r.Reason, word) || (r.Kind != OutOfTime && r.Kind != OutOfDefault) {
 					t.Errorf("refusal: %+v", r)
 				}
 			}
@@ -66,7 +66,7 @@ func TestRetention(t *testing.T) {
 			}
 			// The judge: the library deletes as it was told to.
 			opts := tsdb.DefaultOptions()
-			opts.RetentionDuration = p.Target.Retention.Time.Milliseconds()
+			opts.RetentionDuration = p.policy.Retention.Time.Milliseconds()
 			p.Close()
 			spec.IgnoreRetention = true
 			mustRestore(t, dump, spec)
@@ -85,11 +85,11 @@ func TestRetention(t *testing.T) {
 func TestThanos(t *testing.T) {
 	dump, _ := blocksDump(t, span{"a", noon, noon + hour})
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, thanosName), []byte("{}"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "thanos.shipper.json"), []byte("{}"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	p := planOf(t, dump, Spec{Dir: dir})
-	if d := cmp.Diff([]string{"--allow-upload"}, flags(p)); d != "" {
+	if d := cmp.Diff([]RefusalKind{Uploads}, kinds(p.Refusals)); d != "" {
 		t.Fatal(d)
 	}
 	if err := p.Close(); err != nil {
@@ -123,34 +123,6 @@ func TestHopelessTargets(t *testing.T) {
 	p := planOf(t, dump, Spec{Dir: broken})
 	if len(p.Refusals) != 1 || !strings.Contains(p.Refusals[0].Reason, ids[0]) {
 		t.Errorf("a block without meta.json: %v", p.Refusals)
-	}
-}
-
-// TestLockIsOnlyLookedAt: no lock is made, and a server can start while we look.
-func TestLockIsOnlyLookedAt(t *testing.T) {
-	dir := t.TempDir()
-	if err := os.Mkdir(filepath.Join(dir, "wal"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	target, err := inspect(dir)
-	if err != nil || target.Live {
-		t.Fatalf("%+v, %v", target, err)
-	}
-	if slices.Contains(names(t, dir), lockName) {
-		t.Error("a lock was made")
-	}
-	if err := os.WriteFile(filepath.Join(dir, lockName), nil, 0o644); err != nil { // of a killed server
-		t.Fatal(err)
-	}
-	if target, err = inspect(dir); err != nil || target.Live {
-		t.Fatalf("%+v, %v", target, err)
-	}
-	db := open(t, dir)
-	if target, err = inspect(dir); err != nil || !target.Live {
-		t.Fatalf("%+v, %v", target, err)
-	}
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
 	}
 }
 
@@ -194,8 +166,8 @@ func TestWait(t *testing.T) {
 			url := api(t, db, reg, map[string]string{"storage.tsdb.retention.time": "20d"}, "", lists)
 			dump, _ := blocksDump(t, span{"a", noon, noon + hour}, span{"b", noon - 18*24*hour, noon - 18*24*hour + hour})
 			p := planOf(t, dump, Spec{Dir: dir, WaitURL: url, WaitTimeout: 20 * time.Second})
-			if p.Target.Retention.Time != 20*24*time.Hour || p.Target.Version != "3.15.0" {
-				t.Errorf("the server told %+v", p.Target)
+			if p.policy.Retention.Time != 20*24*time.Hour || p.policy.Version != "3.15.0" {
+				t.Errorf("the server says %+v", p.policy)
 			}
 			p.server.every = 50 * time.Millisecond
 			rep, err := p.Run(t.Context())
@@ -237,11 +209,11 @@ func TestRetentionOfServer(t *testing.T) {
 		config string
 		want   Retention
 	}{
-		{map[string]string{"storage.tsdb.retention.time": "0s", "storage.tsdb.retention.size": "0B"}, "", Retention{15 * day, "", "the server's flags"}},
-		{map[string]string{"storage.tsdb.retention": "3d", "storage.tsdb.retention.time": "0s"}, "", Retention{3 * day, "", "the server's flags"}},
-		{map[string]string{"storage.tsdb.retention.time": "0s", "storage.tsdb.retention.size": "10GB"}, "", Retention{0, "10GB", "the server's flags"}},
-		{map[string]string{"storage.tsdb.retention.time": "5d"}, "global: {}\nstorage:\n  tsdb:\n    retention:\n      time: 1w\n      size: 1GiB\n", Retention{7 * day, "1GiB", "the server's config"}},
-		{map[string]string{"storage.tsdb.retention.time": "5d"}, "storage: {tsdb: {retention: {percentage: 80}}}", Retention{0, "80% of the disk", "the server's config"}},
+		{map[string]string{"storage.tsdb.retention.time": "0s", "storage.tsdb.retention.size": "0B"}, "", Retention{Time: 15 * day, Size: "", From: "the server's flags"}},
+		{map[string]string{"storage.tsdb.retention": "3d", "storage.tsdb.retention.time": "0s"}, "", Retention{Time: 3 * day, Size: "", From: "the server's flags"}},
+		{map[string]string{"storage.tsdb.retention.time": "0s", "storage.tsdb.retention.size": "10GB"}, "", Retention{Time: 0, Size: "10GB", From: "the server's flags"}},
+		{map[string]string{"storage.tsdb.retention.time": "5d"}, "global: {}\nstorage:\n  tsdb:\n    retention:\n      time: 1w\n      size: 1GiB\n", Retention{Time: 7 * day, Size: "1GiB", From: "the server's config"}},
+		{map[string]string{"storage.tsdb.retention.time": "5d"}, "storage: {tsdb: {retention: {percentage: 80}}}", Retention{Time: 0, Size: "80% of the disk", From: "the server's config"}},
 	} {
 		s, err := newServer(api(t, nil, prometheus.NewRegistry(), tc.flags, tc.config, false), nil)
 		if err != nil {
