@@ -13,14 +13,14 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 )
 
-// answer is what a querier says of one sample: bits, and the reset hint apart.
+// answer is a sample as a querier returns it: its exact value as text, and the counter reset hint.
 type answer struct {
 	text string
 	hint histogram.CounterResetHint
 }
 
-// queryBlock asks the library for all samples of a block in [mint, maxt]. The
-// library's own trimming is of no use: with deletions it can panic (v0.315.0,
+// queryBlock returns all samples of a block in [mint, maxt] as the TSDB library reads them. It
+// trims them itself: with deletions the library's trimming can panic (v0.315.0,
 // tombstones.Intervals.Add).
 func queryBlock(t testing.TB, dir string, mint, maxt int64) map[string][]answer {
 	t.Helper()
@@ -83,8 +83,8 @@ func answersOf(s storage.Series, mint, maxt int64) ([]answer, error) {
 	return out, it.Err()
 }
 
-// sameAnswers compares what two blocks say. A trimmed chunk may not know how its
-// first histogram relates to the one before it.
+// sameAnswers compares the samples of two blocks. In a trimmed chunk the counter reset hint of the
+// first histogram may be unknown.
 func sameAnswers(t testing.TB, want, got map[string][]answer) {
 	t.Helper()
 	for name, w := range want {

@@ -19,35 +19,36 @@ import (
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// maxLabelBytes is the length that Prometheus' labels can hold; at it they panic.
+// maxLabelBytes is the length at which Prometheus' labels panic.
 const maxLabelBytes = 1 << 24
 
-// Builder builds a block from the series that it receives of a cut block. The block has
-// exactly the samples that Prometheus serves of them in the range, even if their order
-// is odd. The input is not trusted: no input makes a Builder panic. After an error the
-// Builder cannot be used; every method returns the same error.
+// Builder builds a block from the received series of a cut block. The block has exactly the
+// samples of these series in the range that Prometheus serves, also if they are not in order.
+// No input makes a Builder panic. After an error every method but Discard returns that error.
+// The methods must not be called concurrently.
 type Builder struct {
 	w       *writer
-	outside tombstones.Intervals // the times that the spec excludes
+	outside tombstones.Intervals // times outside the selection
 	symbols map[uint32]string
 	err     error
 
 	// The current series.
-	open    bool // received in part
+	open    bool // more parts follow
 	refs    []uint32
 	labels  labels.Labels
-	drop    tombstones.Intervals // outside and what was deleted
-	started bool                 // it has a chunk in w
-	pending []chunks.Meta        // not yet in w
+	drop    tombstones.Intervals // outside and deleted times
+	started bool                 // w has a chunk of it
+	pending []chunks.Meta        // chunks that are not in w yet
 
 	pairs []labels.Label
 	lb    labels.ScratchBuilder
 	cut   cutter
-	raw   []*rawChunk // reused
+	raw   []*rawChunk // for reuse
 	nth   int         // number of raw in use
 }
 
-// NewBuilder begins a block under spec.Parent. Finish or Discard must follow.
+// NewBuilder creates a temporary directory in spec.Parent and begins a block in it. The caller
+// must call Finish or Discard.
 func NewBuilder(spec Spec) (*Builder, error) {
 	w, err := newWriter(spec)
 	if err != nil {
@@ -67,31 +68,30 @@ func NewBuilder(spec Spec) (*Builder, error) {
 	return b, nil
 }
 
-// Symbols takes the strings that later series refer to. It keeps copies.
+// Symbols adds the strings that later series refer to. It does not retain s.
 func (b *Builder) Symbols(s *wire.Symbols) error {
 	if b.err != nil {
 		return b.err
 	}
 	if len(s.Refs) != len(s.Strings) {
-		return b.fail(fmt.Errorf("%d symbols come with %d refs", len(s.Strings), len(s.Refs)))
+		return b.fail(fmt.Errorf("received %d symbols with %d refs", len(s.Strings), len(s.Refs)))
 	}
 	for i, ref := range s.Refs {
 		str := s.Strings[i]
 		if len(str) >= maxLabelBytes {
-			return b.fail(fmt.Errorf("symbol %d has %d bytes, more than a label can hold", ref, len(str)))
+			return b.fail(fmt.Errorf("symbol %d is too long for a label (%d bytes)", ref, len(str)))
 		}
 		if old, ok := b.symbols[ref]; ok && old != str {
-			return b.fail(fmt.Errorf("symbol %d is received again with another string", ref))
+			return b.fail(fmt.Errorf("received symbol %d twice with different strings", ref))
 		}
 		b.symbols[ref] = strings.Clone(str)
 	}
 	return nil
 }
 
-// Series takes a series, or the next part of one, and keeps nothing of it. Chunks that
-// cannot be read, or that must be cut and cannot be decoded, are left out and counted
-// in Lost. The error for a chunk that must be cut and cannot be decoded for want of
-// knowing its encoding is an *EncodingError.
+// Series adds a series, or the next part of one. It does not retain s. It skips chunks that
+// cannot be read, or that must be cut and are damaged, and counts them in Lost. It returns an
+// *EncodingError for a chunk that must be cut and has an unknown encoding.
 func (b *Builder) Series(s *wire.Series) error {
 	if b.err != nil {
 		return b.err
@@ -105,13 +105,13 @@ func (b *Builder) series(s *wire.Series) error {
 			return err
 		}
 	} else if !slices.Equal(s.Labels, b.refs) {
-		return fmt.Errorf("series %s is not finished when another one begins", brief(b.labels))
+		return fmt.Errorf("received another series before the end of series %s", brief(b.labels))
 	}
 	for _, d := range s.Deleted {
 		if d.MinTime > d.MaxTime {
-			continue // it deletes nothing
+			continue // deletes nothing
 		}
-		// Add panics on an interval to the end of time that begins among others.
+		// Add panics on an interval to math.MaxInt64 that begins before the end of another.
 		b.drop = b.drop.Add(tombstones.Interval{Mint: d.MinTime, Maxt: min(d.MaxTime, math.MaxInt64-1)})
 	}
 	for i := range s.Chunks {
@@ -132,7 +132,7 @@ func (b *Builder) series(s *wire.Series) error {
 // begin sets the labels of a new series.
 func (b *Builder) begin(refs []uint32) error {
 	if len(refs) == 0 || len(refs)%2 != 0 {
-		return fmt.Errorf("a series has %d label refs, not pairs of name and value", len(refs))
+		return fmt.Errorf("received a series with %d label refs, which are not pairs", len(refs))
 	}
 	b.pairs = b.pairs[:0]
 	for i := 0; i < len(refs); i += 2 {
@@ -144,7 +144,7 @@ func (b *Builder) begin(refs []uint32) error {
 		if !ok {
 			return fmt.Errorf("a series refers to symbol %d, which was not received", refs[i+1])
 		}
-		if name != "" { // no query asks for a label without a name
+		if name != "" { // queries cannot select a label without a name
 			b.pairs = append(b.pairs, labels.Label{Name: name, Value: value})
 		}
 	}
@@ -153,7 +153,7 @@ func (b *Builder) begin(refs []uint32) error {
 	b.lb.Reset()
 	twice := false
 	for i, l := range b.pairs {
-		// An index cannot be written with a name twice. Prometheus' API shows the last.
+		// An index cannot hold a label name twice. Prometheus' API returns the last value.
 		if i+1 < len(b.pairs) && b.pairs[i+1].Name == l.Name {
 			twice = true
 			continue
@@ -170,7 +170,7 @@ func (b *Builder) begin(refs []uint32) error {
 	return nil
 }
 
-// chunk puts what remains of c into pending.
+// chunk appends the selected part of c to b.pending.
 func (b *Builder) chunk(c *wire.Chunk) error {
 	enc := chunkenc.Encoding(c.Encoding)
 	mint, maxt := min(c.MinTime, c.MaxTime), max(c.MinTime, c.MaxTime)
@@ -182,7 +182,7 @@ func (b *Builder) chunk(c *wire.Chunk) error {
 	case c.Encoding == wire.Unread:
 		b.w.lost.chunk(b.labels, mint, maxt, string(c.Data[:min(len(c.Data), 300)]))
 		return nil
-	case b.labels.IsEmpty(): // no index can hold it, and no query asks for it
+	case b.labels.IsEmpty(): // an index cannot hold it, and queries cannot select it
 		b.w.lost.chunk(b.labels, mint, maxt, "the series has no labels")
 		return nil
 	case !known(enc) && cut:
@@ -205,7 +205,7 @@ func (b *Builder) chunk(c *wire.Chunk) error {
 	return nil
 }
 
-// flush writes the pending chunks.
+// flush adds the pending chunks to the writer.
 func (b *Builder) flush() error {
 	if len(b.pending) > 0 {
 		if !b.started {
@@ -224,6 +224,7 @@ func (b *Builder) flush() error {
 	return nil
 }
 
+// rawChunk returns a chunk of data, which is valid until flush.
 func (b *Builder) rawChunk(enc chunkenc.Encoding, data []byte) *rawChunk {
 	if b.nth == len(b.raw) {
 		b.raw = append(b.raw, new(rawChunk))
@@ -234,26 +235,28 @@ func (b *Builder) rawChunk(enc chunkenc.Encoding, data []byte) *rawChunk {
 	return c
 }
 
-// Lost returns what is missing from the block so far because of damage.
+// Lost returns the losses so far.
 func (b *Builder) Lost() Lost { return b.w.lost }
 
-// Lost counts what of the source is missing from a built block, and describes the first
-// losses.
+// Lost counts the damaged data of the source that a built block lacks.
 type Lost struct {
 	Chunks int      // chunks that cannot be read
-	First  []string // the first of these chunks: series, times and reason
-	Labels int      // series that had a label twice; the last value is kept
-	Twice  string   // the first of these series
+	First  []string // the first three of them: series, times and reason
+	Labels int      // series with a duplicate label, of which the block has the last value
+	Twice  string   // labels of the first such series
 }
 
+// label counts a series with a duplicate label.
 func (l *Lost) label(lset labels.Labels) {
 	if l.Labels++; l.Labels == 1 {
 		l.Twice = brief(lset)
 	}
 }
 
+// maxLost is the maximum number of entries in Lost.First.
 const maxLost = 3
 
+// chunk counts a lost chunk.
 func (l *Lost) chunk(lset labels.Labels, mint, maxt int64, why string) {
 	if l.Chunks++; l.Chunks > maxLost {
 		return
@@ -262,14 +265,14 @@ func (l *Lost) chunk(lset labels.Labels, mint, maxt int64, why string) {
 	l.First = append(l.First, fmt.Sprintf("%s from %s to %s (%s)", brief(lset), show(mint), show(maxt), why))
 }
 
-// Finish writes what remains and gives the block. When no sample was kept it
-// returns nil, nil, and nothing is left on disk. After an error, Discard.
+// Finish finishes the block and returns it. It returns nil, nil and leaves nothing on disk if
+// the block has no sample. After an error the caller must call Discard.
 func (b *Builder) Finish(ctx context.Context) (*Built, error) {
 	if b.err != nil {
 		return nil, b.err
 	}
 	if b.open {
-		return nil, b.fail(fmt.Errorf("series %s is not finished when the block ends", brief(b.labels)))
+		return nil, b.fail(fmt.Errorf("the block ends before the end of series %s", brief(b.labels)))
 	}
 	built, err := b.w.finish(ctx)
 	if err != nil {
@@ -279,8 +282,8 @@ func (b *Builder) Finish(ctx context.Context) (*Built, error) {
 	return built, nil
 }
 
-// Discard removes what was written, unless the block is finished. It may be
-// called at any time, and more than once.
+// Discard removes the files of an unfinished block. It does nothing after Finish. It may be
+// called more than once.
 func (b *Builder) Discard() error {
 	if b.err == nil {
 		b.err = errors.New("the block was discarded")
@@ -288,6 +291,7 @@ func (b *Builder) Discard() error {
 	return b.w.discard()
 }
 
+// fail makes err, if not nil, the error of the Builder and returns it.
 func (b *Builder) fail(err error) error {
 	if err != nil {
 		b.err = err

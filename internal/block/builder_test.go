@@ -22,7 +22,8 @@ import (
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// What a built block answers is what its source answers, restricted.
+// TestBuilderKeepsExactlyTheSelection compares the samples of built blocks with those of their
+// sources in the range.
 func TestBuilderKeepsExactlyTheSelection(t *testing.T) {
 	const start = 1_700_000_000_000
 	for seed := range uint64(8) {
@@ -60,7 +61,7 @@ func TestBuilderKeepsExactlyTheSelection(t *testing.T) {
 				built := build(t, r, all, mint, maxt)
 				if built == nil {
 					if len(want) > 0 {
-						t.Errorf("[%d, %d]: nothing is built, %d series have samples", mint, maxt, len(want))
+						t.Errorf("[%d, %d]: no block, but %d series have samples", mint, maxt, len(want))
 					}
 					continue
 				}
@@ -71,7 +72,7 @@ func TestBuilderKeepsExactlyTheSelection(t *testing.T) {
 					t.Errorf("the built block has %d series, %d have samples", stats.Series, len(want))
 				}
 				if built.Meta.MinTime != mint || built.Meta.MaxTime != maxt+1 {
-					t.Errorf("meta says %d to %d, want %d to %d", built.Meta.MinTime, built.Meta.MaxTime, mint, maxt+1)
+					t.Errorf("meta.json has the range %d to %d, want %d to %d", built.Meta.MinTime, built.Meta.MaxTime, mint, maxt+1)
 				}
 				onDisk, err := ReadMeta(built.Dir)
 				if err != nil {
@@ -85,7 +86,7 @@ func TestBuilderKeepsExactlyTheSelection(t *testing.T) {
 	}
 }
 
-// compactedBlock merges overlapping blocks of the library with its compactor.
+// compactedBlock merges overlapping blocks with the TSDB's compactor.
 func compactedBlock(t *testing.T, r *rand.Rand, start int64) string {
 	t.Helper()
 	parent := t.TempDir()
@@ -104,7 +105,7 @@ func compactedBlock(t *testing.T, r *rand.Rand, start int64) string {
 	return filepath.Join(parent, ids[0].String())
 }
 
-// bytesKept checks that chunks inside the range without deletions are untouched.
+// bytesKept checks that the block has the original bytes of chunks inside the range without deletions.
 func bytesKept(t *testing.T, all []stored, dir string, mint, maxt int64) {
 	t.Helper()
 	built := map[string]map[int64]wire.Chunk{}
@@ -128,7 +129,7 @@ func bytesKept(t *testing.T, all []stored, dir string, mint, maxt int64) {
 			}
 			got := built[s.labels.String()][c.MinTime]
 			if got.Encoding != c.Encoding || got.MaxTime != c.MaxTime || !bytes.Equal(got.Data, c.Data) {
-				t.Errorf("series %.200s: the chunk at %d lies inside and was changed", s.labels, c.MinTime)
+				t.Errorf("series %.200s: the chunk at %d is inside the range, and its bytes changed", s.labels, c.MinTime)
 			}
 		}
 	}
@@ -209,19 +210,19 @@ func TestUnknownEncoding(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = tell(t, nil, b, []stored{s}, mint, last.MaxTime)
+		err = send(t, nil, b, []stored{s}, mint, last.MaxTime)
 		enc, ok := errors.AsType[*EncodingError](err)
 		if !ok || enc.Encoding != 77 || !strings.Contains(err.Error(), "--whole-blocks") || !strings.Contains(err.Error(), "enc=") {
 			t.Errorf("%s: the error is %v", name, err)
 		}
 		if _, again := b.Finish(t.Context()); !errors.Is(again, err) {
-			t.Errorf("%s: Finish after the error gives %v", name, again)
+			t.Errorf("%s: Finish after the error returns %v", name, again)
 		}
 		if err := b.Discard(); err != nil {
 			t.Error(err)
 		}
 	}
-	// Deleted as a whole it need not be known.
+	// A completely deleted chunk need not be decoded.
 	gone := stored{labels: all[0].labels, chunks: []wire.Chunk{last}, deleted: []wire.Interval{{MinTime: last.MinTime, MaxTime: last.MaxTime}}}
 	if built := build(t, nil, []stored{gone}, 0, math.MaxInt64); built != nil {
 		t.Error("a deleted chunk was kept")
@@ -239,7 +240,7 @@ func TestOverlappingChunksAreMerged(t *testing.T) {
 		m := encode(t, chunkenc.EncXOR, p)[0]
 		return wire.Chunk{MinTime: m.MinTime, MaxTime: m.MaxTime, Encoding: uint8(chunkenc.EncXOR), Data: m.Chunk.Bytes()}
 	}
-	for seed := range uint64(20) { // parts are cut at random
+	for seed := range uint64(20) { // random parts
 		s := stored{labels: testLabels(1), chunks: []wire.Chunk{
 			chunk(points(0, 100, 10)), chunk(points(200, 300, 10)), chunk(points(255, 500, 10)), chunk(points(256, 260, 1)), chunk(points(600, 700, 10)),
 		}}
@@ -267,7 +268,7 @@ func TestSameSelectionSameBlock(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 5))
 	all := readBlock(t, libraryBlock(t, r, t.TempDir(), 30, 300, 1_000_000))
 	a := build(t, rand.New(rand.NewPCG(1, 1)), all, 1_500_000, 3_000_000)
-	b := build(t, rand.New(rand.NewPCG(2, 2)), all, 1_500_000, 3_000_000) // told in other parts
+	b := build(t, rand.New(rand.NewPCG(2, 2)), all, 1_500_000, 3_000_000) // received in other parts
 	if a.Meta.ULID != b.Meta.ULID {
 		t.Errorf("%s and %s", a.Meta.ULID, b.Meta.ULID)
 	}
@@ -300,14 +301,14 @@ func TestSameSelectionSameBlock(t *testing.T) {
 	}
 }
 
-func TestNothingKeptLeavesNothing(t *testing.T) {
+func TestNoSamplesNoBlock(t *testing.T) {
 	parent := t.TempDir()
 	all := readBlock(t, libraryBlock(t, rand.New(rand.NewPCG(5, 5)), t.TempDir(), 5, 50, 1_000_000))
 	b, err := NewBuilder(Spec{Parent: parent, MinTime: 5, MaxTime: 10})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := tell(t, nil, b, all, math.MinInt64, math.MaxInt64); err != nil {
+	if err := send(t, nil, b, all, math.MinInt64, math.MaxInt64); err != nil {
 		t.Fatal(err)
 	}
 	if built, err := b.Finish(t.Context()); built != nil || err != nil {
@@ -317,7 +318,7 @@ func TestNothingKeptLeavesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := tell(t, nil, b, all, math.MinInt64, math.MaxInt64); err != nil {
+	if err := send(t, nil, b, all, math.MinInt64, math.MaxInt64); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
@@ -330,7 +331,7 @@ func TestNothingKeptLeavesNothing(t *testing.T) {
 	}
 }
 
-func TestBuilderRefuses(t *testing.T) {
+func TestBuilderErrors(t *testing.T) {
 	good := encode(t, chunkenc.EncXOR, []point{{t: 10, f: 1}, {t: 20, f: 2}})[0].Chunk.Bytes()
 	syms := &wire.Symbols{Refs: []uint32{0, 1, 2, 3, 4}, Strings: []string{"", "a", "b", "c", "x"}}
 	chunk := func(mint, maxt int64, data []byte) wire.Chunk {
@@ -344,8 +345,8 @@ func TestBuilderRefuses(t *testing.T) {
 		"unknown ref":     {[]wire.Series{{Labels: []uint32{1, 99}}}, "symbol 99"},
 		"odd refs":        {[]wire.Series{{Labels: []uint32{1}}}, "pairs"},
 		"no labels":       {[]wire.Series{{}}, "pairs"},
-		"part of another": {[]wire.Series{{Labels: ok.Labels, More: true}, {Labels: []uint32{2, 4}}}, "not finished"},
-		"never finished":  {[]wire.Series{{Labels: ok.Labels, Chunks: ok.Chunks, More: true}}, "not finished"},
+		"part of another": {[]wire.Series{{Labels: ok.Labels, More: true}, {Labels: []uint32{2, 4}}}, "before the end of"},
+		"never finished":  {[]wire.Series{{Labels: ok.Labels, Chunks: ok.Chunks, More: true}}, "before the end of"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			parent := t.TempDir()
@@ -381,14 +382,14 @@ func TestBuilderRefuses(t *testing.T) {
 	}
 	defer b.Discard()
 	if err := b.Symbols(&wire.Symbols{Refs: []uint32{1, 1}, Strings: []string{"a", "b"}}); err == nil {
-		t.Error("a symbol was told twice, with two strings")
+		t.Error("no error for a symbol with two strings")
 	}
 	if _, err := NewBuilder(Spec{Parent: t.TempDir(), MinTime: 2, MaxTime: 1}); err == nil {
-		t.Error("a block that ends before it starts")
+		t.Error("no error for a block that ends before it starts")
 	}
 }
 
-// A histogram's layout may ask for more memory than there is.
+// TestLayoutBomb reads a histogram chunk whose layout has too many buckets for the memory.
 func TestLayoutBomb(t *testing.T) {
 	data := []byte{0, 1, 0, 0} // one sample, no hint, zero threshold 0
 	// schema 0 (bit 0), then 7 spans (0b110 000111) of 2^32-1 buckets each.
@@ -409,7 +410,7 @@ func TestLayoutBomb(t *testing.T) {
 	}
 }
 
-// checkLayout and the decoder must agree on what is sound.
+// TestLayoutOfSoundChunks checks that checkLayout accepts all chunks that the TSDB encodes.
 func TestLayoutOfSoundChunks(t *testing.T) {
 	for seed := range uint64(5) {
 		for _, s := range readBlock(t, encodingsBlock(t, rand.New(rand.NewPCG(seed, 0)), t.TempDir(), 0, false)) {
@@ -422,7 +423,7 @@ func TestLayoutOfSoundChunks(t *testing.T) {
 	}
 }
 
-func TestBordersAreIncluded(t *testing.T) {
+func TestBordersAreInclusive(t *testing.T) {
 	var points []point
 	for i := range int64(10) {
 		points = append(points, point{t: i, f: float64(i)})
@@ -435,7 +436,7 @@ func TestBordersAreIncluded(t *testing.T) {
 			t.Errorf("[%d, %d]: %+v, want %d samples", c.mint, c.maxt, stats, c.want)
 		}
 	}
-	m.Chunk.Bytes()[len(m.Chunk.Bytes())-1] ^= 0x80 // another value, nothing else
+	m.Chunk.Bytes()[len(m.Chunk.Bytes())-1] ^= 0x80 // changes only a value
 	before := build(t, nil, all, 0, 9).Meta.ULID
 	m.Chunk.Bytes()[len(m.Chunk.Bytes())-1] ^= 0x80
 	if build(t, nil, all, 0, 9).Meta.ULID == before {
@@ -443,7 +444,7 @@ func TestBordersAreIncluded(t *testing.T) {
 	}
 }
 
-// A stale sample in a gauge chunk does not say that it is a gauge.
+// TestStaleGaugeStaysInItsChunk cuts a gauge chunk with a stale sample, which lacks the gauge hint.
 func TestStaleGaugeStaysInItsChunk(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 1))
 	stale := &histogram.Histogram{Sum: math.Float64frombits(value.StaleNaN), CounterResetHint: histogram.GaugeType}

@@ -12,20 +12,20 @@ import (
 	"github.com/prometheus/prometheus/tsdb/tombstones"
 )
 
-// EncodingError says that a chunk must be cut but is in an encoding that this
-// version of promdump cannot decode.
+// EncodingError reports a chunk that must be cut but has an unknown encoding.
 type EncodingError struct {
-	Series   string
+	Series   string // labels, possibly shortened
 	Encoding uint8
 }
 
+// Error implements error.
 func (e *EncodingError) Error() string {
-	return fmt.Sprintf("series %s: a chunk of encoding %d lies across the border of the selection or of a deletion, "+
-		"and cannot be cut: the encoding is not known; take the blocks as they are with --whole-blocks", e.Series, e.Encoding)
+	return fmt.Sprintf("series %s: a chunk crosses the border of the selection or of a deletion and cannot be cut: "+
+		"unknown encoding %d; use --whole-blocks to dump the blocks unchanged", e.Series, e.Encoding)
 }
 
-// sampleCount is the number of samples that a chunk's header says. Encodings
-// beyond those known are taken to begin with it, as all known ones do.
+// sampleCount returns the number of samples in a chunk's header. It reads the header of an
+// unknown encoding like that of all known ones.
 func sampleCount(enc chunkenc.Encoding, data []byte) int {
 	if len(data) < 2 {
 		return 0
@@ -33,12 +33,12 @@ func sampleCount(enc chunkenc.Encoding, data []byte) int {
 	n := binary.BigEndian.Uint16(data)
 	switch enc {
 	case chunkenc.EncHistogramST, chunkenc.EncFloatHistogramST:
-		n &= 0x3fff // they keep the counter reset header in the two highest bits
+		n &= 0x3fff // the two highest bits are the counter reset header
 	}
 	return int(n)
 }
 
-// headerBytes is the length of the header of a chunk of a known encoding.
+// headerBytes returns the length of the header of a chunk with a known encoding.
 func headerBytes(enc chunkenc.Encoding) int {
 	if enc == chunkenc.EncXOR {
 		return 2
@@ -46,8 +46,9 @@ func headerBytes(enc chunkenc.Encoding) int {
 	return 3
 }
 
-// counterResetHeader gives the byte of a histogram chunk whose two highest bits
-// say how the chunk began. Chunks with start timestamps have it in another place.
+// counterResetHeader returns a pointer to the byte of a histogram chunk whose two highest bits
+// are the counter reset header, and nil for other chunks. Chunks with start timestamps have it
+// in another place.
 func counterResetHeader(enc chunkenc.Encoding, data []byte) *byte {
 	switch enc {
 	case chunkenc.EncHistogram, chunkenc.EncFloatHistogram:
@@ -58,7 +59,8 @@ func counterResetHeader(enc chunkenc.Encoding, data []byte) *byte {
 	return nil
 }
 
-// rawChunk is a chunk that is only ever written, in whatever encoding.
+// rawChunk is an encoded chunk of any encoding for a chunk writer. It implements
+// [chunkenc.Chunk].
 type rawChunk struct {
 	enc  chunkenc.Encoding
 	data []byte
@@ -82,6 +84,7 @@ func (c *rawChunk) Iterator(it chunkenc.Iterator) chunkenc.Iterator {
 	return chk.Iterator(it)
 }
 
+// errIterator is an iterator without samples that returns an error.
 type errIterator struct {
 	chunkenc.Iterator
 	err error
@@ -89,38 +92,39 @@ type errIterator struct {
 
 func (it errIterator) Err() error { return it.err }
 
-// isGauge reports whether a chunk has gauge histograms. Its stale samples do not carry
-// that information.
+// isGauge reports whether a chunk has gauge histograms. The stale samples of such a chunk lack
+// the hint that they are gauges.
 func isGauge(enc chunkenc.Encoding, data []byte) bool {
 	header := counterResetHeader(enc, data)
 	return header != nil && chunkenc.CounterResetHeader(*header&chunkenc.CounterResetHeaderMask) == chunkenc.GaugeType
 }
 
-// known tells whether chunks of the encoding can be decoded.
+// known reports whether chunks of the encoding can be decoded.
 func known(enc chunkenc.Encoding) bool { return chunkenc.IsValidEncoding(enc) }
 
-// cutter takes samples out of chunks. What it gives is valid until release.
+// cutter removes samples from chunks. The chunks that it returns are valid until release.
 type cutter struct {
 	in    map[chunkenc.Encoding]*reader
-	spare map[chunkenc.Encoding][]chunkenc.Chunk
-	used  []chunkenc.Chunk
+	spare map[chunkenc.Encoding][]chunkenc.Chunk // for reuse
+	used  []chunkenc.Chunk                       // since the last release
 	hist  histogram.Histogram
 	fhist histogram.FloatHistogram
 }
 
-// reader is a chunk and an iterator over it, kept to be used again.
+// reader is a reusable chunk and iterator.
 type reader struct {
 	chunk chunkenc.Chunk
 	it    chunkenc.Iterator
 }
 
-// dropped reports whether a time is in one of the intervals, which are sorted.
+// dropped reports whether the time t is in one of the sorted intervals.
 func dropped(drop tombstones.Intervals, t int64) bool {
 	i := sort.Search(len(drop), func(i int) bool { return drop[i].Maxt >= t })
 	return i < len(drop) && drop[i].Mint <= t
 }
 
-// read gives an iterator over the samples of a chunk of a known encoding.
+// read returns an iterator over the samples of a chunk with a known encoding. It is valid until
+// the next call for this encoding.
 func (c *cutter) read(enc chunkenc.Encoding, data []byte) (chunkenc.Iterator, error) {
 	if err := checkLayout(enc, data); err != nil {
 		return nil, err
@@ -142,7 +146,7 @@ func (c *cutter) read(enc chunkenc.Encoding, data []byte) (chunkenc.Iterator, er
 	return r.it, nil
 }
 
-// empty gives an empty chunk and its appender.
+// empty returns an empty chunk and its appender.
 func (c *cutter) empty(enc chunkenc.Encoding) (chunkenc.Chunk, chunkenc.Appender, error) {
 	var chunk chunkenc.Chunk
 	if spare := c.spare[enc]; len(spare) > 0 {
@@ -158,7 +162,7 @@ func (c *cutter) empty(enc chunkenc.Encoding) (chunkenc.Chunk, chunkenc.Appender
 	return chunk, app, err
 }
 
-// release takes back the chunks that cut has given.
+// release makes the chunks that cut returned available for reuse.
 func (c *cutter) release() {
 	if c.spare == nil {
 		c.spare = map[chunkenc.Encoding][]chunkenc.Chunk{}
@@ -173,15 +177,15 @@ func (c *cutter) release() {
 	c.used = c.used[:0]
 }
 
-// cut appends to dst what is left of a chunk without the samples in drop: nothing,
-// or one chunk of the same encoding (more only if the chunk was not well-formed:
-// its histograms go down without a counter reset, or its times go back; then what
-// is left is in the order of time). It never panics.
+// cut appends to dst a chunk without the samples in the sorted intervals of drop, in the same
+// encoding. It appends nothing if no sample is left, and several chunks if the chunk is
+// malformed: its histograms decrease without a counter reset, or its times decrease. The chunks
+// are sorted by time. It never panics.
 func (c *cutter) cut(dst []chunks.Meta, enc chunkenc.Encoding, data []byte, drop tombstones.Intervals) (_ []chunks.Meta, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("decode chunk of encoding %s: %v", enc, p)
-			delete(c.in, enc) // may be in any state
+			delete(c.in, enc) // its state is unknown
 		}
 	}()
 	it, err := c.read(enc, data)
@@ -222,7 +226,8 @@ func (c *cutter) cut(dst []chunks.Meta, enc chunkenc.Encoding, data []byte, drop
 			current = len(dst)
 			dst = append(dst, chunks.Meta{MinTime: t, Chunk: chunk})
 		}
-		// A new chunk is either the old one with a wider layout, or the next one.
+		// The appender returns a new chunk in two cases: the old one with a wider layout, or
+		// the next one.
 		var next chunkenc.Chunk
 		var wider bool
 		switch typ {
@@ -231,7 +236,7 @@ func (c *cutter) cut(dst []chunks.Meta, enc chunkenc.Encoding, data []byte, drop
 			app.Append(it.AtST(), t, v)
 		case chunkenc.ValHistogram:
 			_, h := it.AtHistogram(&c.hist)
-			if gauge { // a stale sample does not say that it is one
+			if gauge { // a stale sample lacks the hint
 				h.CounterResetHint = histogram.GaugeType
 			}
 			next, wider, app, err = app.AppendHistogram(nil, it.AtST(), t, h, false)
@@ -255,7 +260,7 @@ func (c *cutter) cut(dst []chunks.Meta, enc chunkenc.Encoding, data []byte, drop
 		}
 		dst[current].MaxTime = t
 		if read == 1 && header != nil {
-			// The chunk keeps its first sample, so how it began is still true.
+			// The chunk keeps its first sample, so its counter reset header stays valid.
 			h := counterResetHeader(enc, dst[current].Chunk.Bytes())
 			*h = *h&^chunkenc.CounterResetHeaderMask | *header&chunkenc.CounterResetHeaderMask
 		}

@@ -10,23 +10,23 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunks"
 )
 
-// decoded is a decoded sample.
+// decoded is a decoded sample: a histogram, a float histogram, or a float if both are nil.
 type decoded struct {
-	st, t int64
+	st, t int64 // start time and time, Unix milliseconds
 	v     float64
 	h     *histogram.Histogram
 	fh    *histogram.FloatHistogram
-	enc   chunkenc.Encoding // of the chunk that it was in
+	enc   chunkenc.Encoding // of the chunk
 }
 
-// decode appends the samples of a chunk to dst that are to be kept. It never panics.
+// decode appends to dst the samples of a chunk for which keep returns true. It never panics.
 func (c *cutter) decode(dst []decoded, enc chunkenc.Encoding, data []byte,
 	keep func(t int64) bool,
 ) (_ []decoded, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("decode chunk of encoding %s: %v", enc, p)
-			delete(c.in, enc) // may be in any state
+			delete(c.in, enc) // its state is unknown
 		}
 	}()
 	it, err := c.read(enc, data)
@@ -63,12 +63,13 @@ func (c *cutter) decode(dst []decoded, enc chunkenc.Encoding, data []byte,
 	return dst, nil
 }
 
-// samplesPerChunk is the size at which a chunk of sorted samples ends, as in
-// Prometheus' head. Samples at the time of the last one are still added.
+// samplesPerChunk is the number of samples of a chunk, as in Prometheus' head. Samples with the
+// time of the last one are added to the same chunk.
 const samplesPerChunk = 120
 
-// encodeSorted appends chunks of the samples, sorted by time, to dst. Chunks must not
-// touch: if samples at the same time do not fit into one chunk, the first is kept.
+// encodeSorted sorts samples by time and appends chunks of them to dst. Chunks must not touch:
+// if samples with the same time do not fit into one chunk, it keeps the first of them. It never
+// panics.
 func encodeSorted(dst []chunks.Meta, all []decoded) (_ []chunks.Meta, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -103,7 +104,8 @@ func encodeSorted(dst []chunks.Meta, all []decoded) (_ []chunks.Meta, err error)
 			}
 		}
 		last := &dst[len(dst)-1]
-		// A new chunk is either the old one with a wider layout, or the next one.
+		// The appender returns a new chunk in two cases: the old one with a wider layout, or
+		// the next one.
 		var next chunkenc.Chunk
 		var wider bool
 		was := app

@@ -1,40 +1,39 @@
-// Package block makes TSDB blocks, and checks them.
+// Package block builds and verifies TSDB blocks.
 //
-// A block is a directory named by a ULID that holds a closed piece of time: the
-// samples, packed into chunks of about 120 (chunks/000001, …), an index from
-// labels to series and from series to chunks (index), what was deleted but not
-// yet purged (tombstones), and a summary (meta.json). The formats are specified
-// in Prometheus' own tsdb/docs/format; this package writes them with Prometheus'
-// own writers and adds nothing to them.
+// A block is a directory named by a ULID that holds the samples of a time range: chunks of
+// about 120 samples each (chunks/000001, …), an index from labels to series and from series
+// to chunks (index), deletions that are not purged yet (tombstones), and a summary
+// (meta.json). The formats are specified in Prometheus' tsdb/docs/format. This package
+// writes blocks with Prometheus' writers and adds nothing to the formats.
 //
-// # Making
+// # Building
 //
-// A [Builder] turns the received series of a cut block into a block that has the
-// selected samples and no others. A chunk that lies inside the range, with nothing
-// deleted in it, keeps its bytes and is never decoded; so it does not matter whether we
-// know its encoding. A chunk at the border, or with deleted samples, is decoded and
-// encoded anew, in the same encoding. Chunks of one series that overlap in time (old
-// blocks have them) are merged, because an index cannot hold them. Two samples at the
-// same time are both kept, since Prometheus serves both. Labels, series and chunks may
-// come in any order. A chunk that cannot be read is left out, and counted as [Lost].
+// A [Builder] turns the received series of a cut block into a block with exactly the
+// selected samples. It copies a chunk inside the range without deleted samples byte for
+// byte; it does not decode the chunk, so an unknown encoding does no harm. It decodes a
+// chunk that crosses the border of the range or has deleted samples, and encodes the rest
+// in the same encoding. It merges overlapping chunks of a series (old blocks have them),
+// because an index cannot hold them, and keeps two samples with the same time, because
+// Prometheus serves both. It accepts labels, series and chunks in any order. It skips a
+// chunk that cannot be read and counts it in [Lost].
 //
-// The head's records become blocks here too (head*.go), through the same writer.
+// A [HeadBuilder] turns the records and the m-mapped chunks of a head into blocks, with the
+// same writer.
 //
-// The ULID of a built block comes from its content and origin, so the same
-// selection of the same data always gives the same block.
+// The ULID of a built block is derived from its contents and its origin: the same selection
+// of the same data always gives the same block.
 //
-// # Checking
+// # Verification
 //
-// [Verify] reads a block as Prometheus would, but all of it, and lists what it
-// finds wrong or odd, with the place. The [Level] of a finding is what Prometheus'
-// library does with such a block; TestVerifyJudgesAsPrometheus holds each against it.
+// [Verify] reads a block completely, like Prometheus, and lists all damage and oddities. The
+// [Level] of a finding is what Prometheus does with such a block.
+// TestVerifyJudgesAsPrometheus compares each with the TSDB library.
 //
-// # What is not promised
+// # Limits
 //
-// Nothing here is durable: blocks are built in a staging directory that can be
-// made again, and not every file is synced. Whoever publishes a block syncs it.
-// A trimmed histogram chunk that has lost its first sample starts with "counter
-// reset unknown", as it does when Prometheus trims it; queries then detect the
-// reset themselves. Verify cannot tell whether values are what
-// was scraped, only that they can be read.
+// The package does not sync all files of a built block: it builds blocks in a staging
+// directory, and the caller that publishes a block must sync it. A trimmed histogram chunk
+// without its first sample begins with "counter reset unknown", as when Prometheus trims it;
+// queries then detect resets themselves. Verify checks that samples can be read, not that
+// their values are those that were scraped.
 package block

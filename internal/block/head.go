@@ -16,30 +16,32 @@ import (
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// headShard has the series whose hash of labels falls to it. It sees all records,
-// since a sample says nothing of its series' labels.
+// headShard builds the series whose hash of labels, modulo the number of shards, is its id. It
+// reads all records, because a sample has a ref and not labels.
 type headShard struct {
 	spec   HeadSpec
-	id, of uint64
+	id, of uint64 // number of this shard, number of shards
 	spool  *spool
-	mapped *mappedChunks // nil: none
+	mapped *mappedChunks // nil if there are none
 
 	refs    refTable
-	byHash  map[uint64]uint32 // number of the newest series with that hash of labels
+	byHash  map[uint64]uint32 // number of the newest series with this hash of labels
 	slabs   []*[slabSize]headSeries
-	count   uint32 // of series; their numbers begin at 1
-	windows map[int64]struct{}
-	window  int64 // the one added last
+	count   uint32             // number of series; they are numbered from 1
+	windows map[int64]struct{} // starts of the windows with samples
+	window  int64              // added last
 	sink    spoolSink
 
 	dec     headDecoder
-	encoded []byte // of one out-of-order sample
+	encoded []byte // buffer for an out-of-order sample
 
 	ignored HeadIgnored
 }
 
+// slabSize is the number of series that are allocated at once.
 const slabSize = 256
 
+// newHeadShard returns the shard id of `of` shards. The caller must close its spool.
 func newHeadShard(spec HeadSpec, id, of int) (*headShard, error) {
 	spool, err := newSpool(spec.Parent)
 	if err != nil {
@@ -57,11 +59,11 @@ func newHeadShard(spec HeadSpec, id, of int) (*headShard, error) {
 	return h, nil
 }
 
-// record applies a record. A record that cannot be decoded is counted, not an error:
-// errors come from the spool.
+// record applies a record. It counts a record that cannot be decoded. An error is a failure of
+// the spool.
 func (h *headShard) record(log wire.Log, rec []byte) (err error) {
 	kind := h.dec.lib.Type(rec)
-	// Prometheus' decoder and encoders trust what they read, and panic if they must not.
+	// Prometheus' decoder and encoders panic on some invalid input.
 	defer func() {
 		if p := recover(); p != nil {
 			err = &decodeError{fmt.Errorf("%v", p)}
@@ -72,7 +74,7 @@ func (h *headShard) record(log wire.Log, rec []byte) (err error) {
 				h.ignored.BadRecord = fmt.Errorf("decode %s record: %w", kind, bad.err)
 			}
 		} else if err != nil {
-			err = fmt.Errorf("head: take %s record: %w", kind, err)
+			err = fmt.Errorf("head: add %s record: %w", kind, err)
 		}
 	}()
 	late := log == wire.WBL
@@ -86,13 +88,14 @@ func (h *headShard) record(log wire.Log, rec []byte) (err error) {
 	case record.FloatHistogramSamples, record.CustomBucketsFloatHistogramSamples, record.FloatHistogramSamplesV2:
 		return h.floatHistograms(rec, late)
 	case record.Tombstones:
-		if !late { // the WBL has none that count
+		if !late { // Prometheus ignores tombstones in the WBL
 			return h.tombstones(rec)
 		}
 	}
 	return nil
 }
 
+// floats adds the samples of a record of floats.
 func (h *headShard) floats(rec []byte, late bool) error {
 	samples, err := h.dec.floats(rec)
 	if err != nil {
@@ -114,6 +117,7 @@ func (h *headShard) floats(rec []byte, late bool) error {
 	return nil
 }
 
+// histograms adds the samples of a record of histograms.
 func (h *headShard) histograms(rec []byte, late bool) error {
 	samples, err := h.dec.histograms(rec)
 	if err != nil {
@@ -134,6 +138,7 @@ func (h *headShard) histograms(rec []byte, late bool) error {
 	return nil
 }
 
+// floatHistograms adds the samples of a record of float histograms.
 func (h *headShard) floatHistograms(rec []byte, late bool) error {
 	samples, err := h.dec.floatHistograms(rec)
 	if err != nil {
@@ -154,6 +159,7 @@ func (h *headShard) floatHistograms(rec []byte, late bool) error {
 	return nil
 }
 
+// add adds a sample to a series. late means that it is from the out-of-order log.
 func (h *headShard) add(s *headSeries, late bool, smp sample) error {
 	inRange := smp.t >= h.spec.MinTime && smp.t <= h.spec.MaxTime
 	if late {
@@ -174,12 +180,12 @@ func (h *headShard) add(s *headSeries, late bool, smp sample) error {
 			return err
 		}
 		if covered {
-			// A stale marker takes its type from the sample before it.
+			// lastType stays: a stale marker after the chunk takes it from the chunk.
 			s.lastT = smp.t
 			return nil
 		}
 	}
-	// A series goes stale with a float in the log, also when it has histograms.
+	// The log has a float as the stale marker of a histogram series, too.
 	if smp.h == nil && smp.fh == nil && value.IsStaleNaN(smp.v) {
 		smp = smp.staleAs(s.lastType)
 	}
@@ -202,6 +208,7 @@ func (h *headShard) add(s *headSeries, late bool, smp sample) error {
 	return s.open.add(smp, h.spec.BlockRange, &h.sink)
 }
 
+// tombstones applies the deletions of a record.
 func (h *headShard) tombstones(rec []byte) error {
 	stones, err := h.dec.tombstones(rec)
 	if err != nil {
@@ -215,19 +222,19 @@ func (h *headShard) tombstones(rec []byte) error {
 		for _, iv := range stone.Intervals {
 			switch {
 			case iv.Mint == math.MinInt64 && iv.Maxt == math.MaxInt64:
-				// The whole of time is not a deletion by a person: the server has moved
-				// this (stale) series out of its head, and its labels may come again.
+				// Not a deletion by a user: the server has moved this stale series into a
+				// block, and the labels may appear again.
 				h.forget(series)
-			case iv.Mint <= iv.Maxt: // Prometheus logs empty ones too
+			case iv.Mint <= iv.Maxt: // Prometheus also logs empty intervals
 				rare := series.withRare()
-				rare.gone = rare.gone.Add(iv)
+				rare.deleted = rare.deleted.Add(iv)
 			}
 		}
 	}
 	return nil
 }
 
-// addSeries takes a series record. lset is only lent.
+// addSeries adds a series, or another ref of a known one. It does not retain lset.
 func (h *headShard) addSeries(ref chunks.HeadSeriesRef, lset labels.Labels) error {
 	hash := lset.Hash()
 	if hash%h.of != h.id {
@@ -236,7 +243,7 @@ func (h *headShard) addSeries(ref chunks.HeadSeriesRef, lset labels.Labels) erro
 	}
 	first := h.byHash[hash]
 	for i := first; i != 0; i = h.series(i).sameHash {
-		if labels.Equal(h.series(i).lset, lset) { // a deleted one has none
+		if labels.Equal(h.series(i).lset, lset) { // a deleted one has no labels
 			again := h.refs.find(ref) == i
 			h.refs.set(ref, i)
 			if again {
@@ -260,19 +267,20 @@ func (h *headShard) addSeries(ref chunks.HeadSeriesRef, lset labels.Labels) erro
 	return h.claim(ref, s)
 }
 
+// series returns the series with a number.
 func (h *headShard) series(number uint32) *headSeries {
 	return &h.slabs[(number-1)/slabSize][(number-1)%slabSize]
 }
 
-// foreign stands for the number of a series that another shard has.
+// foreign is the number of every series of another shard.
 const foreign = math.MaxUint32
 
-// byRef is nil for a series that is not known (any more), or not ours; ours tells
-// who counts it.
+// byRef returns the series of a ref. It returns nil for an unknown or deleted series and for
+// that of another shard; ours is true in exactly one shard, which counts the sample.
 func (h *headShard) byRef(ref chunks.HeadSeriesRef) (s *headSeries, ours bool) {
 	switch number := h.refs.find(ref); number {
 	case 0:
-		return nil, h.id == 0 // it is not known to any shard
+		return nil, h.id == 0 // unknown in all shards
 	case foreign:
 		return nil, false
 	default:
@@ -283,10 +291,12 @@ func (h *headShard) byRef(ref chunks.HeadSeriesRef) (s *headSeries, ours bool) {
 	}
 }
 
+// forget removes a series and its samples.
 func (h *headShard) forget(s *headSeries) {
 	*s = headSeries{deleted: true, sameHash: s.sameHash}
 }
 
+// addWindow records that the window of time t has samples.
 func (h *headShard) addWindow(t int64) {
 	start := windowStart(t, h.spec.BlockRange)
 	if start != h.window || len(h.windows) == 0 {
@@ -295,8 +305,8 @@ func (h *headShard) addWindow(t int64) {
 	}
 }
 
-// closeSeries sends all that is still open to the spool, and gives the series
-// that have anything in the order of their labels.
+// closeSeries writes all unfinished chunks and samples to the spool, and returns the series with
+// samples, sorted by labels.
 func (h *headShard) closeSeries(ctx context.Context) ([]*headSeries, error) {
 	h.refs, h.byHash = refTable{}, nil
 	order := make([]*headSeries, 0, h.count)

@@ -16,41 +16,42 @@ import (
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// HeadSpec says what is to be built of a head's records.
+// HeadSpec describes the blocks to build of a head.
 type HeadSpec struct {
-	Parent string // staging directory, in which the blocks and spool files are made; must exist
+	Parent string // existing staging directory for the blocks and spool files
 
-	// MinTime and MaxTime bound the samples that are kept, both included, in Unix
+	// MinTime and MaxTime are the range of the samples to keep, inclusive, in Unix
 	// milliseconds.
 	MinTime, MaxTime int64
 
-	// BlockRange is the length of the windows that the blocks are aligned to, in
-	// milliseconds. 0 means two hours, as Prometheus has it.
+	// BlockRange is the length of the windows to which the blocks are aligned, in
+	// milliseconds. 0 means two hours, Prometheus' default.
 	BlockRange int64
 }
 
-// HeadBuilder turns the m-mapped chunks of a head and the records of its
-// write-ahead logs into blocks, one for each aligned window of time that has
-// samples. What the blocks serve is what a Prometheus serves after it has replayed
-// the same files, with exceptions in favour of the data: start timestamps are
-// always kept, a series keeps its samples when its labels come again under a new
-// ref, and a sample in the log is dropped only if a chunk covers its time (a
-// Prometheus drops all samples before the end of the series' newest chunk). As
-// after a restart of Prometheus, deleted out-of-order samples may come back: their
-// m-mapped chunks stay until the file with them is removed.
+// HeadBuilder turns the m-mapped chunks of a head and the records of its logs into blocks, one
+// for each aligned window of time with samples. The blocks have the samples that a Prometheus
+// serves after it has replayed the same files, with these exceptions:
 //
-// It is no tsdb.Head: it has one open chunk for each series in memory and nothing
-// else of the samples. Finished chunks, and samples that are out of order, go to
-// spool files in the staging directory.
+//   - They keep all start timestamps.
+//   - A series keeps its samples when its labels appear again with a new ref.
+//   - A sample of the log is dropped only if a chunk covers its time. Prometheus drops all
+//     samples before the end of the series' newest chunk.
 //
-// Where an in-order and an out-of-order sample have the same time, the in-order
-// one is kept; of several out-of-order ones, the first. (A Prometheus promises
-// none of both.)
+// As after a restart of Prometheus, deleted out-of-order samples may appear again, because their
+// m-mapped chunks stay until the server removes the file.
 //
-// The series are shared out among shards, each with a goroutine of its own, for
-// most of the work is waiting for memory. How many there are does not show in the
-// blocks. The methods are for one goroutine; an error of a record may come from a
-// later call. After an error only Discard is of use.
+// A HeadBuilder is not a tsdb.Head: of the samples it has only one open chunk of each series in
+// memory. It writes finished chunks and out-of-order samples to spool files in the staging
+// directory.
+//
+// Of an in-order and an out-of-order sample with the same time it keeps the in-order one, and of
+// several out-of-order ones the first. (Prometheus guarantees neither.)
+//
+// Each of several shards has a part of the series and a goroutine, because most of the time is
+// spent waiting for memory. The blocks do not depend on the number of shards. The methods must
+// not be called concurrently. A later call may return the error of an earlier record. After an
+// error only Discard is useful.
 type HeadBuilder struct {
 	spec   HeadSpec
 	shards []*headShard
@@ -61,46 +62,48 @@ type HeadBuilder struct {
 	ended  bool // the queues are closed
 
 	mu  sync.Mutex
-	err error // the first one; it is final
+	err error // the first error
 }
 
-// HeadIgnored counts what was left out of a head. A Prometheus that starts on the same
-// files does not serve these samples either.
+// HeadIgnored counts the data of a head that the blocks lack. A Prometheus that starts on the
+// same files does not serve these samples either.
 type HeadIgnored struct {
-	UnknownSeries uint64 // samples in records whose series no series record names, or that was deleted
-	UnknownChunks uint64 // samples in m-mapped chunks whose series no series record names
+	UnknownSeries uint64 // samples of records without a series record, or of a deleted series
+	UnknownChunks uint64 // samples of m-mapped chunks without a series record
+
 	// NotInOrder counts samples in the WAL that are not later than the series' newest.
 	// Out-of-order samples that a server accepts are in the WBL.
 	NotInOrder uint64
-	BadChunks  uint64 // m-mapped chunks that must be decoded and cannot be
-	BadRecords uint64 // records that do not decode
-	BadRecord  error  // of the first bad record; nil: none
+
+	BadChunks  uint64 // m-mapped chunks that must be decoded and are damaged
+	BadRecords uint64 // records that cannot be decoded
+	BadRecord  error  // of the first bad record; nil if there is none
 }
 
-// batch is a copy of one message's records, which all shards read.
+// batch is a copy of the records of one message, which all shards read.
 type batch struct {
 	log     wire.Log
 	bytes   []byte
-	ends    []int
+	ends    []int // end of each record in bytes
 	readers sync.WaitGroup
 }
 
 const (
 	maxShards = 4
-	batches   = 3 // in flight
+	batches   = 3 // number of batches in use at once
 )
 
-// NewHeadBuilder makes a builder, and its spool files in spec.Parent. Discard must
-// be called, whatever comes of it.
+// NewHeadBuilder returns a builder, and creates its spool files in spec.Parent. The caller must
+// call Discard, also after Finish or an error.
 func NewHeadBuilder(spec HeadSpec) (*HeadBuilder, error) {
 	if spec.BlockRange == 0 {
 		spec.BlockRange = tsdb.DefaultBlockDuration
 	}
 	if spec.BlockRange < 0 {
-		return nil, fmt.Errorf("build head: block range of %d ms", spec.BlockRange)
+		return nil, fmt.Errorf("build head: block range must be positive (%d ms)", spec.BlockRange)
 	}
 	if spec.MinTime > spec.MaxTime {
-		return nil, fmt.Errorf("build head: its first time %d is after its last %d", spec.MinTime, spec.MaxTime)
+		return nil, fmt.Errorf("build head: empty time range from %d to %d", spec.MinTime, spec.MaxTime)
 	}
 	h := &HeadBuilder{spec: spec, free: make(chan *batch, batches)}
 	for range batches {
@@ -122,8 +125,8 @@ func NewHeadBuilder(spec HeadSpec) (*HeadBuilder, error) {
 	return h, nil
 }
 
-// work takes batches until there are no more, also after an error: who waits for
-// a batch must get it back.
+// work applies batches until the queue is closed. It continues to receive batches after an
+// error, because Records waits for their release.
 func (h *HeadBuilder) work(s *headShard, queue <-chan *batch) {
 	for b := range queue {
 		start := 0
@@ -140,6 +143,7 @@ func (h *HeadBuilder) work(s *headShard, queue <-chan *batch) {
 	}
 }
 
+// fail records the first error.
 func (h *HeadBuilder) fail(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -154,7 +158,7 @@ func (h *HeadBuilder) firstError() error {
 	return h.err
 }
 
-// Ignored tells what was left out of the records, after Finish.
+// Ignored returns the counts of the ignored data. Call it after Finish.
 func (h *HeadBuilder) Ignored() (sum HeadIgnored) {
 	h.stop()
 	for _, s := range h.shards {
@@ -168,9 +172,9 @@ func (h *HeadBuilder) Ignored() (sum HeadIgnored) {
 	return sum
 }
 
-// Records takes records: all of the WAL first, in their order, then those of the
-// WBL. Nothing of m is kept. Kinds that have no samples and delete none are passed
-// over; records that do not decode are counted and left out.
+// Records adds records: first all of the WAL in their order, then those of the WBL. It does not
+// retain m. It ignores record types without samples, series or deletions, and counts records
+// that cannot be decoded.
 func (h *HeadBuilder) Records(m *wire.Records) error {
 	if err := h.firstError(); err != nil {
 		return err
@@ -195,7 +199,7 @@ func (h *HeadBuilder) Records(m *wire.Records) error {
 	return nil
 }
 
-// stop waits until all records are taken.
+// stop waits until the shards have applied all records.
 func (h *HeadBuilder) stop() {
 	if !h.ended {
 		h.ended = true
@@ -206,9 +210,8 @@ func (h *HeadBuilder) stop() {
 	}
 }
 
-// Finish writes the blocks and removes the spool files. The blocks come in the
-// order of their time; without samples there are none. After an error no block
-// is left behind.
+// Finish writes the blocks, sorted by time, and removes the spool files. It returns none if
+// there are no samples. After an error it leaves no block on disk.
 func (h *HeadBuilder) Finish(ctx context.Context) (_ []*Built, err error) {
 	h.stop()
 	if err := h.firstError(); err != nil {
@@ -257,7 +260,7 @@ func (h *HeadBuilder) Finish(ctx context.Context) (_ []*Built, err error) {
 	return built, nil
 }
 
-// each runs f for all shards at once.
+// each runs f for all shards concurrently and joins the errors.
 func (h *HeadBuilder) each(f func(int, *headShard) error) error {
 	errs := make([]error, len(h.shards))
 	var wg sync.WaitGroup
@@ -275,7 +278,8 @@ func (h *HeadBuilder) each(f func(int, *headShard) error) error {
 	return errors.Join(errs...)
 }
 
-// build writes the block of the window that begins at start, or none.
+// build writes the block of the window that begins at start. It returns nil if the window has
+// no samples. orders has the series of each shard, sorted by labels.
 func (h *HeadBuilder) build(ctx context.Context, orders [][]*headSeries, start int64) (_ *Built, err error) {
 	last := windowLast(start, h.spec.BlockRange)
 	w, err := newWriter(Spec{
@@ -328,34 +332,36 @@ func (h *HeadBuilder) build(ctx context.Context, orders [][]*headSeries, start i
 	return w.finish(ctx)
 }
 
+// byLabels compares series by labels.
 func byLabels(a, b *headSeries) int { return labels.Compare(a.lset, b.lset) }
 
-// row is a shard's series of one window, in the order of their labels, made ahead
-// of who writes them.
+// row has the series of a shard in one window, sorted by labels. A goroutine prepares them ahead
+// of the writer.
 type row struct {
-	ready chan []made
-	now   []made
+	ready chan []windowSeries
+	now   []windowSeries
 }
 
-// made are the chunks of a series in one window.
-type made struct {
+// windowSeries has the chunks of a series in one window.
+type windowSeries struct {
 	series *headSeries
 	metas  []chunks.Meta
 	err    error
 }
 
-// rowStep is how many series are handed over at once.
+// rowStep is the number of series that are passed to the writer at once.
 const rowStep = 256
 
+// row starts the goroutine of a row, which ends after the last series or when ctx is done.
 func (h *headShard) row(ctx context.Context, order []*headSeries, start, last int64) *row {
-	r := &row{ready: make(chan []made, 2)}
+	r := &row{ready: make(chan []windowSeries, 2)}
 	go func() {
 		defer close(r.ready)
 		m := merger{spool: h.spool, mapped: h.mapped, blockRange: h.spec.BlockRange}
 		for part := range slices.Chunk(order, rowStep) {
-			step := make([]made, 0, len(part))
+			step := make([]windowSeries, 0, len(part))
 			for _, s := range part {
-				one := m.make(s, start, last)
+				one := m.copyWindow(s, start, last)
 				if one.err != nil || len(one.metas) > 0 {
 					step = append(step, one)
 				}
@@ -370,8 +376,8 @@ func (h *headShard) row(ctx context.Context, order []*headSeries, start, last in
 	return r
 }
 
-// make gives a series' chunks, for keeps.
-func (m *merger) make(s *headSeries, start, last int64) (one made) {
+// copyWindow returns copies of the series' chunks from start to last.
+func (m *merger) copyWindow(s *headSeries, start, last int64) (one windowSeries) {
 	one.series = s
 	defer func() {
 		if p := recover(); p != nil {
@@ -399,8 +405,8 @@ func (m *merger) make(s *headSeries, start, last int64) (one made) {
 	return one
 }
 
-// peek is the next series, nil after the last.
-func (r *row) peek() *made {
+// peek returns the next series, or nil after the last.
+func (r *row) peek() *windowSeries {
 	for len(r.now) == 0 {
 		step, more := <-r.ready
 		if !more {
@@ -411,26 +417,28 @@ func (r *row) peek() *made {
 	return &r.now[0]
 }
 
-func (r *row) take() made {
+// take removes and returns the next series. It must follow a peek that is not nil.
+func (r *row) take() windowSeries {
 	s := r.now[0]
 	r.now = r.now[1:]
 	return s
 }
 
-// drain waits for the row's goroutine, which must have been told to stop.
+// drain waits for the end of the row's goroutine. The caller must have canceled its context.
 func (r *row) drain() {
 	for range r.ready {
 	}
 }
 
-// Discard ends the goroutines and removes the spool files. It may be called at any
-// time, and after Finish, whose blocks it leaves.
+// Discard ends the goroutines and removes the spool files. It keeps the blocks of Finish. It may
+// be called more than once.
 func (h *HeadBuilder) Discard() error {
 	h.fail(errors.New("build head: discarded"))
 	h.stop()
 	return h.close()
 }
 
+// close closes the spools.
 func (h *HeadBuilder) close() error {
 	var errs []error
 	for _, s := range h.shards {

@@ -14,10 +14,9 @@ import (
 	"github.com/prometheus/prometheus/tsdb/tombstones"
 )
 
-// headDecoder decodes records with Prometheus' decoder, after a look at what it
-// would allocate: it takes lengths on trust, and a record of thirty bytes can make
-// it ask for more memory than there is, which ends a program without a panic that
-// could be recovered from.
+// headDecoder decodes records with Prometheus' decoder, after it has checked the lengths in them.
+// Prometheus' decoder allocates what a length says: a record of thirty bytes can make it run out
+// of memory, from which a program cannot recover.
 type headDecoder struct {
 	lib     record.Decoder
 	labels  labels.ScratchBuilder
@@ -35,17 +34,17 @@ func newHeadDecoder() headDecoder {
 }
 
 var (
-	errTooLong = errors.New("a length goes beyond the record's end")
-	errSpans   = errors.New("a histogram's spans do not fit its buckets")
-	errTwice   = errors.New("a label name comes twice")
+	errTooLong = errors.New("a length exceeds the rest of the record")
+	errSpans   = errors.New("the spans of a histogram do not match its buckets")
+	errTwice   = errors.New("duplicate label name")
 )
 
-// decodeError says that a record does not decode.
+// decodeError reports a record that cannot be decoded.
 type decodeError struct{ err error }
 
 func (e *decodeError) Error() string { return e.err.Error() }
 
-// undecoded marks an error as one of decoding.
+// undecoded wraps an error, if not nil, in a decodeError.
 func undecoded(err error) error {
 	if err == nil {
 		return nil
@@ -53,9 +52,8 @@ func undecoded(err error) error {
 	return &decodeError{err}
 }
 
-// series calls add for each series of the record, which must not keep the labels.
-// They are sorted, also where a client sent them in another order and the server
-// kept that.
+// series calls add for each series of the record. add must not retain the labels. They are
+// sorted, although a server keeps the order of a client in its log.
 func (d *headDecoder) series(rec []byte, add func(chunks.HeadSeriesRef, labels.Labels) error) error {
 	buf := encoding.Decbuf{B: rec[1:]}
 	for len(buf.B) > 0 && buf.Err() == nil {
@@ -88,9 +86,10 @@ func (d *headDecoder) series(rec []byte, add func(chunks.HeadSeriesRef, labels.L
 	return undecoded(buf.Err())
 }
 
-// borrow is a string for as long as b is unchanged.
+// borrow returns b as a string without a copy, valid as long as b is unchanged.
 func borrow(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
+// floats decodes a record of floats. The samples are valid until the next call.
 func (d *headDecoder) floats(rec []byte) (_ []record.RefSample, err error) {
 	samples, err := d.lib.Samples(rec, d.samples[:0])
 	if err == nil {
@@ -99,6 +98,7 @@ func (d *headDecoder) floats(rec []byte) (_ []record.RefSample, err error) {
 	return samples, undecoded(err)
 }
 
+// histograms decodes a record of histograms. The samples are valid until the next call.
 func (d *headDecoder) histograms(rec []byte) ([]record.RefHistogramSample, error) {
 	if err := checkHistograms(rec, record.Type(rec[0]) == record.HistogramSamplesV2, skipHistogram); err != nil {
 		return nil, undecoded(err)
@@ -110,6 +110,8 @@ func (d *headDecoder) histograms(rec []byte) ([]record.RefHistogramSample, error
 	return hists, undecoded(err)
 }
 
+// floatHistograms decodes a record of float histograms. The samples are valid until the next
+// call.
 func (d *headDecoder) floatHistograms(rec []byte) ([]record.RefFloatHistogramSample, error) {
 	if err := checkHistograms(rec, record.Type(rec[0]) == record.FloatHistogramSamplesV2, skipFloatHistogram); err != nil {
 		return nil, undecoded(err)
@@ -121,6 +123,7 @@ func (d *headDecoder) floatHistograms(rec []byte) ([]record.RefFloatHistogramSam
 	return hists, undecoded(err)
 }
 
+// tombstones decodes a record of tombstones. They are valid until the next call.
 func (d *headDecoder) tombstones(rec []byte) ([]tombstones.Stone, error) {
 	stones, err := d.lib.Tombstones(rec, d.stones[:0])
 	if err == nil {
@@ -129,7 +132,7 @@ func (d *headDecoder) tombstones(rec []byte) ([]tombstones.Stone, error) {
 	return stones, undecoded(err)
 }
 
-// checkHistograms walks over a record of histograms as the decoder does.
+// checkHistograms checks the lengths of a record of histograms. skip checks one histogram.
 func checkHistograms(rec []byte, v2 bool, skip func(*encoding.Decbuf) error) error {
 	buf := encoding.Decbuf{B: rec[1:]}
 	if buf.Len() == 0 {
@@ -148,7 +151,7 @@ func checkHistograms(rec []byte, v2 bool, skip func(*encoding.Decbuf) error) err
 			buf.Varint64()
 			buf.Varint64()
 		}
-		if v2 && i > 0 && buf.Byte() > 1 { // neither without start time nor with the same
+		if v2 && i > 0 && buf.Byte() > 1 { // 0: no start time, 1: the same as before
 			buf.Varint64()
 		}
 		if err := skip(&buf); err != nil {
@@ -158,6 +161,7 @@ func checkHistograms(rec []byte, v2 bool, skip func(*encoding.Decbuf) error) err
 	return buf.Err()
 }
 
+// skipHistogram reads a histogram and checks its lengths.
 func skipHistogram(buf *encoding.Decbuf) error {
 	buf.Byte() // counter reset hint
 	schema := int32(buf.Varint64())
@@ -168,6 +172,7 @@ func skipHistogram(buf *encoding.Decbuf) error {
 	return skipBuckets(buf, schema, 1, func() { buf.Varint64() })
 }
 
+// skipFloatHistogram reads a float histogram and checks its lengths.
 func skipFloatHistogram(buf *encoding.Decbuf) error {
 	buf.Byte()
 	schema := int32(buf.Varint64())
@@ -177,8 +182,9 @@ func skipFloatHistogram(buf *encoding.Decbuf) error {
 	return skipBuckets(buf, schema, 8, func() { buf.Be64() })
 }
 
-// skipBuckets checks that every length is within the record, and that the spans
-// have as many buckets as there are: encoders allocate what spans say.
+// skipBuckets reads spans and buckets. It checks that every length is within the record, and
+// that the spans have as many buckets as follow, because encoders allocate the buckets of the
+// spans.
 func skipBuckets(buf *encoding.Decbuf, schema int32, bucketBytes int, skip func()) error {
 	var inSpans [2]uint64
 	for i := range inSpans {
@@ -217,7 +223,8 @@ func skipBuckets(buf *encoding.Decbuf, schema int32, bucketBytes int, skip func(
 	return buf.Err()
 }
 
-// fits reads how many elements of at least size bytes follow.
+// fits reads the number of following elements of at least size bytes. It returns errTooLong if
+// the rest of the record is too short for them.
 func fits(buf *encoding.Decbuf, size int) (int, error) {
 	n := buf.Uvarint64()
 	if n > uint64(len(buf.B)/size) {

@@ -177,7 +177,7 @@ func TestHeadRules(t *testing.T) {
 	}
 }
 
-// dump reads the blocks one after the other, chunk by chunk.
+// dump reads the samples of the blocks in order, chunk by chunk.
 func dump(t testing.TB, built []*Built) string {
 	t.Helper()
 	samples := map[string][]string{}
@@ -240,7 +240,7 @@ func dump(t testing.TB, built []*Built) string {
 	return strings.Join(lines, "\n")
 }
 
-// Chunks end where Prometheus' do, as to size.
+// TestHeadChunkSizes checks that chunks have the sizes of Prometheus' chunks.
 func TestHeadChunkSizes(t *testing.T) {
 	var wal [][]byte
 	wal = append(wal, seriesRecord(1, 2, 3))
@@ -273,7 +273,8 @@ func TestHeadChunkSizes(t *testing.T) {
 	}
 }
 
-// Chunks that no out-of-order sample falls into keep their bytes.
+// TestHeadKeepsUntouchedChunks checks that chunks without an out-of-order sample between their
+// ends are written unchanged.
 func TestHeadKeepsUntouchedChunks(t *testing.T) {
 	wal := [][]byte{seriesRecord(1)}
 	for i := range int64(600) {
@@ -299,7 +300,7 @@ func TestHeadKeepsUntouchedChunks(t *testing.T) {
 	}
 }
 
-// Of many out-of-order samples of one time the first is kept.
+// TestHeadKeepsTheFirstOfMany adds many out-of-order samples with the same time. The first is kept.
 func TestHeadKeepsTheFirstOfMany(t *testing.T) {
 	wbl := make([][]byte, 0, 500)
 	for i := range int64(500) {
@@ -315,8 +316,8 @@ func TestHeadKeepsTheFirstOfMany(t *testing.T) {
 	}
 }
 
-// A chunk says that it began without a counter reset. After a sample that came
-// late, or without those that were deleted, that need not be true any more.
+// TestHeadForgetsResets checks the counter reset header of a chunk: it becomes unknown when the
+// sample before the chunk is an out-of-order one or was deleted.
 func TestHeadForgetsResets(t *testing.T) {
 	wal := [][]byte{
 		seriesRecord(1), histRecord(plain, record.RefHistogramSample{Ref: 1, T: 10, H: counts(1)}),
@@ -347,7 +348,7 @@ func TestHeadForgetsResets(t *testing.T) {
 	}
 }
 
-// eachChunk reads the chunks of a block, and tells which is its series' last.
+// eachChunk calls f for the chunks of a block, with true for the last one of a series.
 func eachChunk(t *testing.T, b *Built, visit func(series string, m chunks.Meta, last bool)) {
 	t.Helper()
 	r, err := chunks.NewDirReader(filepath.Join(b.Dir, "chunks"), nil)
@@ -384,7 +385,8 @@ func eachChunk(t *testing.T, b *Built, visit func(series string, m chunks.Meta, 
 	}
 }
 
-// How many shards there are does not show in the blocks, and none of them stays.
+// TestHeadShards checks that the blocks do not depend on the number of shards, and that no
+// goroutine is left.
 func TestHeadShards(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
 	var records [][]byte
@@ -421,7 +423,7 @@ func TestHeadShards(t *testing.T) {
 		all := ""
 		var samples uint64
 		for _, b := range built {
-			all += b.Meta.ULID.String() + " " // it is of the content
+			all += b.Meta.ULID.String() + " " // derived from the contents
 			samples += b.Meta.Stats.NumSamples
 		}
 		names[all] = true
@@ -447,6 +449,6 @@ func TestHeadShards(t *testing.T) {
 		runtime.Gosched()
 	}
 	if n := runtime.NumGoroutine(); n > before {
-		t.Errorf("%d goroutines were left behind", n-before)
+		t.Errorf("%d goroutines are left", n-before)
 	}
 }

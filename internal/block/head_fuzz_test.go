@@ -26,14 +26,14 @@ func TestHeadMalformed(t *testing.T) {
 	}{
 		{"series cut", seriesRecord(1)[:12], "decode series record"},
 		{"endless labels", append([]byte{1, 0, 0, 0, 0, 0, 0, 0, 1}, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f), "decode series record"},
-		{"label twice", plainSeries("a", "1", "a", "2"), "decode series record: a label name comes twice"},
+		{"label twice", plainSeries("a", "1", "a", "2"), "decode series record: duplicate label name"},
 		{"no labels", plainSeries(), "decode series record: a series has no labels"},
 		{"samples cut", floatsRecord(plain, record.RefSample{Ref: 1, T: 1, V: 1})[:20], "decode samples record"},
 		{"samples of two cut", floatsRecord(withST, record.RefSample{Ref: 1, T: 1, V: 1})[:5], "decode samples_v2 record"},
 		{"tombstone cut", stone(1, 2, 3)[:9], "decode tombstones record"},
 		{"spans for 64 GiB", span(0x80, 0x80, 0x80, 0x80, 0x80, 0x01), "decode histogram_samples record: histogram 1: a length"},
-		{"a span of 4 billion buckets", span(1, 0, 0xff, 0xff, 0xff, 0xff, 0x0f, 0, 1, 1, 0), "spans do not fit"},
-		{"fewer buckets than spans have", span(1, 0, 2, 0, 1, 1, 0), "spans do not fit"},
+		{"a span of 4 billion buckets", span(1, 0, 0xff, 0xff, 0xff, 0xff, 0x0f, 0, 1, 1, 0), "do not match its buckets"},
+		{"fewer buckets than spans have", span(1, 0, 2, 0, 1, 1, 0), "do not match its buckets"},
 		{"float histogram cut", append([]byte{byte(record.FloatHistogramSamplesV2)}, 1, 1, 1, 1), "decode float_histogram_samples_v2 record"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -62,7 +62,7 @@ func TestHeadMalformed(t *testing.T) {
 				t.Errorf("%d bad records, error %v, want one with %q", ignored.BadRecords, ignored.BadRecord, c.want)
 			}
 			if err := h.Records(&wire.Records{Log: wire.WAL}); err == nil {
-				t.Error("more records after the end")
+				t.Error("no error for records after Finish")
 			}
 			if _, err := h.Finish(context.Background()); err == nil {
 				t.Error("finished twice")
@@ -71,7 +71,7 @@ func TestHeadMalformed(t *testing.T) {
 	}
 }
 
-// A server keeps the labels of a series in the order in which they came.
+// TestHeadSortsLabels adds a series with unsorted labels, which a server logs as a client sent them.
 func TestHeadSortsLabels(t *testing.T) {
 	sample := floatsRecord(plain, record.RefSample{Ref: 1, T: 5, V: 1})
 	built := buildHead(t, HeadSpec{Parent: t.TempDir(), MaxTime: 10}, [][]byte{plainSeries("b", "1", "a", "2"), sample}, nil)
@@ -90,7 +90,7 @@ func plainSeries(pairs ...string) []byte {
 	return b
 }
 
-func TestHeadDiscardLeavesNothing(t *testing.T) {
+func TestHeadDiscard(t *testing.T) {
 	dir := t.TempDir()
 	h, err := NewHeadBuilder(HeadSpec{Parent: dir, MaxTime: 10})
 	if err != nil {
@@ -100,7 +100,7 @@ func TestHeadDiscardLeavesNothing(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	if _, err := h.Finish(ctx); err == nil {
-		t.Error("finished although the context is done")
+		t.Error("no error for a canceled context")
 	}
 	for range 2 {
 		if err := h.Discard(); err != nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/prometheus/prometheus/tsdb/tombstones"
 )
 
-// generator makes logs at random. The sample of a series at a time is always the
-// same, wherever it turns up: which of two a server prefers is not defined.
+// generator writes random logs. All samples of a series at the same time are equal, because it is
+// not defined which of two a server prefers.
 type generator struct {
 	r        *rand.Rand
 	enc      record.Encoder
@@ -46,25 +46,25 @@ func (g *generator) logs() (wal, wbl [][]byte) {
 			s.st = g.now - g.r.Int64N(1000)
 		}
 		g.series = append(g.series, s)
-		g.tell(s)
+		g.addRecord(s)
 	}
 	for range 400 {
 		g.now += 2 * (1 + g.r.Int64N(7_000))
 		g.scrape()
 		switch g.r.IntN(60) {
-		case 0: // deleted by a person
+		case 0: // deleted by a user
 			s := g.any()
 			// Not before the head's first in-order sample: the library does not log it,
 			// and forgets it at a restart.
 			mint := max(1_030_000, g.now-g.r.Int64N(1_000_000))
-			g.delete(s, mint, mint+g.r.Int64N(300_000)-1000) // at times empty
-		case 1: // gone from the head; may come again
+			g.delete(s, mint, mint+g.r.Int64N(300_000)-1000) // sometimes empty
+		case 1: // removed from the head; may be added again
 			s := g.any()
 			g.delete(s, math.MinInt64, math.MaxInt64)
 			if g.r.IntN(3) > 0 {
-				g.tell(s)
+				g.addRecord(s)
 			}
-		case 2: // a sample of nobody
+		case 2: // a sample without a series
 			g.wal = append(g.wal, g.enc.Samples([]record.RefSample{{Ref: 1 << 40, T: g.now, V: 1}}, nil))
 		case 3:
 			g.wal = append(g.wal, []byte{200, 1, 2, 3}, g.enc.Exemplars(nil, nil))
@@ -75,7 +75,7 @@ func (g *generator) logs() (wal, wbl [][]byte) {
 
 func (g *generator) any() *genSeries { return g.series[g.r.IntN(len(g.series))] }
 
-func (g *generator) tell(s *genSeries) {
+func (g *generator) addRecord(s *genSeries) {
 	s.ref = g.nextRef
 	g.nextRef += 1 + chunks.HeadSeriesRef(g.r.IntN(300))
 	g.wal = append(g.wal, g.enc.Series([]record.RefSeries{{Ref: s.ref, Labels: s.lset}}, nil))
@@ -86,8 +86,8 @@ func (g *generator) delete(s *genSeries, mint, maxt int64) {
 		{Ref: storage.SeriesRef(s.ref), Intervals: tombstones.Intervals{{Mint: mint, Maxt: maxt}}}}, nil))
 }
 
-// scrape appends in-order samples at even times, and out-of-order ones at odd times
-// or again at times that may have an in-order one.
+// scrape appends in-order samples at even times, and out-of-order ones at odd times or at times
+// that may have an in-order one.
 func (g *generator) scrape() {
 	var in, late genBatch
 	for _, s := range g.series {
@@ -96,7 +96,7 @@ func (g *generator) scrape() {
 		}
 		t := g.now
 		if g.r.IntN(20) == 0 {
-			t -= 2 * g.r.Int64N(5_000) // may not be later than the last: dropped
+			t -= 2 * g.r.Int64N(5_000) // dropped unless later than the last
 		}
 		in.add(s, t, g.r.IntN(40) == 0)
 		if g.r.IntN(8) == 0 {
@@ -169,7 +169,7 @@ func (b *genBatch) add(s *genSeries, t int64, stale bool) {
 	}
 	h := &histogram.Histogram{Schema: int32(r.IntN(2)), ZeroThreshold: 0.001, Sum: r.NormFloat64()}
 	reset := int64(50_000) * (1 + int64(s.salt%5))
-	n := uint64(t%reset)/1000 + 1 // grows, and falls now and then
+	n := uint64(t%reset)/1000 + 1 // a counter with resets
 	h.Schema = int32(t / 400_000 % 2)
 	h.ZeroCount, h.Count = n, n
 	spans := []histogram.Span{{Offset: int32(s.salt % 3), Length: 2}, {Offset: 1 + int32(t/100_000%3), Length: 1}}

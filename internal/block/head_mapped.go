@@ -13,21 +13,21 @@ import (
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// mappedChunks are the m-mapped chunks of a head, before the records say which
-// series they belong to. All shards read them.
+// mappedChunks has the m-mapped chunks of a head. They are added before the records that have the
+// labels of their series. All shards read them.
 type mappedChunks struct {
 	spool    *spool
 	byRef    map[chunks.HeadSeriesRef]*mappedSeries
-	replaced uint64 // samples of chunks that were replaced
-	sealed   bool   // the records have begun
+	replaced uint64 // number of samples in replaced chunks
+	sealed   bool   // no more chunks can be added
 }
 
-// mappedSeries are the m-mapped chunks of one ref.
+// mappedSeries has the m-mapped chunks of one ref.
 type mappedSeries struct {
-	inOrder []spooledRef // in the order of time, not overlapping
-	late    []spooledRef // out of order
-	samples uint64
-	claimed atomic.Bool // a series record names the ref
+	inOrder []spooledRef // sorted by time, without overlap
+	late    []spooledRef // out-of-order chunks
+	samples uint64       // in inOrder
+	claimed atomic.Bool  // a series record has the ref
 }
 
 // Chunks adds m-mapped chunks, in the order in which the server wrote them. All chunks
@@ -37,7 +37,7 @@ func (h *HeadBuilder) Chunks(m *wire.HeadChunks) error {
 		return err
 	}
 	if h.mapped.sealed {
-		return errors.New("build head: m-mapped chunks come after records")
+		return errors.New("build head: received m-mapped chunks after records")
 	}
 	if h.mapped.spool == nil {
 		var err error
@@ -58,6 +58,7 @@ func (h *HeadBuilder) Chunks(m *wire.HeadChunks) error {
 	return nil
 }
 
+// add adds a chunk.
 func (m *mappedChunks) add(c wire.HeadChunk) error {
 	if c.MinTime > c.MaxTime {
 		return fmt.Errorf("an m-mapped chunk begins at %d and ends at %d", c.MinTime, c.MaxTime)
@@ -76,16 +77,16 @@ func (m *mappedChunks) add(c wire.HeadChunk) error {
 	again := func(o spooledRef) bool { return o.mint == ref.mint && o.maxt == ref.maxt && o.size == ref.size }
 	switch last := len(s.inOrder) - 1; {
 	case c.OutOfOrder:
-		// It is not counted: it stays in its file after a block has it and its series is
-		// gone.
+		// Not counted in samples: the chunk stays in its file after a block has its samples
+		// and the server has removed its series.
 		s.late = append(s.late, ref)
 		return nil
 	case last >= 0 && s.inOrder[last].maxt >= c.MinTime && slices.ContainsFunc(s.inOrder, again):
-		return nil // the same chunk again, as in a copied file
+		return nil // the same chunk again, from a copied file
 	case last >= 0 && s.inOrder[last].maxt >= c.MinTime:
-		// A server writes the chunks of a series in the order of time. After a repair
-		// that lost series records it gives their refs to new series: the older chunks
-		// belong to a series that no record names.
+		// A server writes the chunks of a series in the order of time. After a repair that
+		// lost series records it reuses their refs for new series: the older chunks belong
+		// to a series without a record.
 		m.replaced += s.samples
 		s.samples, s.late, s.inOrder = 0, nil, []spooledRef{ref}
 	default:
@@ -95,7 +96,8 @@ func (m *mappedChunks) add(c wire.HeadChunk) error {
 	return nil
 }
 
-// seal is called after the last chunk: from then on chunks are only read.
+// seal must be called after the last add and before the first read. It may be called more than
+// once.
 func (m *mappedChunks) seal() error {
 	if m.sealed {
 		return nil
@@ -107,7 +109,7 @@ func (m *mappedChunks) seal() error {
 	return m.spool.flush()
 }
 
-// unclaimed counts the samples of chunks whose ref is in no series record.
+// unclaimed returns the number of in-order samples of chunks without a series record.
 func (m *mappedChunks) unclaimed() uint64 {
 	n := m.replaced
 	for _, s := range m.byRef {
@@ -118,7 +120,7 @@ func (m *mappedChunks) unclaimed() uint64 {
 	return n
 }
 
-// claim moves the m-mapped chunks of a ref to the series that a record names.
+// claim adds the m-mapped chunks of a ref to the series of its record.
 func (h *headShard) claim(ref chunks.HeadSeriesRef, s *headSeries) error {
 	if h.mapped == nil {
 		return nil
@@ -136,7 +138,7 @@ func (h *headShard) claim(ref chunks.HeadSeriesRef, s *headSeries) error {
 	if len(s.mapped) == 0 {
 		s.mapped = m.inOrder
 	} else {
-		// A series that left the head and came back has chunks under two refs.
+		// A series that the server removed from the head and added again has two refs.
 		rest := s.mapped
 		s.mapped = nil
 		for _, c := range mergeByTime(rest, m.inOrder) {
@@ -149,7 +151,8 @@ func (h *headShard) claim(ref chunks.HeadSeriesRef, s *headSeries) error {
 			s.mapped = append(s.mapped, c)
 		}
 	}
-	// Earlier samples of the log are in blocks already, or the chunks repeat them.
+	// These chunks begin before samples that the log has added already. As out-of-order
+	// samples they cannot replace those: merge keeps the in-order ones.
 	for len(s.mapped) > 0 && s.mapped[0].mint <= s.lastT {
 		if err := h.addLateChunk(s, s.mapped[0]); err != nil {
 			return err
@@ -160,6 +163,7 @@ func (h *headShard) claim(ref chunks.HeadSeriesRef, s *headSeries) error {
 	return nil
 }
 
+// mergeByTime merges two lists that are sorted by time.
 func mergeByTime(a, b []spooledRef) (all []spooledRef) {
 	for len(a) > 0 && len(b) > 0 {
 		if a[0].mint <= b[0].mint {
@@ -171,8 +175,8 @@ func mergeByTime(a, b []spooledRef) (all []spooledRef) {
 	return append(append(all, a...), b...)
 }
 
-// lookAhead copies the times of the next m-mapped chunk into the series, so that the
-// check for each sample is cheap.
+// lookAhead copies the times of the next m-mapped chunk into the series. This makes the check
+// for each sample cheap.
 func (s *headSeries) lookAhead() {
 	s.nextMin, s.nextMax = math.MaxInt64, math.MaxInt64
 	if len(s.mapped) > 0 {
@@ -180,8 +184,8 @@ func (s *headSeries) lookAhead() {
 	}
 }
 
-// passMapped adds the m-mapped chunks that end before t to the series. It reports
-// whether the next chunk covers t: such a chunk already has the sample.
+// passMapped adds the m-mapped chunks that end before t to s.chunks. It reports whether the next
+// chunk covers t, and so has the sample of time t.
 func (h *headShard) passMapped(s *headSeries, t int64) (covered bool, err error) {
 	for len(s.mapped) > 0 && s.mapped[0].maxt < t {
 		if err := h.takeMapped(s); err != nil {
@@ -191,7 +195,7 @@ func (h *headShard) passMapped(s *headSeries, t int64) (covered bool, err error)
 	return len(s.mapped) > 0 && s.mapped[0].mint <= t, nil
 }
 
-// takeMapped adds the next m-mapped chunk to the series. Its bytes are kept unless it
+// takeMapped adds the next m-mapped chunk to s.chunks. It copies the chunk unchanged unless it
 // crosses the border of the selection or of a window.
 func (h *headShard) takeMapped(s *headSeries) error {
 	c := s.mapped[0]
@@ -204,7 +208,7 @@ func (h *headShard) takeMapped(s *headSeries) error {
 	if err := s.open.end(&h.sink); err != nil {
 		return err
 	}
-	s.open.app = nil // the next sample follows the chunk, not the open one
+	s.open.app = nil // the next sample follows this chunk, not the open one
 	s.lastT, s.lastType = max(s.lastT, c.maxt), valueType(c.enc)
 	inside := c.mint >= h.spec.MinTime && c.maxt <= h.spec.MaxTime
 	if inside && windowStart(c.mint, h.spec.BlockRange) == windowStart(c.maxt, h.spec.BlockRange) {
@@ -232,8 +236,8 @@ func (h *headShard) addLateChunk(s *headSeries, c spooledRef) error {
 	})
 }
 
-// eachSample calls add for each sample of an m-mapped chunk in the builder's range. A
-// chunk that cannot be decoded is counted; its samples up to the error are kept.
+// eachSample calls add for each sample of an m-mapped chunk in the builder's range. It counts a
+// chunk that cannot be decoded, after it has added the samples before the error.
 func (h *headShard) eachSample(c spooledRef, add func(sample) error) error {
 	if c.mint > h.spec.MaxTime || c.maxt < h.spec.MinTime {
 		return nil
@@ -254,8 +258,8 @@ func (h *headShard) eachSample(c spooledRef, add func(sample) error) error {
 	return err
 }
 
-// eachSample calls add for the samples of a chunk. failed is the error of decoding the
-// chunk, err the error of add.
+// eachSample calls add for each sample of a chunk. failed is the failure to decode the chunk, err
+// the error of add.
 func eachSample(enc chunkenc.Encoding, data []byte, add func(sample) error) (failed, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -263,7 +267,7 @@ func eachSample(enc chunkenc.Encoding, data []byte, add func(sample) error) (fai
 		}
 	}()
 	if !known(enc) {
-		return fmt.Errorf("the encoding %d is not known", enc), nil
+		return fmt.Errorf("unknown encoding %d", enc), nil
 	}
 	if err := checkLayout(enc, data); err != nil {
 		return err, nil

@@ -16,7 +16,7 @@ import (
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// mapped is an m-mapped chunk of floats, whose values are their times.
+// mapped returns an m-mapped chunk of floats whose values are their times.
 func mapped(t *testing.T, ref uint64, late bool, times ...int64) wire.HeadChunk {
 	t.Helper()
 	c := chunkenc.NewXORChunk()
@@ -130,7 +130,7 @@ func TestMappedChunks(t *testing.T) {
 			want:   "2: 30=30", ignored: HeadIgnored{BadChunks: 1},
 		},
 		{
-			name:   "one that must be cut has an encoding that is not known",
+			name:   "a chunk with an unknown encoding must be cut",
 			spec:   HeadSpec{MinTime: 20, MaxTime: 100, BlockRange: 1000},
 			chunks: []wire.HeadChunk{unknown},
 			wal:    [][]byte{seriesRecord(1, 2), logged(2, 30)},
@@ -157,7 +157,7 @@ func TestMappedChunks(t *testing.T) {
 			feed(t, h, wire.WAL, c.wal)
 			feed(t, h, wire.WBL, c.wbl)
 			if err := h.Chunks(&wire.HeadChunks{Chunks: c.chunks}); err == nil {
-				t.Error("chunks are taken after records")
+				t.Error("no error for chunks after records")
 			}
 			built, err := h.Finish(context.Background())
 			if err != nil {
@@ -173,7 +173,8 @@ func TestMappedChunks(t *testing.T) {
 	}
 }
 
-// A chunk inside the range keeps its bytes, also in an encoding that is not known.
+// TestMappedChunksKeepTheirBytes checks that chunks inside the range are written unchanged, also
+// with an unknown encoding.
 func TestMappedChunksKeepTheirBytes(t *testing.T) {
 	h, err := NewHeadBuilder(HeadSpec{Parent: t.TempDir(), MinTime: 0, MaxTime: 999, BlockRange: 1000})
 	if err != nil {

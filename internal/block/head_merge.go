@@ -15,26 +15,25 @@ import (
 	"github.com/prometheus/prometheus/tsdb/tombstones"
 )
 
-// merger gives the chunks of one series after the other. Its slices are used again.
+// merger reads the chunks of series from the spools. It reuses its slices.
 type merger struct {
 	spool      *spool
-	mapped     *mappedChunks // nil: none
+	mapped     *mappedChunks // nil if there are none
 	blockRange int64
 
 	cut   cutter
-	arena []byte // of the chunks that keep their bytes
+	arena []byte // data of unchanged chunks
 	raw   []rawChunk
 	metas []chunks.Meta
 	buf   []byte
 	late  []sample
 }
 
-// window gives the series' chunks from start to last, in the order of time and not
-// overlapping. They are valid until the next call. Windows must be asked for in
-// the order of time.
+// window returns the series' chunks from start to last, sorted by time and without overlap. They
+// are valid until the next call. The windows of a series must be read in the order of time.
 func (m *merger) window(s *headSeries, start, last int64) ([]chunks.Meta, error) {
 	m.cut.release()
-	n := 0 // chunks never cross a window's border
+	n := 0 // chunks never cross the border of a window
 	size := 0
 	for n < len(s.chunks) && s.chunks[n].mint <= last {
 		size += int(s.chunks[n].size)
@@ -64,7 +63,7 @@ func (m *merger) window(s *headSeries, start, last int64) ([]chunks.Meta, error)
 		return m.metas, nil
 	}
 
-	metas, err := m.withoutDeleted(m.metas, s.rare.gone)
+	metas, err := m.withoutDeleted(m.metas, s.rare.deleted)
 	if err != nil {
 		return nil, err
 	}
@@ -77,34 +76,34 @@ func (m *merger) window(s *headSeries, start, last int64) ([]chunks.Meta, error)
 	return m.merge(metas, m.late)
 }
 
-// withoutDeleted takes out the samples of deleted intervals.
-func (m *merger) withoutDeleted(metas []chunks.Meta, gone tombstones.Intervals) (kept []chunks.Meta, err error) {
-	if len(gone) == 0 {
+// withoutDeleted removes the samples in the given intervals.
+func (m *merger) withoutDeleted(metas []chunks.Meta, drop tombstones.Intervals) (kept []chunks.Meta, err error) {
+	if len(drop) == 0 {
 		return metas, nil
 	}
 	touched := false
 	for _, meta := range metas {
-		hit := slices.ContainsFunc(gone, func(iv tombstones.Interval) bool {
+		hit := slices.ContainsFunc(drop, func(iv tombstones.Interval) bool {
 			return iv.Mint <= meta.MaxTime && meta.MinTime <= iv.Maxt
 		})
 		if !hit {
 			if touched {
-				forgetReset(meta.Chunk)
+				clearCounterReset(meta.Chunk)
 			}
 			touched = false
 			kept = append(kept, meta)
 			continue
 		}
 		touched = true
-		if kept, err = m.cut.cut(kept, meta.Chunk.Encoding(), meta.Chunk.Bytes(), gone); err != nil {
+		if kept, err = m.cut.cut(kept, meta.Chunk.Encoding(), meta.Chunk.Bytes(), drop); err != nil {
 			return nil, err
 		}
 	}
 	return kept, nil
 }
 
-// readLate decodes the out-of-order samples from start to last into m.late: sorted,
-// one for each time, without deleted ones.
+// readLate decodes the out-of-order samples from start to last into m.late: sorted by time, the
+// first of each time, without deleted ones.
 func (m *merger) readLate(r *rareParts, start, last int64) error {
 	m.late = m.late[:0]
 	for _, ref := range r.late {
@@ -121,7 +120,7 @@ func (m *merger) readLate(r *rareParts, start, last int64) error {
 			if err != nil {
 				return fmt.Errorf("read spool: %w", err)
 			}
-			if smp.t >= start && smp.t <= last && !deleted(r.gone, smp.t) {
+			if smp.t >= start && smp.t <= last && !deleted(r.deleted, smp.t) {
 				m.late = append(m.late, smp)
 			}
 		}
@@ -139,19 +138,20 @@ func (m *merger) readLate(r *rareParts, start, last int64) error {
 	return nil
 }
 
-// merge puts out-of-order samples between those of chunks. A chunk with none
-// between its ends keeps its bytes.
+// merge inserts out-of-order samples between those of chunks. It copies a chunk unchanged if no
+// out-of-order sample lies between its ends. A sample of a chunk wins over an out-of-order one
+// with the same time.
 func (m *merger) merge(metas []chunks.Meta, late []sample) ([]chunks.Meta, error) {
 	var (
 		to      metaSink
 		open    openChunk
-		touched bool // the chunk before this one is not as it was
+		touched bool // the previous chunk has changed
 	)
 	add := func(s sample) error {
 		touched = true
 		return open.add(s, m.blockRange, &to)
 	}
-	lateUntil := func(t int64) error { // all before t
+	lateUntil := func(t int64) error { // adds those before t
 		for len(late) > 0 && late[0].t < t {
 			if err := add(late[0]); err != nil {
 				return err
@@ -169,7 +169,7 @@ func (m *merger) merge(metas []chunks.Meta, late []sample) ([]chunks.Meta, error
 				return nil, err
 			}
 			if touched {
-				forgetReset(meta.Chunk)
+				clearCounterReset(meta.Chunk)
 			}
 			open, touched = openChunk{}, false
 			to.metas = append(to.metas, meta)
@@ -198,7 +198,7 @@ func (m *merger) merge(metas []chunks.Meta, late []sample) ([]chunks.Meta, error
 	if err := lateUntil(math.MaxInt64); err != nil {
 		return nil, err
 	}
-	for _, s := range late { // at the end of time
+	for _, s := range late { // at math.MaxInt64
 		if err := add(s); err != nil {
 			return nil, err
 		}
@@ -206,17 +206,18 @@ func (m *merger) merge(metas []chunks.Meta, late []sample) ([]chunks.Meta, error
 	return to.metas, open.end(&to)
 }
 
+// metaSink collects finished chunks in memory.
 type metaSink struct{ metas []chunks.Meta }
 
 func (k *metaSink) take(o *openChunk) error {
 	k.metas = append(k.metas, chunks.Meta{MinTime: o.mint, MaxTime: o.maxt, Chunk: o.chunk})
-	o.chunk = nil // it is not ours to use again
+	o.chunk = nil // retained in k.metas: must not be reused
 	return nil
 }
 
-// forgetReset lets a chunk's reader find out about a counter reset before it,
-// because the sample before it is not the one that the chunk's header was made for.
-func forgetReset(chunk chunkenc.Chunk) {
+// clearCounterReset sets the counter reset header of a chunk to unknown unless it has gauges. The
+// sample before the chunk has changed, so queries must detect a reset themselves.
+func clearCounterReset(chunk chunkenc.Chunk) {
 	b := counterResetHeader(chunk.Encoding(), chunk.Bytes())
 	if b != nil && chunkenc.CounterResetHeader(*b&chunkenc.CounterResetHeaderMask) != chunkenc.GaugeType {
 		*b &^= chunkenc.CounterResetHeaderMask
@@ -239,6 +240,7 @@ func appendSample(b []byte, s sample) []byte {
 	return buf.Get()
 }
 
+// decodeSample decodes a sample of the spool.
 func decodeSample(buf *encoding.Decbuf) (s sample, err error) {
 	typ := chunkenc.ValueType(buf.Byte())
 	s.st, s.t = buf.Varint64(), buf.Varint64()
@@ -252,7 +254,7 @@ func decodeSample(buf *encoding.Decbuf) (s sample, err error) {
 		s.fh = &histogram.FloatHistogram{}
 		record.DecodeFloatHistogram(buf, s.fh)
 	default:
-		return s, errors.New("unknown kind of sample")
+		return s, errors.New("unknown sample type")
 	}
 	return s, buf.Err()
 }

@@ -11,19 +11,18 @@ import (
 	"github.com/prometheus/prometheus/tsdb/tombstones"
 )
 
-// samplesPerFloatChunk is where Prometheus' own chunks end, about.
+// samplesPerFloatChunk is the number of samples of a chunk of floats, about as in Prometheus.
 const samplesPerFloatChunk = 120
 
-// sample is a float unless it has one of the histograms.
+// sample is a histogram, a float histogram, or a float if both are nil.
 type sample struct {
-	st, t int64
+	st, t int64 // start time and time, Unix milliseconds
 	v     float64
 	h     *histogram.Histogram
 	fh    *histogram.FloatHistogram
 }
 
-// staleAs makes a histogram's stale marker of a float one, where the series had
-// histograms before it.
+// staleAs returns a stale marker of the type of the sample before it.
 func (s sample) staleAs(before chunkenc.ValueType) sample {
 	switch before {
 	case chunkenc.ValHistogram:
@@ -34,35 +33,36 @@ func (s sample) staleAs(before chunkenc.ValueType) sample {
 	return s
 }
 
-// headSeries is what is kept of a series while the records come in. There may be
-// millions: every field counts.
+// headSeries is a series of a head while records are added. There may be millions, so its size
+// matters.
 //
-// A scrape touches all series once, so every sample finds its series out of the
-// processor's caches. To append to a chunk takes five such misses, more time than
-// all of the work; so floats wait here, in what one miss brings, for company.
+// A scrape has a sample of every series, so each sample finds its series outside the processor's
+// caches. Appending to a chunk takes five cache misses, more time than the rest of the work.
+// Therefore a series collects a few floats in its first cache lines and appends them together.
 type headSeries struct {
-	lastT    int64 // of the newest in-order sample, also of one outside the range
+	lastT    int64 // newest in-order sample, in or outside the range
 	nextMin  int64 // times of the next m-mapped chunk; math.MaxInt64: none
 	nextMax  int64
-	lastType chunkenc.ValueType
+	lastType chunkenc.ValueType // of the sample at lastT
 	deleted  bool
-	waiting  uint8
+	waiting  uint8         // number of floats in wait
 	wait     [7]timedFloat // in order, without start timestamps, later than open
 
 	lset     labels.Labels
 	open     openChunk
-	chunks   []spooledRef // finished, in the order of time
-	mapped   []spooledRef // m-mapped chunks that are to come, in the order of time
-	rare     *rareParts   // most series have none
-	sameHash uint32       // number of an older series whose labels have the same hash; 0 is none
+	chunks   []spooledRef // finished chunks, sorted by time
+	mapped   []spooledRef // m-mapped chunks that are not in chunks yet, sorted by time
+	rare     *rareParts   // nil for most series
+	sameHash uint32       // number of an older series with the same hash of labels; 0: none
 }
 
+// timedFloat is a float sample without a start timestamp.
 type timedFloat struct {
 	t int64
 	v float64
 }
 
-// appendWaiting brings the floats that wait to the open chunk.
+// appendWaiting appends the waiting floats to the open chunk.
 func (s *headSeries) appendWaiting(blockRange int64, to chunkSink) error {
 	for _, p := range s.wait[:s.waiting] {
 		if err := s.open.add(sample{t: p.t, v: p.v}, blockRange, to); err != nil {
@@ -73,18 +73,19 @@ func (s *headSeries) appendWaiting(blockRange int64, to chunkSink) error {
 	return nil
 }
 
-// rareParts are of series with deletions or out-of-order samples.
+// rareParts are the deletions and the out-of-order samples of a series.
 type rareParts struct {
-	gone tombstones.Intervals
+	deleted tombstones.Intervals
 
-	buf        []byte // encoded out-of-order samples
-	mint, maxt int64  // of buf
-	late       []spooledRef
+	buf        []byte       // encoded out-of-order samples
+	mint, maxt int64        // times of the samples in buf
+	late       []spooledRef // out-of-order samples in the spool
 }
 
-// lateBytes is how much of a series' out-of-order samples waits in memory.
+// lateBytes is the size at which a series' out-of-order samples are moved to the spool.
 const lateBytes = 1024
 
+// withRare returns s.rare, which it allocates if needed.
 func (s *headSeries) withRare() *rareParts {
 	if s.rare == nil {
 		s.rare = &rareParts{}
@@ -92,7 +93,7 @@ func (s *headSeries) withRare() *rareParts {
 	return s.rare
 }
 
-// addLate keeps an encoded out-of-order sample.
+// addLate adds an encoded out-of-order sample of time t.
 func (s *headSeries) addLate(to *spool, t int64, encoded []byte) error {
 	r := s.withRare()
 	if len(r.buf) == 0 {
@@ -106,6 +107,7 @@ func (s *headSeries) addLate(to *spool, t int64, encoded []byte) error {
 	return r.flush(to)
 }
 
+// flush moves the out-of-order samples to the spool.
 func (r *rareParts) flush(to *spool) error {
 	if len(r.buf) == 0 {
 		return nil
@@ -119,27 +121,26 @@ func (r *rareParts) flush(to *spool) error {
 	return nil
 }
 
-// chunkSink takes a finished chunk. It may recycle it.
+// chunkSink receives finished chunks. take may recycle the chunk.
 type chunkSink interface {
 	take(*openChunk) error
 }
 
-// openChunk is the chunk that a series' samples go to, and the rules by which one
-// ends: 120 samples or 1 KiB (histograms: 1 KiB, but at least ten samples), the end
-// of the window, another kind of sample, and what a chunk cannot hold (a counter
-// that was reset, a start timestamp). Size apart they are those of Prometheus'
-// tsdb/head_append.go.
+// openChunk is the unfinished chunk of a series. It ends with 120 samples or 1 KiB (histograms:
+// 1 KiB and at least ten samples), at the end of the window, and before a sample that it cannot
+// hold: another type, a counter reset, a start timestamp. But for the sizes, these are the
+// rules of Prometheus' tsdb/head_append.go.
 type openChunk struct {
 	chunk      chunkenc.Chunk
-	app        chunkenc.Appender // also of the chunk before, from which a histogram tells a reset
+	app        chunkenc.Appender // of this or the previous chunk: a histogram needs it to detect a reset
 	mint, maxt int64
-	last       int64 // of the chunk's window
-	n          int   // samples; 0: there is no chunk, or an empty one to be used again
+	last       int64 // last millisecond of the chunk's window
+	n          int   // number of samples; 0: chunk is nil, or empty for reuse
 	enc        chunkenc.Encoding
 }
 
-// add appends a sample that is later than all before. It may change and keep the
-// sample's histogram.
+// add appends a sample that is later than all before it. It may change and retain the sample's
+// histogram.
 func (o *openChunk) add(s sample, blockRange int64, to chunkSink) error {
 	typ := s.valueType()
 	began := false
@@ -180,7 +181,7 @@ func (o *openChunk) add(s sample, blockRange int64, to chunkSink) error {
 	}
 	switch {
 	case next == nil:
-	case recoded: // the same samples with room for new buckets
+	case recoded: // the same samples with more buckets
 		o.chunk = next
 	default:
 		if err := o.end(to); err != nil {
@@ -194,12 +195,13 @@ func (o *openChunk) add(s sample, blockRange int64, to chunkSink) error {
 	return nil
 }
 
-// holds tells whether the open chunk can have a sample of the kind. One with start
-// timestamps can have those without, too.
+// holds reports whether the open chunk can hold a sample of this type. A chunk with start
+// timestamps can also hold samples without.
 func (o *openChunk) holds(typ chunkenc.ValueType, st int64) bool {
 	return o.enc == typ.ChunkEncoding(true, true) || st == 0 && o.enc == typ.ChunkEncoding(false, false)
 }
 
+// full reports whether the chunk has its maximum size.
 func (o *openChunk) full(typ chunkenc.ValueType) bool {
 	if typ == chunkenc.ValFloat {
 		return o.n >= samplesPerFloatChunk || len(o.chunk.Bytes()) > chunkenc.MaxBytesPerXORChunkBeforeAppend
@@ -207,6 +209,7 @@ func (o *openChunk) full(typ chunkenc.ValueType) bool {
 	return o.n >= chunkenc.MinSamplesPerHistogramChunk && len(o.chunk.Bytes()) >= chunkenc.TargetBytesPerHistogramChunk
 }
 
+// begin begins a chunk at time t.
 func (o *openChunk) begin(enc chunkenc.Encoding, t, blockRange int64) (err error) {
 	if o.chunk == nil || o.enc != enc {
 		if o.chunk, err = chunkenc.NewEmptyChunk(enc); err != nil {
@@ -221,7 +224,7 @@ func (o *openChunk) begin(enc chunkenc.Encoding, t, blockRange int64) (err error
 	return nil
 }
 
-// end gives the chunk away, if it has samples.
+// end passes the chunk to the sink if it has samples.
 func (o *openChunk) end(to chunkSink) error {
 	if o.n == 0 {
 		return nil
@@ -233,8 +236,8 @@ func (o *openChunk) end(to chunkSink) error {
 	return nil
 }
 
-// recycle lets the next chunk use the memory of one that is copied. Only floats: a
-// histogram's appender still looks at its chunk when the next one begins.
+// recycle makes the memory of a copied chunk available for the next one. It does so for floats
+// only: a histogram's appender reads the chunk when the next one begins.
 func (o *openChunk) recycle() {
 	if o.enc != chunkenc.EncXOR {
 		o.chunk = nil
@@ -246,20 +249,21 @@ func (o *openChunk) recycle() {
 	o.chunk.Reset(b)
 }
 
-// refTable finds a series' number by its ref. Refs are given out one after the
-// other, and a scrape's samples come in that order, so the page of the ref before
-// is mostly the one that is needed.
+// refTable maps refs to numbers of series. Refs are consecutive, and the samples of a scrape are
+// in that order, so the page of the last ref is usually that of the next one.
 type refTable struct {
 	pages map[uint64]*refPage
 	key   uint64
-	page  *refPage // of key
+	page  *refPage // of key, the page of the last ref
 }
 
+// refPageSize is the number of refs in a page.
 const refPageSize = 256
 
+// refPage has the numbers of series of consecutive refs.
 type refPage [refPageSize]uint32
 
-// find gives 0 for a ref that is not there.
+// find returns the number of a ref, or 0 if it is not in the table.
 func (r *refTable) find(ref chunks.HeadSeriesRef) uint32 {
 	key := uint64(ref) / refPageSize
 	if r.page == nil || r.key != key {
@@ -272,6 +276,7 @@ func (r *refTable) find(ref chunks.HeadSeriesRef) uint32 {
 	return r.page[uint64(ref)%refPageSize]
 }
 
+// set adds or replaces a ref.
 func (r *refTable) set(ref chunks.HeadSeriesRef, number uint32) {
 	key := uint64(ref) / refPageSize
 	page := r.pages[key]
@@ -282,7 +287,7 @@ func (r *refTable) set(ref chunks.HeadSeriesRef, number uint32) {
 	page[uint64(ref)%refPageSize] = number
 }
 
-// windowStart is the start of the aligned window that t is in.
+// windowStart returns the start of the aligned window of time t.
 func windowStart(t, length int64) int64 {
 	rest := t % length
 	if rest < 0 {
@@ -294,9 +299,9 @@ func windowStart(t, length int64) int64 {
 	return t - rest
 }
 
-// windowLast is the last millisecond of the window that begins at start.
+// windowLast returns the last millisecond of the window that begins at start.
 func windowLast(start, length int64) int64 {
-	if start == math.MinInt64 { // it may be shorter than the others
+	if start == math.MinInt64 { // this window may be shorter than the others
 		rest := start % length
 		if rest < 0 {
 			return start - rest - 1
@@ -309,6 +314,7 @@ func windowLast(start, length int64) int64 {
 	return start + length - 1
 }
 
+// valueType returns the type of the sample.
 func (s sample) valueType() chunkenc.ValueType {
 	switch {
 	case s.h != nil:
@@ -319,7 +325,7 @@ func (s sample) valueType() chunkenc.ValueType {
 	return chunkenc.ValFloat
 }
 
-// deleted tells whether intervals, which are in order, hold t.
+// deleted reports whether the time t is in one of the intervals.
 func deleted(intervals tombstones.Intervals, t int64) bool {
 	for _, iv := range intervals {
 		if iv.InBounds(t) {

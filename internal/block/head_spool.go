@@ -9,30 +9,33 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 )
 
-// spool is a file of what need not be in memory until the blocks are written.
+// spool is a temporary file of chunks and encoded samples, which keeps them out of memory until
+// the blocks are written.
 type spool struct {
 	file *os.File
 	w    *bufio.Writer
-	size int64 // bytes
+	size int64 // in bytes
 }
 
-// spooledRef is where something is in the spool.
+// spooledRef is the place of a chunk or of encoded samples in a spool.
 type spooledRef struct {
 	offset     int64
-	mint, maxt int64 // of its samples
-	size       uint32
-	enc        chunkenc.Encoding // of a chunk
+	mint, maxt int64             // of the samples
+	size       uint32            // in bytes
+	enc        chunkenc.Encoding // for chunks only
 	mapped     bool              // in the spool of the m-mapped chunks
 }
 
+// newSpool creates a spool file in the directory parent. The caller must close it.
 func newSpool(parent string) (*spool, error) {
 	file, err := os.CreateTemp(parent, "head-*.spool")
 	if err != nil {
-		return nil, fmt.Errorf("make spool: %w", err)
+		return nil, fmt.Errorf("create spool: %w", err)
 	}
 	return &spool{file: file, w: bufio.NewWriterSize(file, 1<<18)}, nil
 }
 
+// put appends data with samples from mint to maxt.
 func (s *spool) put(data []byte, mint, maxt int64) (spooledRef, error) {
 	ref := spooledRef{offset: s.size, mint: mint, maxt: maxt, size: uint32(len(data))}
 	if _, err := s.w.Write(data); err != nil {
@@ -42,7 +45,7 @@ func (s *spool) put(data []byte, mint, maxt int64) (spooledRef, error) {
 	return ref, nil
 }
 
-// flush comes between the last put and the first read.
+// flush must be called between the last put and the first read.
 func (s *spool) flush() error {
 	if err := s.w.Flush(); err != nil {
 		return fmt.Errorf("write spool: %w", err)
@@ -50,7 +53,7 @@ func (s *spool) flush() error {
 	return nil
 }
 
-// read fills buf, which has the size of what is read.
+// read reads ref into buf, which must have its size.
 func (s *spool) read(ref spooledRef, buf []byte) error {
 	if _, err := s.file.ReadAt(buf, ref.offset); err != nil {
 		return fmt.Errorf("read spool: %w", err)
@@ -58,7 +61,7 @@ func (s *spool) read(ref spooledRef, buf []byte) error {
 	return nil
 }
 
-// close removes the file. It may be called again.
+// close closes and removes the file. It may be called more than once.
 func (s *spool) close() error {
 	if s.file == nil {
 		return nil
@@ -70,7 +73,7 @@ func (s *spool) close() error {
 
 var _ chunkSink = (*spoolSink)(nil)
 
-// spoolSink takes the finished chunks of one series.
+// spoolSink writes the finished chunks of a series to its shard's spool.
 type spoolSink struct {
 	b      *headShard
 	series *headSeries

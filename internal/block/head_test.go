@@ -20,8 +20,8 @@ import (
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// What blocks of a random head serve, beside the blocks that are there, is what
-// the server serves after it has replayed the same logs, for any range.
+// TestHeadServesWhatAServerServes builds blocks of random heads. Together with the existing blocks
+// they serve, for any range, what the TSDB serves after it has replayed the same logs.
 func TestHeadServesWhatAServerServes(t *testing.T) {
 	for _, st := range []bool{false, true} {
 		for seed := range uint64(1) {
@@ -41,7 +41,7 @@ func TestHeadServesWhatAServerServes(t *testing.T) {
 						mint += r.Int64N(maxt - mint)
 						maxt = mint + r.Int64N(maxt-mint+1)
 					}
-					if i > 3 { // the head alone
+					if i > 3 { // a later round: the head only
 						mint, maxt = src.MaxTime-r.Int64N(3_600_000*4), src.MaxTime
 					}
 					dir := copyBlocks(t, crashed)
@@ -62,7 +62,7 @@ func TestHeadServesWhatAServerServes(t *testing.T) {
 	}
 }
 
-// The blocks hold the range and nothing beside it, and no time twice.
+// TestHeadBlocksKeepToTheirRange checks that the blocks are inside the range and do not overlap.
 func TestHeadBlocksKeepToTheirRange(t *testing.T) {
 	src := tsdbtest.Random(t, filepath.Join(t.TempDir(), "data"), 11, tsdbtest.Options{})
 	if err := src.Close(); err != nil {
@@ -87,8 +87,8 @@ func TestHeadBlocksKeepToTheirRange(t *testing.T) {
 	}
 }
 
-// Random records that no server of ours writes in this order: what the library's
-// own replay makes of them is what the builder must make of them.
+// TestHeadReplaysAsTheLibraryDoes builds blocks of random records in orders that a server does not
+// write. The blocks have the samples that the TSDB's replay yields.
 func TestHeadReplaysAsTheLibraryDoes(t *testing.T) {
 	for seed := range uint64(6) {
 		g := newGenerator(seed)
@@ -98,7 +98,7 @@ func TestHeadReplaysAsTheLibraryDoes(t *testing.T) {
 		writeLog(t, filepath.Join(dir, "wbl"), wbl)
 		want := tsdbtest.SamplesDir(t, dir, tsdbtest.Everything())
 		if want.Count() < 1000 {
-			t.Fatalf("seed %d: only %d samples are served, the test tests nothing", seed, want.Count())
+			t.Fatalf("seed %d: only %d samples are served, too few for this test", seed, want.Count())
 		}
 
 		out := t.TempDir()
@@ -112,7 +112,7 @@ func TestHeadReplaysAsTheLibraryDoes(t *testing.T) {
 	}
 }
 
-// buildHead builds blocks, verifies them, and looks at what is left behind.
+// buildHead builds blocks, verifies them, and checks that nothing else is left.
 func buildHead(t testing.TB, spec HeadSpec, wal, wbl [][]byte) []*Built {
 	t.Helper()
 	h, err := NewHeadBuilder(spec)
@@ -133,7 +133,7 @@ func buildHead(t testing.TB, spec HeadSpec, wal, wbl [][]byte) []*Built {
 		t.Fatal(err)
 	}
 	if len(entries) != len(built) {
-		t.Errorf("the staging directory has %v, want just %d blocks", entries, len(built))
+		t.Errorf("the staging directory has %v, want %d blocks only", entries, len(built))
 	}
 	for _, b := range built {
 		if _, err := Verify(context.Background(), b.Dir, func(f Finding) { t.Errorf("verify: %v", f) }); err != nil {
@@ -143,7 +143,7 @@ func buildHead(t testing.TB, spec HeadSpec, wal, wbl [][]byte) []*Built {
 	return built
 }
 
-// feed gives the records in messages of a few, in memory that changes afterwards.
+// feed adds the records in small messages, and overwrites their memory after each call.
 func feed(t testing.TB, h *HeadBuilder, log wire.Log, records [][]byte) {
 	t.Helper()
 	for len(records) > 0 {
@@ -164,7 +164,7 @@ func feed(t testing.TB, h *HeadBuilder, log wire.Log, records [][]byte) {
 	}
 }
 
-// minValidTime is where the server begins to take in-order samples from its log.
+// minValidTime returns the time from which a server uses the in-order samples of its log.
 func minValidTime(src *tsdbtest.TSDB) int64 {
 	mint := int64(math.MinInt64)
 	for _, b := range src.DB().Blocks() {
@@ -175,7 +175,7 @@ func minValidTime(src *tsdbtest.TSDB) int64 {
 	return mint
 }
 
-// readLogs reads the records of a data dir's logs, without what blocks have.
+// readLogs returns the records of the logs of a data directory, without samples that blocks have.
 func readLogs(t testing.TB, dir string, minValid int64) (wal, wbl [][]byte) {
 	t.Helper()
 	walDir := filepath.Join(dir, "wal")
@@ -210,8 +210,7 @@ func readLog(t testing.TB, dir string, from int) (records [][]byte) {
 	return records
 }
 
-// notBefore leaves out what replay leaves out because blocks have it. It is the
-// reading side's part.
+// notBefore removes the samples before minValid, as the agent does.
 func notBefore(t testing.TB, records [][]byte, minValid int64) (kept [][]byte) {
 	t.Helper()
 	dec := record.NewDecoder(nil, slog.New(slog.DiscardHandler))

@@ -6,14 +6,13 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 )
 
-// A histogram chunk begins with its layout: the spans of its buckets, which say
-// how many numbers each sample has. Prometheus' decoder trusts it and allocates
-// what it says, so a few hostile bytes can ask for 100 GiB, and running out of
-// memory cannot be recovered from as a panic can. checkLayout counts the buckets
-// first: each takes at least one bit of the first sample, so there cannot be more
-// of them than the chunk has bits.
+// checkLayout returns an error if the layout at the beginning of a histogram chunk is
+// incomplete or has more buckets than the chunk has bits. Each bucket takes at least one bit
+// of the first sample.
 //
-// The layout is specified in Prometheus' tsdb/docs/format/chunks.md.
+// Prometheus' decoder allocates the number of buckets that the layout gives: a few malicious
+// bytes can make it allocate 100 GiB, and a program cannot recover from running out of
+// memory. The layout is specified in Prometheus' tsdb/docs/format/chunks.md.
 func checkLayout(enc chunkenc.Encoding, data []byte) error {
 	const headerBytes = 3
 	if !isHistogram(enc) {
@@ -23,7 +22,7 @@ func checkLayout(enc chunkenc.Encoding, data []byte) error {
 		return errShortChunk
 	}
 	r := bitReader{data: data[headerBytes:]}
-	if r.bits(8) == 255 { // the zero threshold, as an exponent or whole
+	if r.bits(8) == 255 { // the zero threshold: an exponent, or 255 and a float
 		r.bits(64)
 	}
 	r.varbit() // schema
@@ -31,7 +30,7 @@ func checkLayout(enc chunkenc.Encoding, data []byte) error {
 	buckets := uint64(0)
 	for range 2 { // positive, negative
 		for n := r.varbit(); n > 0 && !r.over; n-- {
-			buckets += uint64(uint32(r.varbit())) // length, which the decoder cuts to 32 bits
+			buckets += uint64(uint32(r.varbit())) // length, which the decoder truncates to 32 bits
 			r.varbit()                            // offset
 			if buckets > limit {
 				return errLayout
@@ -49,14 +48,15 @@ var (
 	errLayout     = errors.New("chunk has more buckets than bits")
 )
 
-// bitReader reads from the highest bit of each byte on. After the end it gives
-// zeros and sets over.
+// bitReader reads bits, the highest of each byte first. After the end it returns zeros and
+// sets over.
 type bitReader struct {
 	data []byte
 	pos  int // in bits
 	over bool
 }
 
+// bits reads n bits.
 func (r *bitReader) bits(n int) uint64 {
 	var v uint64
 	for range n {
@@ -71,8 +71,8 @@ func (r *bitReader) bits(n int) uint64 {
 	return v
 }
 
-// varbit reads a number in Prometheus' bit buckets: as many ones as the bucket's
-// number, a zero, then the bucket's bits.
+// varbit reads a number in Prometheus' variable encoding: n ones select a width, then follow
+// a zero and the bits of the number.
 func (r *bitReader) varbit() uint64 {
 	widths := [...]int{0, 3, 6, 9, 12, 18, 25, 56, 64}
 	ones := 0

@@ -13,7 +13,7 @@ import (
 	"github.com/prometheus/prometheus/tsdb/tombstones"
 )
 
-// Names inside a block directory, as Prometheus has them.
+// Names in a block directory.
 const (
 	metaName  = "meta.json"
 	indexName = "index"
@@ -22,21 +22,21 @@ const (
 	metaVersion = 1
 )
 
-// Built is one finished block in a staging directory.
+// Built is a finished block in a staging directory. The caller owns the directory.
 type Built struct {
-	Dir   string // its name is the block's ULID
+	Dir   string // path; the last element is the block's ULID
 	Meta  tsdb.BlockMeta
-	Files []File // in the order of their names
+	Files []File // sorted by name
 }
 
 // File is a file of a block.
 type File struct {
 	Name string // relative to the block directory, with slashes
-	Size int64  // bytes
+	Size int64  // in bytes
 }
 
-// ReadMeta reads the meta.json of the block in dir. A version other than 1, or
-// a document that is not JSON, is an error.
+// ReadMeta reads the meta.json of the block in dir. It returns an error for a version other
+// than 1 and for invalid JSON.
 func ReadMeta(dir string) (*tsdb.BlockMeta, error) {
 	data, err := os.ReadFile(filepath.Join(dir, metaName))
 	if err != nil {
@@ -47,13 +47,13 @@ func ReadMeta(dir string) (*tsdb.BlockMeta, error) {
 		return nil, fmt.Errorf("read %s of block %s: %w", metaName, filepath.Base(dir), err)
 	}
 	if meta.Version != metaVersion {
-		return nil, fmt.Errorf("read %s of block %s: version %d is not known, only %d is",
-			metaName, filepath.Base(dir), meta.Version, metaVersion)
+		return nil, fmt.Errorf("read %s of block %s: unknown version %d", metaName, filepath.Base(dir), meta.Version)
 	}
 	return &meta, nil
 }
 
-// writeMeta writes meta.json and the empty tombstones file that every block has.
+// writeMeta writes meta.json and an empty tombstones file, as Prometheus does for every
+// block.
 func writeMeta(dir string, meta *tsdb.BlockMeta) error {
 	data, err := json.MarshalIndent(meta, "", "\t")
 	if err != nil {
@@ -68,7 +68,7 @@ func writeMeta(dir string, meta *tsdb.BlockMeta) error {
 	return nil
 }
 
-// listFiles lists the files of the block in dir, in the order of their names.
+// listFiles returns the files of the block in dir, sorted by name.
 func listFiles(dir string) ([]File, error) {
 	var files []File
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
@@ -92,8 +92,8 @@ func listFiles(dir string) ([]File, error) {
 	return files, nil
 }
 
-// contentULID names a block by its content: the time part is the block's last
-// millisecond, the rest is from the digest.
+// contentULID returns a ULID of the block's last millisecond and a part of the digest of its
+// contents.
 func contentULID(maxTime int64, digest []byte) (ulid.ULID, error) {
 	var id ulid.ULID
 	if err := id.SetTime(min(uint64(max(maxTime, 0)), ulid.MaxTime())); err != nil {

@@ -19,9 +19,9 @@ import (
 	"github.com/promdump/promdump/internal/tsdbtest"
 )
 
-const clean = levels // no finding at all
+const clean = levels // no finding
 
-// handBlock is a block from 1000 to 2000 with the series.
+// handBlock returns a block from 1000 to 2000 with the series.
 func handBlock(series ...tsdbtest.HandSeries) tsdbtest.HandBlock {
 	return tsdbtest.HandBlock{
 		Meta:   tsdb.BlockMeta{ULID: ulid.MustParse("01M85DMB02F1W7GY3RF1W7GY3R"), MinTime: 1000, MaxTime: 2000},
@@ -33,9 +33,9 @@ func handSeries(name string, chunks ...tsdbtest.HandChunk) tsdbtest.HandSeries {
 	return tsdbtest.HandSeries{Labels: []string{"__name__", name, "job", "a"}, Chunks: chunks}
 }
 
-// What Verify says of a block is held against what Prometheus' library does with
-// it: Unloadable if it does not open the block, Unreadable if it fails to read
-// something or does not find it, Odd or nothing if it serves every sample.
+// TestVerifyJudgesAsPrometheus compares the worst finding with the TSDB library: Unloadable if the
+// library cannot open the block, Unreadable if it cannot read or find a sample, Odd or none if it
+// serves every sample.
 func TestVerifyJudgesAsPrometheus(t *testing.T) {
 	type hand = tsdbtest.HandBlock
 	float := func(tv ...float64) tsdbtest.HandChunk { return tsdbtest.FloatChunk(t, tv...) }
@@ -84,13 +84,13 @@ func TestVerifyJudgesAsPrometheus(t *testing.T) {
 
 		// meta.json
 		"no stats":              {with(func(b *hand) { b.NoStats = true }), none, Odd, "no statistics"},
-		"wrong stats":           {with(func(b *hand) { b.Meta.Stats.NumSamples = 1 }), none, Odd, "says 1 samples, there are 12"},
-		"another's name":        {with(func(*hand) {}), editMeta("ulid", other.String()), Odd, "is of block"},
+		"wrong stats":           {with(func(b *hand) { b.Meta.Stats.NumSamples = 1 }), none, Odd, "1 samples, but the block has 12"},
+		"another's name":        {with(func(*hand) {}), editMeta("ulid", other.String()), Odd, "its ULID is"},
 		"ends before it starts": {with(func(b *hand) { b.Meta.MaxTime = 900 }), none, Odd, "ends at 900"},
 		"no time":               {with(func(b *hand) { b.Meta.MaxTime = b.Meta.MinTime }), none, Odd, "ends at 1000"},
-		"ends too early":        {with(func(b *hand) { b.Meta.MaxTime = 1450 }), none, Odd, "outside of the block's"},
-		"ends with a sample":    {with(func(b *hand) { b.Meta.MaxTime = 1500 }), none, Odd, "outside of the block's"},
-		"starts too late":       {with(func(b *hand) { b.Meta.MinTime = 1050 }), none, Odd, "outside of the block's"},
+		"ends too early":        {with(func(b *hand) { b.Meta.MaxTime = 1450 }), none, Odd, "is outside the block"},
+		"ends with a sample":    {with(func(b *hand) { b.Meta.MaxTime = 1500 }), none, Odd, "is outside the block"},
+		"starts too late":       {with(func(b *hand) { b.Meta.MinTime = 1050 }), none, Odd, "is outside the block"},
 		"version":               {with(func(b *hand) { b.Meta.Version = 3 }), none, Unloadable, "version 3"},
 		"no meta":               {with(func(*hand) {}), remove(metaName), Unloadable, "no such file"},
 		"empty meta":            {with(func(*hand) {}), set(metaName), Unloadable, "JSON"},
@@ -100,17 +100,17 @@ func TestVerifyJudgesAsPrometheus(t *testing.T) {
 		"failed compaction": {with(func(b *hand) { b.Meta.Compaction.Failed = true }), none, clean, ""},
 
 		// The files
-		"no chunks directory":    {with(func(*hand) {}), remove("chunks"), Unloadable, "no such directory"},
-		"no chunks":              {with(func(*hand) {}), remove("chunks/000001"), Unreadable, "no such segment"},
+		"no chunks directory":    {with(func(*hand) {}), remove("chunks"), Unloadable, "directory is missing"},
+		"no chunks":              {with(func(*hand) {}), remove("chunks/000001"), Unreadable, "segment file is missing"},
 		"empty segment":          {with(func(*hand) {}), set("chunks/000001"), Unloadable, "empty"},
 		"short segment":          {with(func(*hand) {}), set("chunks/000001", 0x85, 0xbd, 0x40, 0xdd, 1), Unloadable, "shorter"},
-		"segment of nothing":     {with(func(*hand) {}), set("chunks/000001", 1, 2, 3, 4, 5, 6, 7, 8, 9), Unloadable, "does not begin"},
+		"segment of nothing":     {with(func(*hand) {}), set("chunks/000001", 1, 2, 3, 4, 5, 6, 7, 8, 9), Unloadable, "bad magic number"},
 		"segment version":        {with(func(*hand) {}), set("chunks/000001", 0x85, 0xbd, 0x40, 0xdd, 2, 0, 0, 0), Unloadable, "version 2"},
 		"unused empty segment":   {with(func(*hand) {}), add("chunks/000002"), Unloadable, "empty"},
 		"unused segment":         {with(func(*hand) {}), add("chunks/000002", 0x85, 0xbd, 0x40, 0xdd, 1, 0, 0, 0), clean, ""},
 		"file beside segments":   {with(func(*hand) {}), add("chunks/000001.tmp"), clean, ""},
-		"segment number":         {with(func(*hand) {}), rename("chunks/000001", "chunks/000007"), Odd, "where 000001 should"},
-		"long segment number":    {with(func(*hand) {}), rename("chunks/000001", "chunks/00000001"), Odd, "where 000001 should"},
+		"segment number":         {with(func(*hand) {}), rename("chunks/000001", "chunks/000007"), Odd, "name should be 000001"},
+		"long segment number":    {with(func(*hand) {}), rename("chunks/000001", "chunks/00000001"), Odd, "name should be 000001"},
 		"no index":               {with(func(*hand) {}), remove(indexName), Unloadable, "missing"},
 		"empty index":            {with(func(*hand) {}), set(indexName), Unloadable, "empty"},
 		"index version 1":        {with(func(b *hand) { b.Version = 1 }), none, clean, ""},
@@ -118,7 +118,7 @@ func TestVerifyJudgesAsPrometheus(t *testing.T) {
 		"index version 9":        {with(func(b *hand) { b.Version = 9 }), none, Unloadable, "version 9"},
 		"torn index":             {with(func(*hand) {}), tear(indexName, 40), Unloadable, "checksum"},
 		"no tombstones":          {with(func(*hand) {}), remove("tombstones"), clean, ""},
-		"no tombstones, counted": {with(func(b *hand) { b.Meta.Stats.NumTombstones = 2 }), none, Odd, "deletions, there are 0"},
+		"no tombstones, counted": {with(func(b *hand) { b.Meta.Stats.NumTombstones = 2 }), none, Odd, "no deletions, but"},
 		"empty tombstones":       {with(func(*hand) {}), set("tombstones"), Unloadable, "size"},
 		"torn tombstones":        {with(func(b *hand) { b.Deletions = []tsdbtest.HandDeletion{{MinTime: 7, MaxTime: 9}} }), tear("tombstones", 5), Unloadable, "tombstones"},
 		"tombstones of nothing": {with(func(b *hand) { b.Deletions = []tsdbtest.HandDeletion{{MinTime: 7, MaxTime: 9}} }), func(t testing.TB, d string) {
@@ -137,22 +137,22 @@ func TestVerifyJudgesAsPrometheus(t *testing.T) {
 		"nothing":               {handBlock(), none, Odd, "no series"},
 		"no labels":             {labels(), none, Odd, "no labels"},
 		"labels not in order":   {labels("__name__", "m", "zone", "z", "job", "a"), none, Odd, "not in order"},
-		"label twice":           {labels("__name__", "m", "job", "a", "job", "b"), none, Odd, "twice"},
-		"same label twice":      {labels("__name__", "m", "job", "a", "job", "a"), none, Odd, "twice"},
-		"series not in order":   {handBlock(good[1], good[0], good[2]), none, Odd, "comes after"},
-		"series twice":          {handBlock(good[0], good[0], good[2]), none, Odd, "comes after"},
-		"bytes behind an entry": {with(func(b *hand) { b.Series[1].Rest = []byte{1, 2} }), none, Odd, "2 bytes remain"},
+		"label twice":           {labels("__name__", "m", "job", "a", "job", "b"), none, Odd, "duplicate label"},
+		"same label twice":      {labels("__name__", "m", "job", "a", "job", "a"), none, Odd, "duplicate label"},
+		"series not in order":   {handBlock(good[1], good[0], good[2]), none, Odd, "follows"},
+		"series twice":          {handBlock(good[0], good[0], good[2]), none, Odd, "follows"},
+		"bytes behind an entry": {with(func(b *hand) { b.Series[1].Rest = []byte{1, 2} }), none, Odd, "2 unused bytes"},
 		"no chunks of a series": {with(func(b *hand) { b.Series[1].Chunks = nil }), none, Odd, "no chunks"},
-		"symbols not in order":  {with(func(b *hand) { b.Symbols = func(s []string) []string { s[3], s[4] = s[4], s[3]; return s } }), none, Odd, "comes after"},
+		"symbols not in order":  {with(func(b *hand) { b.Symbols = func(s []string) []string { s[3], s[4] = s[4], s[3]; return s } }), none, Odd, "follows"},
 		"symbols backwards":     {with(func(b *hand) { b.Symbols = func(s []string) []string { slices.Reverse(s); return s } }), none, Unloadable, "cannot be opened"},
-		"symbol twice":          {with(func(b *hand) { b.Symbols = func(s []string) []string { return append(s, "m3") } }), none, Odd, "comes after"},
+		"symbol twice":          {with(func(b *hand) { b.Symbols = func(s []string) []string { return append(s, "m3") } }), none, Odd, "follows"},
 		"symbol missing":        {with(func(b *hand) { b.Symbols = func(s []string) []string { return s[:len(s)-1] } }), none, Unreadable, "not in the table"},
 		"symbols behind":        {with(func(b *hand) { b.Symbols = func(s []string) []string { return append(s, "x", "y") } }), none, clean, ""},
 		"padding":               {with(func(*hand) {}), func(t testing.TB, d string) { edit(t, d, indexName, padding) }, Odd, "padding"},
 		"all without one":       {refs("", func(r []uint32) []uint32 { return r[:2] }), none, Unreadable, "1 are missing"},
 		"all with another":      {refs("", func(r []uint32) []uint32 { return append(r, 999) }), none, Unreadable, "not in the index"},
 		"label without one":     {refs("a", func(r []uint32) []uint32 { return r[1:] }), none, Unreadable, "1 are missing"},
-		"label with another":    {lists(func(p []tsdbtest.HandPostings) []tsdbtest.HandPostings { p[1].Refs = p[0].Refs; return p }), none, Odd, "not the 1"},
+		"label with another":    {lists(func(p []tsdbtest.HandPostings) []tsdbtest.HandPostings { p[1].Refs = p[0].Refs; return p }), none, Odd, "but 1 have"},
 		"list with one twice":   {refs("a", func(r []uint32) []uint32 { return append(r, r[2]) }), none, Odd, "twice"},
 		"list not in order":     {refs("a", func(r []uint32) []uint32 { r[0], r[2] = r[2], r[0]; return r }), none, Unreadable, "not in order"},
 		"no list of a label":    {lists(func(p []tsdbtest.HandPostings) []tsdbtest.HandPostings { return p[:len(p)-1] }), none, Unreadable, "missing"},
@@ -162,46 +162,46 @@ func TestVerifyJudgesAsPrometheus(t *testing.T) {
 		}), none, clean, ""},
 		"list of no label's value": {lists(func(p []tsdbtest.HandPostings) []tsdbtest.HandPostings {
 			return append(p, tsdbtest.HandPostings{Name: "job", Value: "z", Refs: p[1].Refs})
-		}), none, Odd, "not the 0"},
+		}), none, Odd, "but 0 have"},
 		"list of no label's name": {lists(func(p []tsdbtest.HandPostings) []tsdbtest.HandPostings {
 			return append(p, tsdbtest.HandPostings{Name: "zzz", Value: "z"})
 		}), none, Unloadable, "cannot be opened"},
 		"lists of names mixed": {lists(func(p []tsdbtest.HandPostings) []tsdbtest.HandPostings {
 			slices.Reverse(p)
 			return p
-		}), none, Unreadable, "does not find them"},
-		"list of all last": {lists(func(p []tsdbtest.HandPostings) []tsdbtest.HandPostings { return append(p[1:], p[0]) }), none, Odd, "come after"},
+		}), none, Unreadable, "does not find the list"},
+		"list of all last": {lists(func(p []tsdbtest.HandPostings) []tsdbtest.HandPostings { return append(p[1:], p[0]) }), none, Odd, "follows that of"},
 
 		// The chunks
-		"chunks touch":            {chunksOf(one, float(1100, 7, 1300, 8)), none, Odd, "has not ended (1100)"},
-		"chunks overlap":          {chunksOf(one, float(1050, 7, 1300, 8)), none, Odd, "has not ended (1100)"},
-		"chunks not in order":     {chunksOf(two, one, three), none, Odd, "has not ended (1300)"},
-		"chunk twice":             {chunksOf(one, one), none, Odd, "has not ended (1100)"},
-		"chunk in a chunk":        {chunksOf(float(1000, 1, 1500, 2), one, two), none, Odd, "has not ended (1500)"},
-		"time twice":              {chunksOf(float(1000, 1, 1100, 2, 1100, 2, 1200, 3)), none, Odd, "sample 3 is at 1100"},
-		"time backwards":          {chunksOf(float(1000, 1, 1300, 2, 1200, 2, 1400, 3)), none, Odd, "sample 3 is at 1200"},
+		"chunks touch":            {chunksOf(one, float(1100, 7, 1300, 8)), none, Odd, "an earlier one at 1100"},
+		"chunks overlap":          {chunksOf(one, float(1050, 7, 1300, 8)), none, Odd, "an earlier one at 1100"},
+		"chunks not in order":     {chunksOf(two, one, three), none, Odd, "an earlier one at 1300"},
+		"chunk twice":             {chunksOf(one, one), none, Odd, "an earlier one at 1100"},
+		"chunk in a chunk":        {chunksOf(float(1000, 1, 1500, 2), one, two), none, Odd, "an earlier one at 1500"},
+		"time twice":              {chunksOf(float(1000, 1, 1100, 2, 1100, 2, 1200, 3)), none, Odd, "sample 3 at 1100"},
+		"time backwards":          {chunksOf(float(1000, 1, 1300, 2, 1200, 2, 1400, 3)), none, Odd, "sample 3 at 1200"},
 		"no samples":              {chunksOf(one, tsdbtest.HandChunk{MinTime: 1200, MaxTime: 1200, Encoding: chunkenc.EncXOR, Data: []byte{0, 0}}), none, Odd, "no samples"},
 		"no histograms":           {chunksOf(one, tsdbtest.HandChunk{MinTime: 1200, MaxTime: 1200, Encoding: chunkenc.EncHistogram, Data: []byte{0, 0, 0}}), none, Odd, "no samples"},
 		"no bytes":                {chunksOf(one, tsdbtest.HandChunk{MinTime: 1200, MaxTime: 1200, Encoding: chunkenc.EncXOR}), none, Unreadable, "decoded"},
 		"one byte":                {chunksOf(one, tsdbtest.HandChunk{MinTime: 1200, MaxTime: 1200, Encoding: chunkenc.EncXOR, Data: []byte{0}}), none, Unreadable, "decoded"},
 		"more samples than bytes": {chunk(func(c *tsdbtest.HandChunk) { c.Data[1] = 200 }), none, Unreadable, "decoded (encoding XOR) after"},
-		"fewer samples":           {chunk(func(c *tsdbtest.HandChunk) { c.Data[1] = 1 }), none, Odd, "samples from 1200 to 1200, the index says 1200 to 1300"},
-		"starts later":            {chunk(func(c *tsdbtest.HandChunk) { c.MinTime = 1150 }), none, Odd, "the index says 1150"},
+		"fewer samples":           {chunk(func(c *tsdbtest.HandChunk) { c.Data[1] = 1 }), none, Odd, "samples are from 1200 to 1200, but the index has 1200 to 1300"},
+		"starts later":            {chunk(func(c *tsdbtest.HandChunk) { c.MinTime = 1150 }), none, Odd, "the index has 1150"},
 		"ends earlier":            {chunk(func(c *tsdbtest.HandChunk) { c.MaxTime = 1350 }), none, Odd, "to 1350"},
-		"ends before its start":   {chunk(func(c *tsdbtest.HandChunk) { c.MinTime, c.MaxTime = 1300, 1200 }), none, Odd, "the index says 1300 to 1200"},
+		"ends before its start":   {chunk(func(c *tsdbtest.HandChunk) { c.MinTime, c.MaxTime = 1300, 1200 }), none, Odd, "the index has 1300 to 1200"},
 		"torn":                    {chunk(func(c *tsdbtest.HandChunk) { c.Data = c.Data[:8] }), none, Unreadable, "decoded"},
 		"torn histogram": {chunk(func(c *tsdbtest.HandChunk) {
 			c.Encoding, c.Data = histogram.Chunk.Encoding(), histogram.Chunk.Bytes()[:len(histogram.Chunk.Bytes())-2]
 		}), none, Unreadable, "decoded"},
-		"no such segment":  {chunk(func(c *tsdbtest.HandChunk) { c.Ref = chunks.ChunkRef(chunks.NewBlockChunkRef(3, 8)) }), none, Unreadable, "no such segment"},
-		"beyond the end":   {chunk(func(c *tsdbtest.HandChunk) { c.Ref = 5000 }), none, Unreadable, "beyond the end"},
+		"no such segment":  {chunk(func(c *tsdbtest.HandChunk) { c.Ref = chunks.ChunkRef(chunks.NewBlockChunkRef(3, 8)) }), none, Unreadable, "segment file is missing"},
+		"outside the file": {chunk(func(c *tsdbtest.HandChunk) { c.Ref = 5000 }), none, Unreadable, "outside the file"},
 		"within a chunk":   {chunk(func(c *tsdbtest.HandChunk) { c.Ref = 12 }), none, Unreadable, ""},
 		"two segments":     {chunk(func(c *tsdbtest.HandChunk) { c.Segment = 1 }), none, clean, ""},
-		"chunk of another": {chunk(func(c *tsdbtest.HandChunk) { c.Ref = 8 }), none, Odd, "the index says 1200"},
+		"chunk of another": {chunk(func(c *tsdbtest.HandChunk) { c.Ref = 8 }), none, Odd, "the index has 1200"},
 		"flipped": {with(func(*hand) {}), func(t testing.TB, d string) {
 			edit(t, d, "chunks/000001", func(b []byte) []byte { b[20] ^= 1; return b })
 		}, Unreadable, "checksum"},
-		"truncated segment": {with(func(*hand) {}), tear("chunks/000001", 3), Unreadable, "beyond the end"},
+		"truncated segment": {with(func(*hand) {}), tear("chunks/000001", 3), Unreadable, "outside the file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := c.block.Write(t, t.TempDir())
@@ -226,7 +226,7 @@ func TestVerifyJudgesAsPrometheus(t *testing.T) {
 				judged = Unreadable
 			}
 			if judged != min(worst, Odd) {
-				t.Errorf("Verify says %v, Prometheus %v (%+v): %q", worst, judged, verdict, findings)
+				t.Errorf("Verify finds %v, Prometheus %v (%+v): %q", worst, judged, verdict, findings)
 			}
 			if judged == Odd && stats.Samples != uint64(verdict.Served.Count()) {
 				t.Errorf("Verify counts %d samples, Prometheus serves %d", stats.Samples, verdict.Served.Count())
@@ -234,14 +234,14 @@ func TestVerifyJudgesAsPrometheus(t *testing.T) {
 			if worst != c.level || c.level != clean && !slices.ContainsFunc(findings, func(f Finding) bool {
 				return f.Level == c.level && strings.Contains(f.String(), c.want)
 			}) {
-				t.Errorf("Verify says %v: %q, want %v with %q", worst, findings, c.level, c.want)
+				t.Errorf("Verify finds %v: %q, want %v with %q", worst, findings, c.level, c.want)
 			}
 		})
 	}
 }
 
-// promised is how many samples the chunks of a block say they have. Prometheus skips a
-// chunk that it cannot decode without an error, unless it is the last of its series.
+// promised returns the number of samples in the headers of a block's chunks. Prometheus skips a
+// chunk that it cannot decode, without an error unless it is the last of its series.
 func promised(b tsdbtest.HandBlock) (n int) {
 	for _, s := range b.Series {
 		for _, c := range s.Chunks {
@@ -267,12 +267,12 @@ func rename(from, to string) func(testing.TB, string) {
 	}
 }
 
-// tear takes n bytes off the end of a file.
+// tear returns a function that removes n bytes from the end of a file.
 func tear(name string, n int) func(testing.TB, string) {
 	return func(t testing.TB, dir string) { edit(t, dir, name, func(b []byte) []byte { return b[:len(b)-n] }) }
 }
 
-// padding sets the last byte before the second series.
+// padding changes the last byte before the second series.
 func padding(b []byte) []byte {
 	toc, err := index.NewTOCFromByteSlice(byteSlice(b))
 	if err != nil {

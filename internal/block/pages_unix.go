@@ -8,12 +8,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dropPages tells the kernel that b[from:to] of a mapped file need not stay in
-// memory. They are read again if they are used again.
+// dropPages frees the memory of b[from:to] of a mapped file. The kernel reads the pages again
+// when they are used again.
 func dropPages(b []byte, from, to int) {
 	page := os.Getpagesize()
 	from, to = (from+page-1)/page*page, to/page*page
 	if from < to {
-		_ = unix.Madvise(b[from:to], unix.MADV_DONTNEED) // advice: nothing is lost without it
+		_ = unix.Madvise(b[from:to], unix.MADV_DONTNEED) // optional: only saves memory
 	}
 }

@@ -21,14 +21,13 @@ import (
 
 // spooled is a series of a writer's spool.
 type spooled struct {
-	labels []uint32 // numbers of symbols: name, value, …
-	chunks int64    // where its chunks begin in the spool
+	labels []uint32 // symbol numbers: name, value, …
+	chunks int64    // offset of its chunks in the spool
 }
 
-// inOrder copies the writer's series into a new writer, in the order that an index must
-// have. Series with the same labels become one, and overlapping chunks are encoded
-// again without overlap. It needs space on disk for a second copy of the chunks, and
-// memory for the labels of all series.
+// inOrder copies the writer's series into a new writer, in the order of an index. It merges
+// series with the same labels and encodes overlapping chunks again without overlap. It needs
+// disk space for a second copy of the chunks, and memory for the labels of all series.
 func (w *writer) inOrder(ctx context.Context) (_ *writer, err error) {
 	if err := w.spool.Flush(); err != nil {
 		return nil, fmt.Errorf("write spool: %w", err)
@@ -83,7 +82,7 @@ func (w *writer) inOrder(ctx context.Context) (_ *writer, err error) {
 		}
 		lset := lb.Labels()
 		lose := func(m chunks.Meta, err error) { w.lost.chunk(lset, m.MinTime, m.MaxTime, err.Error()) }
-		if metas, err = apart(metas, lose); err != nil {
+		if metas, err = withoutOverlap(metas, lose); err != nil {
 			if e, ok := errors.AsType[*EncodingError](err); ok {
 				e.Series = brief(lset)
 				return nil, e
@@ -95,12 +94,12 @@ func (w *writer) inOrder(ctx context.Context) (_ *writer, err error) {
 		}
 	}
 	if out.disordered {
-		return nil, errors.New("the series could not be put in order")
+		return nil, errors.New("the series cannot be sorted")
 	}
 	return out, nil
 }
 
-// spooled lists the series of the spool.
+// spooled returns the series of the spool.
 func (w *writer) spooled() ([]spooled, error) {
 	r := &spoolReader{r: bufio.NewReaderSize(io.NewSectionReader(w.spoolFile, 0, math.MaxInt64), 1<<18)}
 	all := make([]spooled, 0, w.stats.NumSeries)
@@ -119,6 +118,7 @@ func (w *writer) spooled() ([]spooled, error) {
 	return all, nil
 }
 
+// spooledChunks appends the chunks at an offset of the spool to metas.
 func (w *writer) spooledChunks(metas []chunks.Meta, at int64) ([]chunks.Meta, error) {
 	r := &spoolReader{r: bufio.NewReader(io.NewSectionReader(w.spoolFile, at, math.MaxInt64-at))}
 	r.chunks(func(m chunks.Meta) { metas = append(metas, m) })
@@ -128,13 +128,14 @@ func (w *writer) spooledChunks(metas []chunks.Meta, at int64) ([]chunks.Meta, er
 	return metas, nil
 }
 
-// spoolReader reads numbers until the first error.
+// spoolReader reads numbers of a spool. After the first error it returns zeros.
 type spoolReader struct {
 	r   *bufio.Reader
-	at  int64
+	at  int64 // number of bytes read
 	err error
 }
 
+// ReadByte implements [io.ByteReader].
 func (r *spoolReader) ReadByte() (byte, error) {
 	b, err := r.r.ReadByte()
 	if err == nil {
@@ -152,7 +153,7 @@ func (r *spoolReader) uvarint() uint64 {
 	return v
 }
 
-// chunks reads the chunks of a series.
+// chunks reads the chunks of a series and calls f, if not nil, for each.
 func (r *spoolReader) chunks(f func(chunks.Meta)) {
 	for r.uvarint() == 1 && r.err == nil {
 		mint, err := binary.ReadVarint(r)
@@ -164,9 +165,10 @@ func (r *spoolReader) chunks(f func(chunks.Meta)) {
 	}
 }
 
-// segmentFiles are the chunk files that a writer has closed.
+// segmentFiles are the open chunk files of a block, in order.
 type segmentFiles []*os.File
 
+// openSegments opens the files in dir. The caller must close the result even after an error.
 func openSegments(dir string) (segmentFiles, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -185,16 +187,17 @@ func openSegments(dir string) (segmentFiles, error) {
 
 func (s segmentFiles) close() {
 	for _, f := range s {
-		_ = f.Close() // it was only read
+		_ = f.Close() // opened for reading
 	}
 }
 
+// read reads a chunk. It does not check the checksum, because this process wrote the file.
 func (s segmentFiles) read(ref chunks.ChunkRef) (chunkenc.Chunk, error) {
 	segment, at := chunks.BlockChunkRef(ref).Unpack()
 	if segment >= len(s) {
-		return nil, fmt.Errorf("there is no chunk file %d", segment+1)
+		return nil, fmt.Errorf("chunk file %d not found", segment+1)
 	}
-	b := make([]byte, 256) // more than most chunks of floats
+	b := make([]byte, 256) // most chunks of floats are smaller
 	n, err := s[segment].ReadAt(b, int64(at))
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
@@ -202,7 +205,7 @@ func (s segmentFiles) read(ref chunks.ChunkRef) (chunkenc.Chunk, error) {
 	length, k := binary.Uvarint(b[:n])
 	size := k + chunks.ChunkEncodingSize + int(length) + crc32.Size
 	if k <= 0 || length > math.MaxInt32 {
-		return nil, fmt.Errorf("%s has no chunk at %d", s[segment].Name(), at)
+		return nil, fmt.Errorf("%s: invalid chunk at byte %d", s[segment].Name(), at)
 	}
 	if size > len(b) {
 		b = make([]byte, size)
@@ -214,12 +217,12 @@ func (s segmentFiles) read(ref chunks.ChunkRef) (chunkenc.Chunk, error) {
 	return &rawChunk{enc: chunkenc.Encoding(b[k]), data: b[k+chunks.ChunkEncodingSize : end : end]}, nil
 }
 
-// apart returns chunks in the order of time that do not overlap. It decodes only chunks
-// that overlap, and calls lose for each that cannot be decoded. For an unknown encoding
-// the error is an *EncodingError without its series.
-func apart(metas []chunks.Meta, lose func(chunks.Meta, error)) ([]chunks.Meta, error) {
+// withoutOverlap returns chunks with the samples of the given ones, sorted by time and without
+// overlap. It decodes overlapping chunks only, and calls lose for each one that it cannot
+// decode. It returns an *EncodingError, without the series, for an unknown encoding.
+func withoutOverlap(metas []chunks.Meta, lose func(chunks.Meta, error)) ([]chunks.Meta, error) {
 	for i := range metas {
-		metas[i].Ref = chunks.ChunkRef(i) // its place in the file is not needed any more
+		metas[i].Ref = chunks.ChunkRef(i) // the chunk has been read
 	}
 	slices.SortStableFunc(metas, func(a, b chunks.Meta) int { return cmp.Compare(a.MinTime, b.MinTime) })
 	u := union{lose: lose, lost: map[chunks.ChunkRef]bool{}}
@@ -233,7 +236,7 @@ func apart(metas []chunks.Meta, lose func(chunks.Meta, error)) ([]chunks.Meta, e
 		if to == from+1 {
 			out = append(out, metas[from])
 		} else {
-			merged, err := u.of(metas[from:to])
+			merged, err := u.merge(metas[from:to])
 			if err != nil {
 				return nil, err
 			}
@@ -241,25 +244,25 @@ func apart(metas []chunks.Meta, lose func(chunks.Meta, error)) ([]chunks.Meta, e
 		}
 		from = to
 	}
-	// The index may have wrong times for a chunk; only the samples have the right ones.
+	// The times in an index may be wrong. Then all chunks are decoded for their real times.
 	for i := range out {
 		if i > 0 && out[i].MinTime <= out[i-1].MaxTime {
-			return u.of(metas)
+			return u.merge(metas)
 		}
 	}
 	return out, nil
 }
 
-// union merges chunks. The Ref of a chunk is its number in the series.
+// union merges chunks of a series. The Ref of a chunk is its number in the series.
 type union struct {
 	lose func(chunks.Meta, error)
-	lost map[chunks.ChunkRef]bool // was given to lose
+	lost map[chunks.ChunkRef]bool // chunks for which lose was called
 	cut  cutter
 }
 
-// of returns chunks with all samples of the given chunks, in the order of time. Two
-// samples at the same time are both kept, in the same order: Prometheus serves both.
-func (u *union) of(metas []chunks.Meta) ([]chunks.Meta, error) {
+// merge returns chunks with all samples of the given chunks, sorted by time. It keeps samples
+// with the same time, in their order, because Prometheus serves both.
+func (u *union) merge(metas []chunks.Meta) ([]chunks.Meta, error) {
 	metas = slices.Clone(metas)
 	slices.SortFunc(metas, func(a, b chunks.Meta) int { return cmp.Compare(a.Ref, b.Ref) })
 	var all []decoded

@@ -27,7 +27,7 @@ import (
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// point is one sample; zero H and FH make it a float.
+// point is a sample: a histogram, a float histogram, or a float if both are nil.
 type point struct {
 	st, t int64
 	f     float64
@@ -35,7 +35,7 @@ type point struct {
 	fh    *histogram.FloatHistogram
 }
 
-// kind makes the points of one series.
+// kind generates the points of a series.
 type kind int
 
 const (
@@ -83,7 +83,7 @@ func (k kind) point(r *rand.Rand, i int, t int64) point {
 		p.f = r.NormFloat64() * 1e6
 	case histograms, resets:
 		p.h = tsdbutil.GenerateTestHistogram(n)
-		if i%60 > 30 { // another layout: new buckets in the middle of a chunk
+		if i%60 > 30 { // new buckets in the middle of a chunk
 			p.h.PositiveSpans = append(p.h.PositiveSpans, histogram.Span{Offset: 3, Length: 1})
 			for _, delta := range p.h.PositiveBuckets {
 				n -= delta
@@ -108,7 +108,7 @@ func (k kind) point(r *rand.Rand, i int, t int64) point {
 	return p
 }
 
-// testLabels gives the labels of series i: some as in a cluster, some odd.
+// testLabels returns the labels of series i: some realistic, some odd.
 func testLabels(i int) labels.Labels {
 	b := labels.NewBuilder(labels.FromStrings(
 		"__name__", fmt.Sprintf("metric_%d", i%7),
@@ -125,8 +125,8 @@ func testLabels(i int) labels.Labels {
 
 const step = 15_000 // ms between the samples of libraryBlock
 
-// libraryBlock makes a block with the library's own head: series of all kinds,
-// about samples each, starting near start. Its ULID directory is returned.
+// libraryBlock writes a block with the TSDB's head: series of all kinds with about that many
+// samples each, from about start. It returns the block's directory.
 func libraryBlock(t testing.TB, r *rand.Rand, parent string, series, samples int, start int64) string {
 	t.Helper()
 	w, err := tsdb.NewBlockWriter(slog.New(slog.DiscardHandler), parent, 1000*3600*24)
@@ -163,8 +163,8 @@ func libraryBlock(t testing.TB, r *rand.Rand, parent string, series, samples int
 	return filepath.Join(parent, id.String())
 }
 
-// encodingsBlock makes a block that has chunks of all six encodings, with start
-// timestamps where they can hold them, and of an unknown one if unknown is set.
+// encodingsBlock writes a block with chunks of all six encodings, with start timestamps where
+// possible, and of an unknown encoding if unknown is set.
 func encodingsBlock(t testing.TB, r *rand.Rand, parent string, start int64, unknown bool) string {
 	t.Helper()
 	w, err := newWriter(Spec{Parent: parent, MinTime: start, MaxTime: start + 1000*step, Origin: fmt.Sprint(r.Uint64())})
@@ -184,7 +184,7 @@ func encodingsBlock(t testing.TB, r *rand.Rand, parent string, start int64, unkn
 				at += 1 + r.Int64N(step)
 				p := byKind[enc].point(r, i, at)
 				if i%60 > 30 && enc == chunkenc.EncHistogram {
-					p = byKind[enc].point(r, 1, at) // no new layout after the first
+					p = byKind[enc].point(r, 1, at) // keeps the layout of the first
 				}
 				p.st = at - 10_000 - int64(i%3)
 				points = append(points, p)
@@ -205,7 +205,7 @@ func encodingsBlock(t testing.TB, r *rand.Rand, parent string, start int64, unkn
 	return built.Dir
 }
 
-// encode makes chunks of one encoding.
+// encode returns chunks of one encoding.
 func encode(t testing.TB, enc chunkenc.Encoding, points []point) []chunks.Meta {
 	t.Helper()
 	var metas []chunks.Meta
@@ -245,7 +245,7 @@ func encode(t testing.TB, enc chunkenc.Encoding, points []point) []chunks.Meta {
 	return metas
 }
 
-// deleteSome deletes random times of random series, as the admin API does.
+// deleteSome deletes random intervals of random series, like the admin API.
 func deleteSome(t testing.TB, r *rand.Rand, dir string) {
 	t.Helper()
 	b, err := tsdb.OpenBlock(nil, dir, nil, nil)
@@ -263,15 +263,15 @@ func deleteSome(t testing.TB, r *rand.Rand, dir string) {
 	}
 }
 
-// stored is a series as a block has it.
+// stored is a series of a block.
 type stored struct {
 	labels  labels.Labels
 	chunks  []wire.Chunk
 	deleted []wire.Interval
 }
 
-// readBlock reads all series of a block with the library's readers. Chunk bytes
-// are taken from the segment files: the library does not give unknown encodings.
+// readBlock reads all series of a block with the TSDB's readers. It reads chunk bytes from the
+// segment files, because the TSDB does not return chunks of unknown encodings.
 func readBlock(t testing.TB, dir string) []stored {
 	t.Helper()
 	ir, err := index.NewFileReader(filepath.Join(dir, indexName), index.DecodePostingsRaw)
@@ -297,7 +297,7 @@ func readBlock(t testing.TB, dir string) []stored {
 			t.Fatal(err)
 		}
 		s := stored{labels: lb.Labels().Copy()}
-		s.labels = labels.FromMap(s.labels.Map()) // a true copy: the index is unmapped
+		s.labels = labels.FromMap(s.labels.Map()) // a copy: the index is unmapped later
 		ivs, _ := tr.Get(p.At())
 		for _, iv := range ivs {
 			s.deleted = append(s.deleted, wire.Interval{MinTime: iv.Mint, MaxTime: iv.Maxt})
@@ -321,9 +321,9 @@ func readBlock(t testing.TB, dir string) []stored {
 	return out
 }
 
-// tell streams series to a Builder as a source would: chunks that overlap the
-// range, sometimes in parts, in memory that is overwritten afterwards.
-func tell(t testing.TB, r *rand.Rand, b *Builder, all []stored, mint, maxt int64) error {
+// send passes series to a Builder like a source: chunks that overlap the range, sometimes in parts,
+// in memory that it overwrites afterwards.
+func send(t testing.TB, r *rand.Rand, b *Builder, all []stored, mint, maxt int64) error {
 	t.Helper()
 	refs := map[string]uint32{}
 	for _, s := range all {
@@ -373,14 +373,14 @@ func tell(t testing.TB, r *rand.Rand, b *Builder, all []stored, mint, maxt int64
 	return nil
 }
 
-// build makes a block of all series, restricted to [mint, maxt].
+// build builds a block of the samples of all series in [mint, maxt].
 func build(t testing.TB, r *rand.Rand, all []stored, mint, maxt int64) *Built {
 	t.Helper()
 	b, err := NewBuilder(Spec{Parent: t.TempDir(), MinTime: mint, MaxTime: maxt, Origin: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := tell(t, r, b, all, mint, maxt); err != nil {
+	if err := send(t, r, b, all, mint, maxt); err != nil {
 		t.Fatal(err)
 	}
 	built, err := b.Finish(t.Context())
@@ -390,7 +390,7 @@ func build(t testing.TB, r *rand.Rand, all []stored, mint, maxt int64) *Built {
 	return built
 }
 
-// verifyAll gives all findings of a block as text.
+// verifyAll returns all findings of a block as text.
 func verifyAll(t testing.TB, dir string) (Stats, []string) {
 	t.Helper()
 	var all []string
@@ -404,11 +404,11 @@ func verifyAll(t testing.TB, dir string) (Stats, []string) {
 func mustBeClean(t testing.TB, dir string) Stats {
 	t.Helper()
 	stats, all := verifyAll(t, dir)
-	if stats.Unknown > 0 && len(all) == 1 && strings.Contains(all[0], "encoding that is not known") {
+	if stats.Unknown > 0 && len(all) == 1 && strings.Contains(all[0], "unknown encoding") {
 		return stats
 	}
 	if len(all) > 0 {
-		t.Errorf("Verify finds in a sound block:\n%s", strings.Join(all, "\n"))
+		t.Errorf("findings of Verify in a good block:\n%s", strings.Join(all, "\n"))
 	}
 	return stats
 }

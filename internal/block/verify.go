@@ -22,19 +22,22 @@ type Level uint8
 
 // The levels, the worst first.
 const (
-	// Unloadable: Prometheus cannot open the block. A server that finds one in its
-	// data directory may not start, load no new blocks, or compact none.
+	// Unloadable means that Prometheus cannot open the block. A server with such a block
+	// in its data directory may not start, load no new blocks, or not compact.
 	Unloadable Level = iota
-	// Unreadable: queries for some samples of the block fail or miss them. The server
-	// is well, and serves the rest and all other blocks.
+
+	// Unreadable means that queries of some samples of the block fail or miss samples. The
+	// server serves the rest of the block and all other blocks.
 	Unreadable
-	// Odd: Prometheus serves every sample, though no Prometheus of today would write
-	// the block like this.
+
+	// Odd means that Prometheus serves every sample, but current versions do not write
+	// such blocks.
 	Odd
 
 	levels
 )
 
+// String returns the level in lower case.
 func (l Level) String() string {
 	return [...]string{"unloadable", "unreadable", "odd", ""}[min(l, levels)]
 }
@@ -46,39 +49,39 @@ type Finding struct {
 	Place   string // "meta.json", "index, series {…}, chunk 3 (chunks/000001 at 1234)", …
 	Problem string
 
-	// More is the number of findings that this one stands for because they are not
-	// listed.
+	// More is the number of further findings that this one counts in place of listing
+	// them. It is 0 for a finding of its own.
 	More int
 }
 
+// String returns block, place and problem.
 func (f Finding) String() string { return f.Block + ": " + f.Place + ": " + f.Problem }
 
-// Stats is what a block was found to hold.
+// Stats has the statistics of the data that Verify read.
 type Stats struct {
 	Samples, Series, Chunks uint64
 
-	// Unknown counts the chunks of an unknown encoding. Their checksum is right, their
-	// samples were not read. They are odd, not damaged: a newer Prometheus reads them.
+	// Unknown is the number of chunks with an unknown encoding and a good checksum. Verify
+	// cannot read their samples. They are odd, not damaged: a newer Prometheus reads them.
 	Unknown uint64
 
-	// MinTime and MaxTime are of the first and the last sample, both included, in Unix
-	// milliseconds; both are zero if no chunk can be read.
+	// MinTime and MaxTime are the times of the first and the last sample, in Unix
+	// milliseconds. Both are zero if no chunk can be read.
 	MinTime, MaxTime int64
 }
 
-// maxFindings is how many findings of one level are listed one by one for a block.
-// Damage to an index can make one for each series.
+// maxFindings is the maximum number of listed findings of a level and a block. Damage to an index
+// can cause one for each series.
 const maxFindings = 20
 
-// Verify reads the block in dir as Prometheus would, but all of it, and reports
-// what it finds wrong or odd: meta.json, the tables of the index, every postings list,
-// every series, and every chunk down to its samples. report is called from the
-// goroutine of Verify. The directory must be named by the block's ULID, as it is
-// or with a suffix such as ".tmp-for-creation".
+// Verify reads the block in dir completely, like Prometheus: meta.json, the tables of the index,
+// every postings list, every series, and every sample of every chunk. It calls report, in its own
+// goroutine, for each finding. The name of the directory must be the block's ULID, with or without
+// a suffix such as ".tmp-for-creation".
 //
-// The error is for what keeps Verify from going on: the directory cannot be read,
-// ctx is done. Damage is a finding, never an error and never a panic. After 20
-// findings of a level the others are only counted, in one more finding.
+// Damage is a finding, never an error or a panic. An error means that Verify could not continue:
+// it cannot read the directory, or ctx is done. After 20 findings of a level Verify only counts
+// further ones, in one more finding.
 func Verify(ctx context.Context, dir string, report func(Finding)) (Stats, error) {
 	if info, err := os.Stat(dir); err != nil {
 		return Stats{}, fmt.Errorf("verify block: %w", err)
@@ -91,7 +94,7 @@ func Verify(ctx context.Context, dir string, report func(Finding)) (Stats, error
 		if n -= maxFindings; n > 0 {
 			report(Finding{
 				Level: Level(l), Block: v.name, Place: "block",
-				Problem: fmt.Sprintf("%d more problems are not listed", n), More: n,
+				Problem: fmt.Sprintf("%d more problems, not listed", n), More: n,
 			})
 		}
 	}
@@ -101,23 +104,25 @@ func Verify(ctx context.Context, dir string, report func(Finding)) (Stats, error
 	return stats, nil
 }
 
+// verifier verifies one block.
 type verifier struct {
 	dir, name string
 	report    func(Finding)
-	counts    [levels]int // findings
+	counts    [levels]int // number of findings, also unlisted ones
 }
 
+// found counts a finding, and reports it unless there are too many.
 func (v *verifier) found(level Level, place, format string, args ...any) {
 	if v.counts[level]++; v.counts[level] <= maxFindings {
 		v.report(Finding{Level: level, Block: v.name, Place: place, Problem: fmt.Sprintf(format, args...)})
 	}
 }
 
-// damaged reports whether something was found that is more than odd.
+// damaged reports whether there are findings worse than Odd.
 func (v *verifier) damaged() bool { return v.counts[Unloadable]+v.counts[Unreadable] > 0 }
 
-// guard makes a finding of a panic: Prometheus' readers trust what a checksum
-// covers, and a hostile block has right checksums.
+// guard calls f and turns a panic into a finding. Prometheus' readers panic on some invalid data,
+// and a malicious block has good checksums.
 func (v *verifier) guard(level Level, place string, f func()) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -127,6 +132,7 @@ func (v *verifier) guard(level Level, place string, f func()) {
 	f()
 }
 
+// run verifies all parts of the block.
 func (v *verifier) run(ctx context.Context) (Stats, error) {
 	meta, err := v.meta()
 	if err != nil {
@@ -167,6 +173,7 @@ func (v *verifier) run(ctx context.Context) (Stats, error) {
 	return stats.Stats, nil
 }
 
+// meta checks meta.json. It returns nil if the file cannot be used.
 func (v *verifier) meta() (*tsdb.BlockMeta, error) {
 	meta, err := ReadMeta(v.dir)
 	if err != nil {
@@ -177,16 +184,16 @@ func (v *verifier) meta() (*tsdb.BlockMeta, error) {
 		return nil, nil
 	}
 	if id, _, _ := strings.Cut(v.name, "."); id != meta.ULID.String() {
-		v.found(Odd, metaName, "is of block %s", meta.ULID)
+		v.found(Odd, metaName, "its ULID is %s", meta.ULID)
 	}
 	if meta.MinTime >= meta.MaxTime {
 		v.found(Odd, metaName, "the block starts at %d and ends at %d", meta.MinTime, meta.MaxTime)
 	}
 	if meta.Compaction.Deletable {
-		v.found(Unreadable, metaName, "says that the block can be deleted: a server deletes it")
+		v.found(Unreadable, metaName, "the block is marked deletable: a server deletes it")
 	}
 	if slices.ContainsFunc(meta.Compaction.Parents, func(p tsdb.BlockDesc) bool { return p.ULID == meta.ULID }) {
-		v.found(Unreadable, metaName, "names the block as its own parent: a server deletes it")
+		v.found(Unreadable, metaName, "the block is its own parent: a server deletes it")
 	}
 	return meta, nil
 }
@@ -196,26 +203,26 @@ func (v *verifier) meta() (*tsdb.BlockMeta, error) {
 func (v *verifier) stats(meta *tsdb.BlockMeta, got chunkStats) {
 	want := meta.Stats
 	if got.Chunks > 0 && want.NumSamples == 0 && want.NumSeries == 0 && want.NumChunks == 0 {
-		v.found(Odd, metaName, "has no statistics; the block has %d samples", got.Samples)
+		v.found(Odd, metaName, "no statistics; the block has %d samples", got.Samples)
 		return
 	}
 	same := func(what string, want, got uint64) {
 		if want != got {
-			v.found(Odd, metaName, "says %d %s, there are %d", want, what, got)
+			v.found(Odd, metaName, "its statistics have %d %s, but the block has %d", want, what, got)
 		}
 	}
 	same("samples", want.NumSamples, got.Samples)
 	same("series", want.NumSeries, got.Series)
 	same("chunks", want.NumChunks, got.Chunks)
-	// Older servers do not tell samples apart, or do not know all encodings.
+	// Older servers do not count floats and histograms separately, or not in all encodings.
 	if want.NumFloatSamples+want.NumHistogramSamples == want.NumSamples {
 		same("float samples", want.NumFloatSamples, got.floats)
 		same("histogram samples", want.NumHistogramSamples, got.histograms)
 	}
 }
 
-// tombstones checks that the deletions can be read and belong to this index. A
-// block without the file has no deletions; Prometheus accepts that.
+// tombstones checks that the deletions can be read and refer to series of the index. Prometheus
+// accepts a block without the file.
 func (v *verifier) tombstones(meta *tsdb.BlockMeta, x *indexFile) error {
 	const place = tombstones.TombstonesFilename
 	r, _, err := tombstones.ReadTombstones(v.dir)
@@ -226,10 +233,10 @@ func (v *verifier) tombstones(meta *tsdb.BlockMeta, x *indexFile) error {
 		v.found(Unloadable, place, "%v", err)
 		return nil
 	}
-	// How many there are is not compared: Prometheus writes tombstones and meta.json
-	// one after the other, and a live block can be read in between.
+	// Other numbers may differ: Prometheus writes tombstones before meta.json, and a block of
+	// a running server can be read in between.
 	if meta != nil && meta.Stats.NumTombstones > 0 && r.Total() == 0 {
-		v.found(Odd, place, "%s says %d deletions, there are 0", metaName, meta.Stats.NumTombstones)
+		v.found(Odd, place, "no deletions, but %s has %d", metaName, meta.Stats.NumTombstones)
 	}
 	var lost []storage.SeriesRef
 	err = r.Iter(func(ref storage.SeriesRef, _ tombstones.Intervals) error {
@@ -249,14 +256,14 @@ func (v *verifier) tombstones(meta *tsdb.BlockMeta, x *indexFile) error {
 	return nil
 }
 
-// segment is one file of chunks.
+// segment is a mapped chunk file.
 type segment struct {
 	name string // "chunks/000001"
-	data []byte
+	data []byte // nil if the file cannot be used
 }
 
-// segments opens the chunk files. Their place in the order of names, not their
-// number, is what an index refers to.
+// segments maps the chunk files. An index refers to their position in the order of names, not to
+// the number in the name. The caller must call the returned function.
 func (v *verifier) segments() ([]segment, func(), error) {
 	var segs []segment
 	var closers []func()
@@ -267,18 +274,18 @@ func (v *verifier) segments() ([]segment, func(), error) {
 	}
 	entries, err := os.ReadDir(filepath.Join(v.dir, chunksDir))
 	if errors.Is(err, fs.ErrNotExist) {
-		v.found(Unloadable, chunksDir, "there is no such directory")
+		v.found(Unloadable, chunksDir, "the directory is missing")
 		return nil, closeAll, nil
 	} else if err != nil {
 		return nil, nil, err
 	}
 	for _, e := range entries {
-		if strings.Trim(e.Name(), "0123456789") != "" { // Prometheus ignores it too
+		if strings.Trim(e.Name(), "0123456789") != "" { // Prometheus ignores other names
 			continue
 		}
 		name := chunksDir + "/" + e.Name()
 		if want := fmt.Sprintf("%0.6d", len(segs)+1); e.Name() != want {
-			v.found(Odd, name, "is where %s should be", want)
+			v.found(Odd, name, "the name should be %s", want)
 		}
 		data, c, err := v.mmap(name)
 		if err != nil {
@@ -297,8 +304,8 @@ func (v *verifier) segments() ([]segment, func(), error) {
 	return segs, closeAll, nil
 }
 
-// mmap opens a file of the block. A file that is missing or empty is a finding,
-// and its data nil.
+// mmap maps a file of the block. It returns nil data, after a finding, if the file is missing or
+// empty. The caller must call the returned function.
 func (v *verifier) mmap(name string) ([]byte, func(), error) {
 	nothing := func() {}
 	path := filepath.Join(v.dir, filepath.FromSlash(name))
@@ -310,12 +317,12 @@ func (v *verifier) mmap(name string) ([]byte, func(), error) {
 		return nil, nothing, err
 	}
 	if !info.Mode().IsRegular() || info.Size() == 0 {
-		v.found(Unloadable, name, "the file is empty, or not a file")
+		v.found(Unloadable, name, "empty, or not a regular file")
 		return nil, nothing, nil
 	}
 	f, err := fileutil.OpenMmapFile(path)
 	if err != nil {
 		return nil, nothing, err
 	}
-	return f.Bytes(), func() { f.Close() }, nil //nolint:errcheck // it was only read
+	return f.Bytes(), func() { f.Close() }, nil //nolint:errcheck // opened for reading
 }

@@ -9,24 +9,22 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
-	"unsafe"
 
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/chunks"
 )
 
-// chunkStats is Stats with what only the comparison with meta.json needs.
+// chunkStats is Stats with further numbers for the comparison with meta.json.
 type chunkStats struct {
 	Stats
-	floats, histograms uint64
+	floats, histograms uint64 // number of samples
 }
 
-// shareSeries is how many series a worker takes at a time.
+// shareSeries is the number of series that a worker checks at a time.
 const shareSeries = 256
 
-// share is the result of checking some of the series; shares are reported in the order
-// of the series.
+// share has the findings of shareSeries series. Shares are reported in the order of the series.
 type share struct {
 	findings []Finding // at most maxFindings of each level
 	counts   [levels]int
@@ -42,7 +40,7 @@ func (v *verifier) chunks(ctx context.Context, x *indexFile, meta *tsdb.BlockMet
 		w := &workers[i]
 		*w = chunkChecker{
 			crc: crc32.MakeTable(crc32.Castagnoli), x: x, segs: segs,
-			min: math.MinInt64, max: math.MaxInt64, // of the block, excluded
+			min: math.MinInt64, max: math.MaxInt64,
 		}
 		w.stats.MinTime, w.stats.MaxTime = math.MaxInt64, math.MinInt64
 		if meta != nil && meta.MinTime < meta.MaxTime {
@@ -88,34 +86,33 @@ func (v *verifier) chunks(ctx context.Context, x *indexFile, meta *tsdb.BlockMet
 	}
 	if sum.Unknown > 0 {
 		v.found(Odd, chunksDir,
-			"%d chunks have an encoding that is not known here; only a Prometheus that knows it can query them", sum.Unknown)
+			"%d chunks have an unknown encoding; only a Prometheus that supports it can query them", sum.Unknown)
 	}
 	return sum, ctx.Err()
 }
 
-// chunkChecker is one worker's state.
+// chunkChecker is the state of one worker.
 type chunkChecker struct {
 	x        *indexFile
 	segs     []segment
 	crc      *crc32.Table
-	min, max int64
+	min, max int64 // time range of the block, the end exclusive
 
 	s     series
 	cut   cutter
 	stats chunkStats
-	share *share
-	read  extent
+	share *share // current
+	read  extent // read since the last release
 }
 
-// extent is a part of a segment file.
+// extent is a part of a segment file, in bytes.
 type extent struct {
 	segment, from, to int
 }
 
-// release gives back the pages of the chunks that were read. Chunks lie in the
-// order of their series, so nobody needs them again; otherwise the whole block
-// would end up in what counts as our memory. Where they lie in another order, pages
-// are read again from the page cache.
+// release frees the memory of the chunks that were read. Otherwise the whole mapped block would
+// count as memory of this process. Chunks are usually in the order of their series and not needed
+// again; in another order the kernel reads pages again from its cache.
 func (c *chunkChecker) release() {
 	if c.read.to > 0 {
 		dropPages(c.segs[c.read.segment].data, c.read.from, c.read.to)
@@ -123,7 +120,7 @@ func (c *chunkChecker) release() {
 	c.read = extent{}
 }
 
-// found notes a finding in the worker's share.
+// found adds a finding to the current share.
 func (c *chunkChecker) found(level Level, place, problem string) {
 	if c.share.counts[level]++; c.share.counts[level] <= maxFindings {
 		c.share.findings = append(c.share.findings, Finding{Level: level, Place: place, Problem: problem})
@@ -138,23 +135,24 @@ func (c *chunkChecker) series(ref uint64) {
 		}
 	}()
 	if c.x.series(ref, &c.s) != nil {
-		return // was found with the labels
+		return // labelSets reported it
 	}
 	if len(c.s.chunks) == 0 {
-		c.found(Odd, "index, series "+c.x.name(&c.s), "it has no chunks")
+		c.found(Odd, "index, series "+c.x.name(&c.s), "no chunks")
 	}
-	end := int64(math.MinInt64) // of the chunks so far
+	end := int64(math.MinInt64) // end of the previous chunks
 	for i, m := range c.s.chunks {
 		c.stats.Chunks++
 		level, problem := c.chunk(m)
 		switch {
 		case problem != "":
 		case m.MinTime > m.MaxTime:
-			problem = fmt.Sprintf("it starts at %d and ends at %d", m.MinTime, m.MaxTime)
+			problem = fmt.Sprintf("the chunk starts at %d and ends at %d", m.MinTime, m.MaxTime)
 		case m.MinTime < c.min || m.MaxTime >= c.max && c.max != math.MaxInt64:
-			problem = fmt.Sprintf("its times %d to %d are outside of the block's, %d to %d", m.MinTime, m.MaxTime, c.min, c.max-1)
+			problem = fmt.Sprintf("the chunk from %d to %d is outside the block from %d to %d",
+				m.MinTime, m.MaxTime, c.min, c.max-1)
 		case i > 0 && m.MinTime <= end:
-			problem = fmt.Sprintf("it starts at %d, when the chunk before it has not ended (%d)", m.MinTime, end)
+			problem = fmt.Sprintf("the chunk starts at %d, before the end of an earlier one at %d", m.MinTime, end)
 		}
 		if level == Odd {
 			end = max(end, m.MaxTime)
@@ -172,24 +170,24 @@ func (c *chunkChecker) series(ref uint64) {
 	}
 }
 
-// chunk reads one chunk and returns what is wrong with it. The level is Odd when its
-// samples can be read, with a problem or without.
+// chunk reads one chunk and returns what is wrong with it; problem is empty for a good chunk. The
+// level is Odd if its samples can be read.
 func (c *chunkChecker) chunk(m chunks.Meta) (level Level, problem string) {
 	ref, off := chunks.BlockChunkRef(m.Ref).Unpack()
 	if ref >= len(c.segs) {
-		return Unreadable, "there is no such segment file"
+		return Unreadable, "the segment file is missing"
 	}
 	data := c.segs[ref].data
 	if data == nil {
 		return Unreadable, "the segment file cannot be read"
 	}
 	if off < chunks.SegmentHeaderSize || off >= len(data) {
-		return Unreadable, fmt.Sprintf("it is beyond the end of the file, %d", len(data))
+		return Unreadable, fmt.Sprintf("the chunk begins outside the file of %d bytes", len(data))
 	}
 	data = data[off:]
 	length, n := binary.Uvarint(data[:min(len(data), chunks.MaxChunkLengthFieldSize)])
 	if n <= 0 || length > uint64(len(data)) || n+chunks.ChunkEncodingSize+int(length)+crc32.Size > len(data) {
-		return Unreadable, "it goes beyond the end of the file"
+		return Unreadable, "the chunk ends outside the file"
 	}
 	data = data[n:]
 	end := chunks.ChunkEncodingSize + int(length)
@@ -201,12 +199,12 @@ func (c *chunkChecker) chunk(m chunks.Meta) (level Level, problem string) {
 	}
 	c.read.from, c.read.to = min(c.read.from, off), max(c.read.to, off+end)
 	if want, got := binary.BigEndian.Uint32(data[end:]), crc32.Checksum(data[:end], c.crc); want != got {
-		return Unreadable, fmt.Sprintf("checksum is %08x, not %08x", got, want)
+		return Unreadable, fmt.Sprintf("bad checksum: computed %08x, stored %08x", got, want)
 	}
 	return c.samples(chunkenc.Encoding(data[0]), data[chunks.ChunkEncodingSize:end:end], m)
 }
 
-// samples decodes a chunk to its end.
+// samples decodes a chunk and returns what is wrong with its samples, like chunk.
 func (c *chunkChecker) samples(enc chunkenc.Encoding, data []byte, m chunks.Meta) (level Level, problem string) {
 	count := sampleCount(enc, data)
 	if !known(enc) {
@@ -215,7 +213,7 @@ func (c *chunkChecker) samples(enc chunkenc.Encoding, data []byte, m chunks.Meta
 		return Odd, ""
 	}
 	if count == 0 && len(data) >= headerBytes(enc) { // readers ignore the bytes that follow
-		return Odd, "it has no samples"
+		return Odd, "no samples"
 	}
 	if first, last, ok := walked(enc, data); ok && first == m.MinTime && last == m.MaxTime {
 		c.count(enc, count)
@@ -238,7 +236,7 @@ func (c *chunkChecker) samples(enc chunkenc.Encoding, data []byte, m chunks.Meta
 		if read == 0 {
 			first = t
 		} else if t <= last && problem == "" {
-			problem = fmt.Sprintf("sample %d is at %d, the one before it at %d", read+1, t, last)
+			problem = fmt.Sprintf("sample %d at %d follows one at %d", read+1, t, last)
 		}
 		last = t
 	}
@@ -249,13 +247,14 @@ func (c *chunkChecker) samples(enc chunkenc.Encoding, data []byte, m chunks.Meta
 	switch {
 	case problem != "":
 	case read != count:
-		problem = fmt.Sprintf("says %d samples, has %d", count, read)
+		problem = fmt.Sprintf("the header has %d samples, but the chunk has %d", count, read)
 	case first != m.MinTime || last != m.MaxTime:
-		problem = fmt.Sprintf("has samples from %d to %d, the index says %d to %d", first, last, m.MinTime, m.MaxTime)
+		problem = fmt.Sprintf("the samples are from %d to %d, but the index has %d to %d", first, last, m.MinTime, m.MaxTime)
 	}
 	return Odd, problem
 }
 
+// count counts samples in the statistics.
 func (c *chunkChecker) count(enc chunkenc.Encoding, samples int) {
 	c.stats.Samples += uint64(samples)
 	if isHistogram(enc) {
@@ -265,19 +264,16 @@ func (c *chunkChecker) count(enc chunkenc.Encoding, samples int) {
 	}
 }
 
-// checkSegmentHeader says what is wrong with the head of a chunk file.
+// checkSegmentHeader returns what is wrong with the header of a chunk file, or an empty string.
 func checkSegmentHeader(data []byte) string {
 	const version = 1
 	switch {
 	case len(data) < chunks.SegmentHeaderSize:
 		return "the file is shorter than its header"
 	case binary.BigEndian.Uint32(data) != chunks.MagicChunks:
-		return "it does not begin as a file of chunks"
+		return "bad magic number"
 	case data[chunks.MagicChunksSize] != version:
-		return fmt.Sprintf("its version %d is not known", data[chunks.MagicChunksSize])
+		return fmt.Sprintf("unknown format version %d", data[chunks.MagicChunksSize])
 	}
 	return ""
 }
-
-// yolo is a string without a copy, valid as long as the mapped file is.
-func yolo(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

@@ -20,7 +20,7 @@ import (
 	"github.com/prometheus/prometheus/tsdb/index"
 )
 
-// copyBlock copies a block, so that it can be damaged.
+// copyBlock returns a copy of a block.
 func copyBlock(t testing.TB, src string) string {
 	t.Helper()
 	dst := filepath.Join(t.TempDir(), filepath.Base(src))
@@ -50,7 +50,7 @@ func remove(name string) func(testing.TB, string) {
 	}
 }
 
-// editMeta changes one field of meta.json, named by its path.
+// editMeta changes the field of meta.json with a path such as "stats.numSamples".
 func editMeta(field string, value any) func(testing.TB, string) {
 	return func(t testing.TB, dir string) {
 		edit(t, dir, metaName, func(b []byte) []byte {
@@ -73,8 +73,8 @@ func editMeta(field string, value any) func(testing.TB, string) {
 	}
 }
 
-// editSection changes bytes of an index section and mends its checksum: damage
-// that only looking at the content finds. off is of a length of four bytes.
+// editSection changes bytes of the index section at off, which begins with a length of four bytes,
+// and corrects its checksum, so that only reading the contents reveals the damage.
 func editSection(t testing.TB, b []byte, off uint64, change func(content []byte)) []byte {
 	t.Helper()
 	n := binary.BigEndian.Uint32(b[off:])
@@ -139,37 +139,37 @@ func TestVerifyFindsDamage(t *testing.T) {
 		"meta missing":          {remove(metaName), "meta.json", "no such file"},
 		"meta torn":             {func(t testing.TB, d string) { edit(t, d, metaName, func(b []byte) []byte { return b[:40] }) }, "meta.json", "JSON"},
 		"meta version":          {editMeta("version", 2), "meta.json", "version 2"},
-		"meta of another block": {swap(metaName), "meta.json", "is of block"},
+		"meta of another block": {swap(metaName), "meta.json", "its ULID is"},
 		"meta range":            {editMeta("maxTime", 5), "meta.json", "ends at 5"},
-		"meta range short":      {editMeta("maxTime", start+100*step), "chunks/000001", "outside of the block's"},
-		"meta range late":       {editMeta("minTime", start+100*step), "chunks/000001", "outside of the block's"},
+		"meta range short":      {editMeta("maxTime", start+100*step), "chunks/000001", "is outside the block"},
+		"meta range late":       {editMeta("minTime", start+100*step), "chunks/000001", "is outside the block"},
 		"meta samples":          {editMeta("stats.numSamples", 5), "meta.json", "5 samples"},
 		"meta floats":           {editMeta("stats.numFloatSamples", 5), "", ""}, // no longer the sum: not compared
 		"meta series":           {editMeta("stats.numSeries", 5), "meta.json", "5 series"},
 		"meta chunks":           {editMeta("stats.numChunks", 5), "meta.json", "5 chunks"},
 
-		"tombstones missing": {remove("tombstones"), "tombstones", "deletions, there are 0"},
+		"tombstones missing": {remove("tombstones"), "tombstones", "no deletions, but"},
 		"tombstones flip":    {flip("tombstones", func(b []byte) int { return len(b) / 2 }), "tombstones", "checksum"},
 		"tombstones short":   {func(t testing.TB, d string) { edit(t, d, "tombstones", func(b []byte) []byte { return b[:3] }) }, "tombstones", "invalid size"},
-		"tombstones swapped": {swap("tombstones"), "tombstones", "there are 0"},
+		"tombstones swapped": {swap("tombstones"), "tombstones", "no deletions, but"},
 
-		"chunks missing":  {remove("chunks"), "chunks", "no such directory"},
-		"segment missing": {remove("chunks/000001"), "index, series", "no such segment"},
+		"chunks missing":  {remove("chunks"), "chunks", "directory is missing"},
+		"segment missing": {remove("chunks/000001"), "index, series", "segment file is missing"},
 		"segment empty":   {func(t testing.TB, d string) { edit(t, d, "chunks/000001", func([]byte) []byte { return nil }) }, "chunks/000001", "empty"},
-		"segment magic":   {flip("chunks/000001", func([]byte) int { return 1 }), "chunks/000001", "does not begin"},
+		"segment magic":   {flip("chunks/000001", func([]byte) int { return 1 }), "chunks/000001", "bad magic number"},
 		"segment version": {flip("chunks/000001", func([]byte) int { return 4 }), "chunks/000001", "version 17"},
 		"segment truncated": {func(t testing.TB, d string) {
 			edit(t, d, "chunks/000001", func(b []byte) []byte { return b[:len(b)-1] })
-		}, "chunks/000001", "beyond the end"},
+		}, "chunks/000001", "outside the file"},
 		"segment swapped":     {swap("chunks/000001"), "chunks/000001", "checksum"},
-		"segment renumbered":  {func(t testing.TB, d string) { os.Rename(d+"/chunks/000001", d+"/chunks/000002") }, "chunks/000002", "where 000001 should"},
+		"segment renumbered":  {func(t testing.TB, d string) { os.Rename(d+"/chunks/000001", d+"/chunks/000002") }, "chunks/000002", "name should be 000001"},
 		"chunk flip":          {flip("chunks/000001", func(b []byte) int { return len(b) / 2 }), "chunks/000001", "checksum"},
 		"chunk length flip":   {flip("chunks/000001", func(b []byte) int { return 8 }), "chunks/000001", "checksum"},
 		"chunk crc flip":      {flip("chunks/000001", func(b []byte) int { return len(b) - 1 }), "chunks/000001", "checksum"},
 		"index missing":       {remove(indexName), "index", "missing"},
 		"index empty":         {in(func([]byte) []byte { return nil }), "index", "empty"},
 		"index of other":      {swap(indexName), "index", ""},
-		"index magic":         {flip(indexName, func([]byte) int { return 0 }), "index", "does not begin"},
+		"index magic":         {flip(indexName, func([]byte) int { return 0 }), "index", "bad magic number"},
 		"index version":       {flip(indexName, func([]byte) int { return 4 }), "index", "version 18"},
 		"index truncated":     {in(func(b []byte) []byte { return b[:len(b)-9] }), "index, table of contents", "checksum"},
 		"index toc flip":      {flip(indexName, func(b []byte) int { return len(b) - 20 }), "index, table of contents", "checksum"},
@@ -182,14 +182,14 @@ func TestVerifyFindsDamage(t *testing.T) {
 		"index padding":       {flip(indexName, func(b []byte) int { return int(toc(b).Series) }), "index, series", "padding"},
 		"symbols not in order": {in(func(b []byte) []byte {
 			return editSection(t, b, toc(b).Symbols, func(c []byte) { c[len(c)-1] = 1; c[6] = 0xfe })
-		}), "index, symbols", "comes after"},
+		}), "index, symbols", "follows"},
 		"postings not in order": {in(func(b []byte) []byte {
 			return editSection(t, b, postingsAt(toc(b)), func(c []byte) { copy(c[4:8], c[8:12]) })
 		}), `index, postings of ""=""`, "twice"},
-		"postings lose one":    {in(func(b []byte) []byte { return editSection(t, b, postingsAt(toc(b)), func(c []byte) { c[len(c)-1]++ }) }), `index, postings of ""=""`, "list 30 series, not the 30"},
+		"postings lose one":    {in(func(b []byte) []byte { return editSection(t, b, postingsAt(toc(b)), func(c []byte) { c[len(c)-1]++ }) }), `index, postings of ""=""`, "list has 30 series, but 30 have"},
 		"postings count":       {in(func(b []byte) []byte { return editSection(t, b, postingsAt(toc(b)), func(c []byte) { c[3]-- }) }), `index, postings of ""=""`, "29 series has"},
 		"series label swapped": {in(func(b []byte) []byte { return editSeries(t, b, func(c []byte) { c[1], c[3] = c[3], c[1] }) }), "index, series {", "labels are not in order"},
-		"series symbol":        {in(func(b []byte) []byte { return editSeries(t, b, func(c []byte) { c[2]++ }) }), "index, postings of", "not the"},
+		"series symbol":        {in(func(b []byte) []byte { return editSeries(t, b, func(c []byte) { c[2]++ }) }), "index, postings of", "have the label"},
 		"series chunk time":    {in(func(b []byte) []byte { return editSeries(t, b, func(c []byte) { c[len(c)-3] ^= 1 }) }), "index, series {", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -216,10 +216,10 @@ func TestVerifyFindsDamage(t *testing.T) {
 	}
 }
 
-// postingsAt is where the first list is, that of all series.
+// postingsAt returns the offset of the first postings list, that of all series.
 func postingsAt(toc *index.TOC) uint64 { return (toc.Postings + 3) / 4 * 4 }
 
-// Every single flipped bit that a reader may come across is found.
+// TestVerifyFindsAnyFlippedByte flips a bit of every byte that a reader uses. Verify finds each.
 func TestVerifyFindsAnyFlippedByte(t *testing.T) {
 	r := rand.New(rand.NewPCG(12, 12))
 	src := encodingsBlock(t, r, t.TempDir(), 1000, false)
@@ -243,8 +243,8 @@ func TestVerifyFindsAnyFlippedByte(t *testing.T) {
 	}
 }
 
-// harmless tells bytes that nobody reads: the padding of a segment's header and
-// between postings lists, and the format byte that the tombstones' sum leaves out.
+// harmless reports whether no reader uses a byte: the padding of a segment's header and between
+// postings lists, and the format byte of tombstones, which the checksum does not cover.
 func harmless(name string, at int, b []byte) bool {
 	switch name {
 	case "chunks/000001":
@@ -256,25 +256,25 @@ func harmless(name string, at int, b []byte) bool {
 	return false
 }
 
-// Chunks with right checksums and wrong content.
+// TestVerifyReadsSamples verifies chunks with good checksums and invalid contents.
 func TestVerifyReadsSamples(t *testing.T) {
-	xor := func(points ...point) told { return told{encode(t, chunkenc.EncXOR, points)[0]} }
+	xor := func(points ...point) editedChunk { return editedChunk{encode(t, chunkenc.EncXOR, points)[0]} }
 	a, b, c := point{t: 100, f: 1}, point{t: 200, f: 2}, point{t: 300, f: 3}
 	for name, tc := range map[string]struct {
-		chunks []told
+		chunks []editedChunk
 		want   string
 	}{
-		"sound":     {[]told{xor(a, b, c)}, ""},
-		"count":     {[]told{xor(a, b, c).with(func(m *chunks.Meta, d []byte) []byte { d[1] = 40; return d })}, "decoded (encoding XOR) after"},
-		"few":       {[]told{xor(a, b, c).with(func(m *chunks.Meta, d []byte) []byte { d[1] = 2; return d })}, "samples from 100 to 200, the index says 100 to 300"},
-		"none":      {[]told{xor(a, b, c).with(func(m *chunks.Meta, d []byte) []byte { d[1] = 0; return d })}, "no samples"},
-		"torn":      {[]told{xor(a, b, c).with(func(m *chunks.Meta, d []byte) []byte { return d[:6] })}, "cannot be decoded"},
-		"one byte":  {[]told{xor(a, b, c).with(func(m *chunks.Meta, d []byte) []byte { return d[:1] })}, "cannot be decoded"},
-		"start":     {[]told{xor(a, b).with(func(m *chunks.Meta, d []byte) []byte { m.MinTime--; return d })}, "the index says 99 to 200"},
-		"end":       {[]told{xor(a, b).with(func(m *chunks.Meta, d []byte) []byte { m.MaxTime++; return d })}, "the index says 100 to 201"},
-		"backwards": {[]told{xor(a, c, b, point{t: 400})}, "sample 3 is at 200, the one before it at 300"},
-		"twice":     {[]told{xor(a, b, b, c)}, "sample 3 is at 200"},
-		"short":     {[]told{xor(a, b).with(func(m *chunks.Meta, d []byte) []byte { return []byte{0, 2, 0} })}, "cannot be decoded"},
+		"sound":     {[]editedChunk{xor(a, b, c)}, ""},
+		"count":     {[]editedChunk{xor(a, b, c).with(func(m *chunks.Meta, d []byte) []byte { d[1] = 40; return d })}, "decoded (encoding XOR) after"},
+		"few":       {[]editedChunk{xor(a, b, c).with(func(m *chunks.Meta, d []byte) []byte { d[1] = 2; return d })}, "samples are from 100 to 200, but the index has 100 to 300"},
+		"none":      {[]editedChunk{xor(a, b, c).with(func(m *chunks.Meta, d []byte) []byte { d[1] = 0; return d })}, "no samples"},
+		"torn":      {[]editedChunk{xor(a, b, c).with(func(m *chunks.Meta, d []byte) []byte { return d[:6] })}, "cannot be decoded"},
+		"one byte":  {[]editedChunk{xor(a, b, c).with(func(m *chunks.Meta, d []byte) []byte { return d[:1] })}, "cannot be decoded"},
+		"start":     {[]editedChunk{xor(a, b).with(func(m *chunks.Meta, d []byte) []byte { m.MinTime--; return d })}, "the index has 99 to 200"},
+		"end":       {[]editedChunk{xor(a, b).with(func(m *chunks.Meta, d []byte) []byte { m.MaxTime++; return d })}, "but the index has 100 to 201"},
+		"backwards": {[]editedChunk{xor(a, c, b, point{t: 400})}, "sample 3 at 200 follows one at 300"},
+		"twice":     {[]editedChunk{xor(a, b, b, c)}, "sample 3 at 200"},
+		"short":     {[]editedChunk{xor(a, b).with(func(m *chunks.Meta, d []byte) []byte { return []byte{0, 2, 0} })}, "cannot be decoded"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w, err := newWriter(Spec{Parent: t.TempDir(), MaxTime: 1000})
@@ -304,18 +304,18 @@ func TestVerifyReadsSamples(t *testing.T) {
 	}
 }
 
-// told is a chunk that can be changed behind the encoder's back.
-type told struct {
+// editedChunk is a chunk whose bytes differ from what an encoder writes.
+type editedChunk struct {
 	meta chunks.Meta
 }
 
-func (w told) with(change func(*chunks.Meta, []byte) []byte) told {
+func (w editedChunk) with(change func(*chunks.Meta, []byte) []byte) editedChunk {
 	d := change(&w.meta, bytes.Clone(w.meta.Chunk.Bytes()))
 	w.meta.Chunk = &rawChunk{enc: w.meta.Chunk.Encoding(), data: d}
 	return w
 }
 
-func TestVerifyCountsWhatItDoesNotList(t *testing.T) {
+func TestVerifyCountsUnlistedFindings(t *testing.T) {
 	src := libraryBlock(t, rand.New(rand.NewPCG(3, 4)), t.TempDir(), 60, 200, 1_000_000)
 	remove("chunks/000001")(t, src)
 	_, all := verifyAll(t, src)
@@ -324,7 +324,7 @@ func TestVerifyCountsWhatItDoesNotList(t *testing.T) {
 	}
 }
 
-func TestVerifyUnderAStagingName(t *testing.T) {
+func TestVerifyStagingDirectory(t *testing.T) {
 	src := libraryBlock(t, rand.New(rand.NewPCG(3, 4)), t.TempDir(), 5, 20, 1_000_000)
 	staged := src + ".tmp-for-creation"
 	if err := os.Rename(src, staged); err != nil {
@@ -345,7 +345,7 @@ func TestVerifyErrors(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := Verify(t.Context(), filepath.Join(src, metaName), none); err == nil {
-		t.Error("a file was taken for a block")
+		t.Error("no error for a file")
 	}
 }
 

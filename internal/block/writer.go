@@ -26,43 +26,40 @@ import (
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// Spec says what block is to be built.
+// Spec describes a block to build.
 type Spec struct {
-	Parent string // directory under which the block directory is made; must exist
+	Parent string // existing directory in which the block directory is created
 
-	// MinTime and MaxTime bound the samples that are kept, both included, in Unix
-	// milliseconds. In meta.json the end is excluded, so it says MaxTime + 1.
+	// MinTime and MaxTime are the time range of the block, inclusive, in Unix
+	// milliseconds. meta.json has an exclusive end, so its maxTime is MaxTime + 1.
 	MinTime, MaxTime int64
 
-	// Selected is the range of samples to keep, in place of MinTime and MaxTime, if
-	// samples may lie outside of these. The block's range in meta.json then grows to
-	// cover them.
+	// Selected, if not nil, is the range of samples to keep, for a block with samples
+	// outside MinTime and MaxTime. The range in meta.json is extended to include them.
 	Selected *wire.Interval
 
-	// Origin says what the samples are from (a block's ULID, "head", …). It is part
-	// of the built block's identity: equal samples of two origins are two blocks.
+	// Origin is the source of the samples (a block's ULID, "head", …). It determines the
+	// ULID too: equal samples of two origins make two blocks.
 	Origin string
 
-	// Hints go into meta.json as compaction hints.
+	// Hints are the compaction hints in meta.json.
 	Hints []string
 }
 
-// segmentBytes is the size at which a new chunk segment file is begun. Prometheus
-// takes 512 MiB, and allocates that much before it writes: too much to ask of a
-// staging directory that may be in memory, for a slice of a few megabytes.
+// segmentBytes is the size limit of a chunk segment file. Prometheus uses 512 MiB and
+// preallocates it: too much for a staging directory that may be in memory.
 const segmentBytes = 64 << 20
 
-// writer writes one block: series in the order of their labels, each with its finished
-// chunks in the order of time. Another order means that it is written twice. Its memory
-// grows with the number of distinct label names and values, not with series or chunks:
-// a block's index begins with all symbols, so the series wait in a spool file until the
-// last is known.
+// writer writes one block. The caller adds series sorted by labels, each with chunks sorted by
+// time; in another order finish writes the block a second time. Its memory grows with the
+// number of distinct label names and values, not of series or chunks: an index begins with all
+// symbols, so a spool file holds the series until finish.
 //
 //	newWriter, (addSeries | startSeries addChunks* endSeries)*, finish or discard
 type writer struct {
 	spec   Spec
-	outer  string // temporary directory, holds spool and dir
-	dir    string // the block directory until it gets its name
+	outer  string // temporary directory with spool and dir
+	dir    string // block directory, until finish renames it
 	chunks *chunks.Writer
 
 	spoolFile *os.File
@@ -70,25 +67,25 @@ type writer struct {
 	buf       []byte
 	hashBuf   []byte
 
-	symbols map[string]uint32 // numbered as they came
+	symbols map[string]uint32 // numbers in the order of addition
 	digest  hash.Hash
 
-	last     labels.Labels // of the series before this one
-	inSeries bool
-	lastMax  int64 // of the series' chunks so far; valid if chunkNow > 0
-	chunkNow int   // chunks of the series so far
+	last     labels.Labels // of the last series
+	inSeries bool          // the last series has not ended
+	lastMax  int64         // of the series' last chunk; valid if chunkNow > 0
+	chunkNow int           // number of chunks of the series
 
 	lost             Lost
-	disordered       bool  // not in the order that an index must have
-	minTime, maxTime int64 // of all chunks; minTime > maxTime: there is none
+	disordered       bool  // the series or chunks are not in the order of an index
+	minTime, maxTime int64 // of all chunks; minTime > maxTime: no chunk
 
 	stats tsdb.BlockStats
 }
 
-// newWriter makes a temporary directory under spec.Parent and begins a block.
+// newWriter creates a temporary directory in spec.Parent and begins a block in it.
 func newWriter(spec Spec) (_ *writer, err error) {
 	if spec.MinTime > spec.MaxTime {
-		return nil, fmt.Errorf("build block: its first time %d is after its last %d", spec.MinTime, spec.MaxTime)
+		return nil, fmt.Errorf("build block: empty time range from %d to %d", spec.MinTime, spec.MaxTime)
 	}
 	w := &writer{spec: spec, symbols: map[string]uint32{}, digest: sha256.New(),
 		minTime: math.MaxInt64, maxTime: math.MinInt64}
@@ -100,7 +97,7 @@ func newWriter(spec Spec) (_ *writer, err error) {
 			err = errors.Join(err, w.discard())
 		}
 	}()
-	// The temporary directory is private; the block in it has the usual mode.
+	// MkdirTemp creates a private directory; a block has the usual mode.
 	w.dir = filepath.Join(w.outer, "block")
 	if err := os.Mkdir(w.dir, 0o777); err != nil {
 		return nil, fmt.Errorf("build block: %w", err)
@@ -118,8 +115,8 @@ func newWriter(spec Spec) (_ *writer, err error) {
 	return w, nil
 }
 
-// addSeries adds a series with all its chunks. Each meta's Chunk is set; its Ref is
-// overwritten. A series without chunks is left out.
+// addSeries adds a series with all its chunks, which it writes; it overwrites their Ref. It
+// skips a series without chunks.
 func (w *writer) addSeries(lset labels.Labels, metas []chunks.Meta) error {
 	if len(metas) == 0 {
 		return nil
@@ -133,10 +130,10 @@ func (w *writer) addSeries(lset labels.Labels, metas []chunks.Meta) error {
 	return w.endSeries()
 }
 
-// startSeries begins a series, which must get at least one chunk. It keeps lset.
+// startSeries begins a series, which must get at least one chunk. It retains lset.
 func (w *writer) startSeries(lset labels.Labels) error {
 	if w.inSeries {
-		return fmt.Errorf("series %s begins before %s has ended", brief(lset), brief(w.last))
+		return fmt.Errorf("series %s begins before the end of series %s", brief(lset), brief(w.last))
 	}
 	if lset.IsEmpty() {
 		return errors.New("a series has no labels")
@@ -163,12 +160,12 @@ func (w *writer) startSeries(lset labels.Labels) error {
 	return w.toSpool(b)
 }
 
-// addChunks adds chunks to the series that was begun, after those it has.
+// addChunks adds chunks to the current series.
 func (w *writer) addChunks(metas []chunks.Meta) error {
 	for i := range metas {
 		m := &metas[i]
 		if m.MinTime > m.MaxTime {
-			return fmt.Errorf("series %s: a chunk ends at %d, before its start %d", brief(w.last), m.MaxTime, m.MinTime)
+			return fmt.Errorf("series %s: a chunk ends at %d, before its start at %d", brief(w.last), m.MaxTime, m.MinTime)
 		}
 		w.disordered = w.disordered || w.chunkNow > 0 && m.MinTime <= w.lastMax
 		w.lastMax = m.MaxTime
@@ -201,7 +198,7 @@ func (w *writer) addChunks(metas []chunks.Meta) error {
 	return w.toSpool(b)
 }
 
-// endSeries ends the series that was begun.
+// endSeries ends the current series.
 func (w *writer) endSeries() error {
 	if w.chunkNow == 0 {
 		return fmt.Errorf("series %s has no chunks", brief(w.last))
@@ -210,8 +207,9 @@ func (w *writer) endSeries() error {
 	return w.toSpool([]byte{0})
 }
 
-// finish writes what remains and gives the block its name. Without any series it
-// leaves nothing behind and returns nil, nil. After an error, discard cleans up.
+// finish writes the index and meta.json, and renames the block directory to its ULID. It
+// returns nil, nil and leaves nothing on disk if there are no series. After an error the caller
+// must call discard.
 func (w *writer) finish(ctx context.Context) (*Built, error) {
 	if w.inSeries {
 		return nil, fmt.Errorf("build block: series %s has not ended", brief(w.last))
@@ -227,7 +225,7 @@ func (w *writer) finish(ctx context.Context) (*Built, error) {
 	if w.disordered {
 		out, err := w.inOrder(ctx)
 		if err != nil {
-			return nil, fmt.Errorf("build block: put its series in order: %w", err)
+			return nil, fmt.Errorf("build block: sort the series: %w", err)
 		}
 		if err := w.discard(); err != nil {
 			return nil, errors.Join(err, out.discard())
@@ -283,13 +281,12 @@ func (w *writer) finish(ctx context.Context) (*Built, error) {
 	return built, nil
 }
 
-// discard removes everything that is not a finished block. It may be called at
-// any time, and more than once.
+// discard removes the temporary directory; it keeps a finished block. It may be called more
+// than once.
 func (w *writer) discard() error {
 	var errs []error
 	if w.chunks != nil {
-		// The chunk writer has nothing to lose any more, but it holds files open.
-		w.chunks.Close() //nolint:errcheck // its files are removed
+		w.chunks.Close() //nolint:errcheck // closes its files, which are then removed
 		w.chunks = nil
 	}
 	if w.spoolFile != nil {
@@ -303,7 +300,7 @@ func (w *writer) discard() error {
 	return errors.Join(errs...)
 }
 
-// writeIndex writes the index: the symbols in their order, then the spooled series.
+// writeIndex writes the index: the sorted symbols, then the spooled series.
 func (w *writer) writeIndex(ctx context.Context) (err error) {
 	if err := w.spool.Flush(); err != nil {
 		return fmt.Errorf("write spool: %w", err)
@@ -317,8 +314,8 @@ func (w *writer) writeIndex(ctx context.Context) (err error) {
 	}
 	closed := false
 	defer func() {
-		if !closed { // after an error: only to let go of its files
-			iw.Close() //nolint:errcheck // the first error counts
+		if !closed { // after an error: closes the files
+			iw.Close() //nolint:errcheck // the first error is returned
 		}
 	}()
 
@@ -326,7 +323,7 @@ func (w *writer) writeIndex(ctx context.Context) (err error) {
 	for s, i := range w.symbols {
 		byNumber[i] = s
 	}
-	w.symbols = nil // the index writer makes its own
+	w.symbols = nil // frees memory: the index writer has its own copy
 	for _, s := range slices.SortedFunc(slices.Values(byNumber), cmp.Compare[string]) {
 		if err := iw.AddSymbol(s); err != nil {
 			return fmt.Errorf("write symbols of index: %w", err)
@@ -360,7 +357,7 @@ func (w *writer) replay(iw *index.Writer, symbols []string) error {
 		if r.err != nil {
 			return fmt.Errorf("read spool: %w", r.err)
 		}
-		// Not Overwrite: the index writer keeps the labels to compare the next with.
+		// Labels, not Overwrite: the index writer retains the labels until the next call.
 		if err := iw.AddSeries(storage.SeriesRef(ref), lb.Labels(), metas...); err != nil {
 			return fmt.Errorf("write index: %w", err)
 		}
@@ -368,6 +365,7 @@ func (w *writer) replay(iw *index.Writer, symbols []string) error {
 	return nil
 }
 
+// toSpool appends b to the spool.
 func (w *writer) toSpool(b []byte) error {
 	if _, err := w.spool.Write(b); err != nil {
 		return fmt.Errorf("write spool: %w", err)
@@ -375,6 +373,7 @@ func (w *writer) toSpool(b []byte) error {
 	return nil
 }
 
+// symbol returns the number of a symbol, which it adds if needed.
 func (w *writer) symbol(s string) uint32 {
 	n, ok := w.symbols[s]
 	if !ok {
@@ -384,6 +383,7 @@ func (w *writer) symbol(s string) uint32 {
 	return n
 }
 
+// hashInts adds numbers to the digest.
 func (w *writer) hashInts(values ...int64) {
 	b := w.hashBuf[:0]
 	for _, v := range values {
@@ -393,6 +393,7 @@ func (w *writer) hashInts(values ...int64) {
 	w.hashBuf = b
 }
 
+// isHistogram reports whether chunks of the encoding have histograms.
 func isHistogram(enc chunkenc.Encoding) bool {
 	switch enc {
 	case chunkenc.EncHistogram, chunkenc.EncFloatHistogram, chunkenc.EncHistogramST, chunkenc.EncFloatHistogramST:
@@ -401,7 +402,8 @@ func isHistogram(enc chunkenc.Encoding) bool {
 	return false
 }
 
-// brief names a series in an error. A label value may be megabytes long.
+// brief returns the labels of a series for an error, truncated because a label value may have
+// megabytes.
 func brief(lset labels.Labels) string {
 	const limit = 300
 	s := lset.String()

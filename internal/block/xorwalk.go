@@ -6,11 +6,11 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 )
 
-// walkXOR goes over the samples of a chunk of floats (chunkenc.EncXOR; its format is
-// tsdb/docs/bstream.md of Prometheus) without making the values, which takes a third
-// of the time. It gives the times of the first and the last sample, if the chunk has
-// as many as it says, in the order of time. Otherwise ok is false: what is wrong is
-// found by chunkenc's iterator, which is the judge.
+// walkXOR reads the times of a chunk of floats (chunkenc.EncXOR; the format is described in
+// Prometheus' tsdb/docs/bstream.md) without decoding the values, in a third of the time. It
+// returns the times of the first and the last sample. ok is false if the times do not increase
+// or the chunk has fewer samples than its header says; the caller then uses chunkenc's
+// iterator, which determines the problem.
 func walkXOR(data []byte) (first, last int64, ok bool) {
 	if len(data) < 2 {
 		return 0, 0, false
@@ -22,7 +22,7 @@ func walkXOR(data []byte) (first, last int64, ok bool) {
 		return 0, 0, false
 	}
 	first, last = t, t
-	data = data[n+8:] // behind the first value
+	data = data[n+8:] // after the first value
 	if left--; left == 0 {
 		return first, last, true
 	}
@@ -31,7 +31,7 @@ func walkXOR(data []byte) (first, last int64, ok bool) {
 		return 0, 0, false
 	}
 	b := bits{data: data, at: 8 * n}
-	mbits := 64 // that differ from one value to the next: of the value before
+	mbits := 64 // number of meaningful bits of the value before
 	for i := 0; ; i++ {
 		if i > 0 {
 			delta += uint64(b.deltaOfDelta())
@@ -42,12 +42,13 @@ func walkXOR(data []byte) (first, last int64, ok bool) {
 		}
 		last = t
 		switch w := b.peek(); {
-		case w>>63 == 0: // the value before
+		case w>>63 == 0: // the same value
 			b.at++
-		case w>>62 == 0b10: // as many bits as before
+		case w>>62 == 0b10: // the same number of meaningful bits
 			b.at += 2 + mbits
 		default:
-			// 5 bits say where they begin, 6 how many there are. 64 does not fit: it is 0.
+			// 5 bits for the number of leading zeros, 6 for the number of meaningful bits;
+			// 0 means 64.
 			if mbits = int(w >> 51 & 0x3f); mbits == 0 {
 				mbits = 64
 			}
@@ -62,7 +63,7 @@ func walkXOR(data []byte) (first, last int64, ok bool) {
 	}
 }
 
-// walked is walkXOR for chunks that it knows.
+// walked calls walkXOR for a chunk of encoding XOR. ok is false for other encodings.
 func walked(enc chunkenc.Encoding, data []byte) (first, last int64, ok bool) {
 	if enc != chunkenc.EncXOR {
 		return 0, 0, false
@@ -70,14 +71,14 @@ func walked(enc chunkenc.Encoding, data []byte) (first, last int64, ok bool) {
 	return walkXOR(data)
 }
 
-// bits is a stream of bits. Behind its end there are zeros: who reads compares at
-// with its length.
+// bits reads a stream of bits. After the end it returns zeros; the caller must compare at with
+// the length.
 type bits struct {
 	data []byte
-	at   int
+	at   int // in bits
 }
 
-// peek gives the next bits, at least 57 of them, from the highest on.
+// peek returns at least the next 57 bits, from the highest bit of the result.
 func (b *bits) peek() uint64 {
 	i := b.at >> 3
 	if i+8 <= len(b.data) {
@@ -93,7 +94,7 @@ func (b *bits) peek() uint64 {
 	return w << (b.at & 7)
 }
 
-// deltaOfDelta reads by how much the time between two samples changed.
+// deltaOfDelta reads the difference between two time deltas.
 func (b *bits) deltaOfDelta() int64 {
 	w := b.peek()
 	var skip, size int
@@ -117,7 +118,7 @@ func (b *bits) deltaOfDelta() int64 {
 	}
 	v := int64(w << skip >> (64 - size))
 	b.at += skip + size
-	if v > 1<<(size-1) { // and not >=, as its writer has it
+	if v > 1<<(size-1) { // not >=: the writer uses the range from -2^(size-1)+1 to 2^(size-1)
 		v -= 1 << size
 	}
 	return v

@@ -7,7 +7,7 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 )
 
-// byIterator is what chunkenc says of a chunk.
+// byIterator returns the result of walkXOR as computed with chunkenc's iterator.
 func byIterator(data []byte) (first, last int64, ok bool) {
 	c, err := chunkenc.FromData(chunkenc.EncXOR, data)
 	if err != nil || len(data) < 2 || c.NumSamples() == 0 {
@@ -35,13 +35,12 @@ func sameWalk(t *testing.T, data []byte) (ok bool) {
 	first, last, ok := walkXOR(data)
 	wantFirst, wantLast, want := byIterator(data)
 	if ok && (!want || first != wantFirst || last != wantLast) {
-		t.Fatalf("%x: %d to %d, %v; chunkenc says %d to %d, %v", data, first, last, ok, wantFirst, wantLast, want)
+		t.Fatalf("%x: %d to %d, %v; chunkenc returns %d to %d, %v", data, first, last, ok, wantFirst, wantLast, want)
 	}
 	return ok
 }
 
-// xorChunk is a chunk of floats whose times and values change in all the ways that
-// the format has a code for.
+// xorChunk returns a chunk of floats whose times and values use all codes of the format.
 func xorChunk(t testing.TB, r *rand.Rand, samples int) []byte {
 	c := chunkenc.NewXORChunk()
 	app, err := c.Appender()

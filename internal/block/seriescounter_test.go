@@ -15,8 +15,8 @@ import (
 	"github.com/promdump/promdump/internal/tsdbtest"
 )
 
-// The library lists the series of each block; however the bytes of the indexes come,
-// the counter finds as many distinct ones.
+// TestSeriesCounter writes the indexes of blocks in pieces of several sizes, and compares the count
+// with the distinct series that the TSDB library reads.
 func TestSeriesCounter(t *testing.T) {
 	db := tsdbtest.Random(t, t.TempDir(), 7, tsdbtest.Options{Series: 30, Interval: 10 * time.Minute})
 	if err := db.Close(); err != nil {
@@ -59,7 +59,7 @@ func TestSeriesCounter(t *testing.T) {
 	}
 }
 
-// A flipped bit or a missing end gives no wrong number: it is said to be inexact.
+// TestSeriesCounterOfABadIndex counts damaged and truncated indexes: a wrong count is inexact.
 func TestSeriesCounterOfABadIndex(t *testing.T) {
 	db := tsdbtest.Random(t, t.TempDir(), 8, tsdbtest.Options{Series: 20, Interval: 10 * time.Minute})
 	if err := db.Close(); err != nil {
@@ -92,7 +92,7 @@ func TestSeriesCounterOfABadIndex(t *testing.T) {
 			t.Fatalf("%d series of %d", got, n)
 		}
 		if got, exact := count(text[:r.IntN(len(text)/4)]); exact && got != n {
-			t.Fatalf("%d series of %d, and it was cut", got, n)
+			t.Fatalf("%d series of %d from a truncated index", got, n)
 		}
 	}
 }

@@ -11,21 +11,20 @@ import (
 	"slices"
 )
 
-// SeriesCounter counts the distinct series of several blocks: a series that is in two
-// of them is one. The index files of the blocks are written to it from start to end, so
-// that a block that is being received need not be stored. It holds eight bytes for each
-// series, and for each symbol of one block.
+// SeriesCounter counts the distinct series of several blocks. It reads the index files of the
+// blocks as streams, so a block that is being received need not be stored. It holds eight bytes
+// for each series and for each symbol of one block, at most for 16 million series.
 //
-// The number is not exact if an index cannot be read this way; [SeriesCounter.Count]
-// reports that. Series are distinguished by a 64-bit hash.
+// The number is not exact if an index cannot be read as a stream or there are too many series;
+// [SeriesCounter.Count] reports that. A SeriesCounter identifies series by a 64-bit hash.
 type SeriesCounter struct {
 	seed    maphash.Seed
-	ids     []uint64 // of series; the first `compact` are sorted and distinct
-	compact int      // see ids
+	ids     []uint64 // hashes of series; the first compact of them are sorted and distinct
+	compact int
 	inexact bool
 }
 
-// NewSeriesCounter makes a counter that has seen no block.
+// NewSeriesCounter returns a counter of no blocks.
 func NewSeriesCounter() *SeriesCounter { return &SeriesCounter{seed: maphash.MakeSeed()} }
 
 const (
@@ -34,8 +33,8 @@ const (
 	maxIndexItem = 16 << 20 // bytes of one series or symbol
 )
 
-// Count returns the number of distinct series of the indexes that are done. exact is
-// false if an index could not be read.
+// Count returns the number of distinct series of the blocks so far. exact is false if the
+// series of a block could not be counted or [SeriesCounter.Forget] was called.
 func (c *SeriesCounter) Count() (n uint64, exact bool) {
 	c.compactIDs()
 	return uint64(len(c.ids)), !c.inexact
@@ -61,10 +60,10 @@ func (c *SeriesCounter) compactIDs() {
 	c.compact = len(c.ids)
 }
 
-// Fork returns a counter that has seen no block, for Merge.
+// Fork returns a counter of no blocks, for Merge.
 func (c *SeriesCounter) Fork() *SeriesCounter { return &SeriesCounter{seed: c.seed} }
 
-// Merge adds the blocks of a counter that Fork made.
+// Merge adds the series of a counter that Fork of c returned.
 func (c *SeriesCounter) Merge(o *SeriesCounter) {
 	c.inexact = c.inexact || o.inexact
 	for _, id := range o.ids {
@@ -72,8 +71,7 @@ func (c *SeriesCounter) Merge(o *SeriesCounter) {
 	}
 }
 
-// Block counts the series of a block on this machine. The argument series is the count
-// in its meta.json.
+// Block counts the series of the block in dir. series is the number in its meta.json.
 func (c *SeriesCounter) Block(dir string, series uint64) error {
 	f, err := os.Open(filepath.Join(dir, "index"))
 	if err != nil {
@@ -87,31 +85,32 @@ func (c *SeriesCounter) Block(dir string, series uint64) error {
 	return err
 }
 
-// Index returns a counter for the index of one more block. The argument series is the
-// count in its meta.json.
+// Index returns a writer for the index file of one more block. series is the number in the
+// block's meta.json. The caller must call [IndexCounter.Done] after the last byte, and must not
+// write two indexes at once.
 func (c *SeriesCounter) Index(series uint64) *IndexCounter {
 	return &IndexCounter{all: c, want: series, next: (*IndexCounter).header}
 }
 
-// Forget says that an index which was counted does not count: which of its series are in
-// others as well is not known.
+// Forget makes the count inexact. Call it for a block that was counted and is not part of the
+// result: its series cannot be subtracted, because other blocks may have them too.
 func (c *SeriesCounter) Forget() { c.inexact = true }
 
-// IndexCounter takes the bytes of an index file.
+// IndexCounter counts the series of an index file that is written to it.
 type IndexCounter struct {
 	all     *SeriesCounter
-	want    uint64
-	found   uint64
-	symbols []uint64 // their hashes
-	left    uint64   // symbols to come
-	buf     []byte   // bytes that are not parsed yet
+	want    uint64   // number of series in meta.json
+	found   uint64   // number of series so far
+	symbols []uint64 // hashes
+	left    uint64   // number of symbols that follow
+	buf     []byte   // unparsed bytes
 	pos     int64    // offset of buf in the file
 
 	next func(*IndexCounter, []byte) (used int, ok bool) // nil: the rest is not needed
 }
 
-// Write parses the next bytes of the file. It never fails: an index that cannot be read
-// makes the count inexact.
+// Write parses the next bytes of the file. It never returns an error: an index that cannot be
+// read makes the count inexact.
 func (i *IndexCounter) Write(p []byte) (int, error) {
 	if i.next == nil {
 		return len(p), nil
@@ -134,19 +133,20 @@ func (i *IndexCounter) Write(p []byte) (int, error) {
 		i.next, i.buf = nil, nil
 		return len(p), nil
 	}
-	if !held || i.pos > begun { // else it is in ids already
+	if !held || i.pos > begun { // otherwise buf already holds data
 		i.buf = append(i.buf[:0], data...)
 	}
 	return len(p), nil
 }
 
-// DoneWith is Done for a block whose number of series was not known before.
+// DoneWith is like Done for an index whose number of series, in meta.json, was unknown before.
 func (i *IndexCounter) DoneWith(series uint64) {
 	i.want = series
 	i.Done()
 }
 
-// Done is called after the last byte of the file.
+// Done ends the file. The count becomes inexact if the number of series differs from that in
+// meta.json.
 func (i *IndexCounter) Done() {
 	if i.found != i.want {
 		i.all.inexact = true
@@ -164,7 +164,7 @@ func (i *IndexCounter) header(data []byte) (int, bool) {
 	if len(data) < size {
 		return 0, false
 	}
-	// In version 1 series name their symbols by offsets.
+	// In version 1, series refer to symbols by offset.
 	if binary.BigEndian.Uint32(data) != 0xBAAAD700 || data[4] < 2 {
 		i.next = nil
 		return 0, false
@@ -174,6 +174,7 @@ func (i *IndexCounter) header(data []byte) (int, bool) {
 	return size, true
 }
 
+// symbol parses one symbol, or the checksum after the last one.
 func (i *IndexCounter) symbol(data []byte) (int, bool) {
 	if i.left == 0 {
 		const checksum = 4
@@ -199,8 +200,8 @@ func (i *IndexCounter) symbol(data []byte) (int, bool) {
 
 var indexSums = crc32.MakeTable(crc32.Castagnoli)
 
-// series parses one series, which begins at a multiple of 16 and ends with a checksum.
-// An entry whose checksum differs is behind the last series.
+// series parses one series, which begins at a multiple of 16 and ends with a checksum. An entry
+// with a bad checksum ends the section: the next one follows.
 func (i *IndexCounter) series(data []byte) (int, bool) {
 	const align = 16
 	start := int(-i.pos & (align - 1))
@@ -228,7 +229,7 @@ func (i *IndexCounter) series(data []byte) (int, bool) {
 	return end + crc32.Size, true
 }
 
-// id returns a hash of the labels of a series that does not depend on their order.
+// id returns a hash of the labels of a series, independent of their order.
 func (i *IndexCounter) id(body []byte) (id uint64, ok bool) {
 	next := func() uint64 {
 		v, n := binary.Uvarint(body)
@@ -245,7 +246,7 @@ func (i *IndexCounter) id(body []byte) (id uint64, ok bool) {
 		if !ok || name >= uint64(len(i.symbols)) || value >= uint64(len(i.symbols)) {
 			return 0, false
 		}
-		// Odd constants: a name and a value that are the same do not cancel out.
+		// The constants are odd and differ, so that an equal name and value do not cancel out.
 		x, y := i.symbols[name]^0x9e3779b97f4a7c15, mathbits.RotateLeft64(i.symbols[value], 32)^0xd6e8feb86659fd93
 		high, low := mathbits.Mul64(x, y)
 		id += high ^ low

@@ -12,7 +12,7 @@ func TestNotes(t *testing.T) {
 		{Level: Unreadable, Block: "C", Place: "chunk", Problem: "q"}, {Level: Odd, Block: "B", Place: "block", Problem: "more", More: 7},
 	}
 	want := []string{
-		"damaged: a server goes on with all other blocks, but queries that reach these places fail or miss samples: C: chunk: q",
+		"damaged: a server serves all other blocks, but queries of these places fail or miss samples: C: chunk: q",
 		"odd, but Prometheus serves all of it: B: 1: p; B: 2: p; B: 3: p; and 8 more",
 	}
 	if got := Notes(findings); !slices.Equal(got, want) {
@@ -22,6 +22,6 @@ func TestNotes(t *testing.T) {
 		t.Errorf("%d odd findings, want 11", n)
 	}
 	if got := Notes(Of(findings, Unloadable)); len(got) > 0 {
-		t.Errorf("notes of what cannot be loaded: %q", got)
+		t.Errorf("notes of unloadable findings: %q", got)
 	}
 }

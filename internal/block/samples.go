@@ -15,15 +15,15 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 )
 
-// Sample names one sample of a block.
+// Sample identifies a sample of a block.
 type Sample struct {
 	Labels map[string]string
 	Time   int64 // Unix milliseconds
 }
 
-// Samples returns at most n samples of the block in dir that a PromQL query returns,
-// each from a different series. It skips deleted samples, stale markers, and series
-// whose label names older servers reject. It reads no more than it needs.
+// Samples returns at most n samples of the block in dir, each of another series, that a PromQL
+// query returns. It skips deleted samples, stale markers, and series with label names that
+// older servers reject.
 func Samples(ctx context.Context, dir string, n int) (samples []Sample, err error) {
 	b, err := tsdb.OpenBlock(slog.New(slog.DiscardHandler), dir, nil, nil)
 	if err != nil {

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Of returns the findings that have one of the levels.
+// Of returns the findings with one of the levels, in their order.
 func Of(findings []Finding, levels ...Level) (of []Finding) {
 	for _, f := range findings {
 		for _, l := range levels {
@@ -17,8 +17,8 @@ func Of(findings []Finding, levels ...Level) (of []Finding) {
 	return of
 }
 
-// Count returns the number of problems in the findings, including those that are only
-// counted.
+// Count returns the number of problems in the findings, including those that [Finding].More
+// counts.
 func Count(findings []Finding) (n int) {
 	for _, f := range findings {
 		n += max(f.More, 1)
@@ -26,15 +26,15 @@ func Count(findings []Finding) (n int) {
 	return n
 }
 
-// Notes returns a sentence for each level that explains what the findings mean for the
-// use of the block, with the first places. Unloadable findings have none: such a block
+// Notes returns a note for each level of findings but Unloadable: what Prometheus does with
+// such a block, and the first places. It has none for Unloadable, because such a block
 // cannot be used.
 func Notes(findings []Finding) (notes []string) {
 	for _, l := range []struct {
 		level Level
 		means string
 	}{
-		{Unreadable, "damaged: a server goes on with all other blocks, but queries that reach these places fail or miss samples"},
+		{Unreadable, "damaged: a server serves all other blocks, but queries of these places fail or miss samples"},
 		{Odd, "odd, but Prometheus serves all of it"},
 	} {
 		of := Of(findings, l.level)
