@@ -1,60 +1,61 @@
-// Package promdump takes everything around the time of an incident out of a
-// Prometheus that you can barely reach, as one verified file that any Prometheus
-// can load, and it never harms the Prometheus it reads.
+// Package promdump extracts a time range and a set of series from a Prometheus as one
+// verified file of TSDB blocks, which any Prometheus can load. It never changes the
+// Prometheus that it reads.
 //
-// This package is for programs that do so themselves, a must-gather or a harness:
-// [Write] dumps a selection of a data dir ([Dir]) or of a running server ([Server]),
-// and [Open] reads a dump. What people use are the programs, promdump and kubectl
-// promdump; pods are reached by the latter alone.
+// The package is for programs such as a must-gather or a test harness. [Write] dumps a
+// selection of a data directory ([Dir]) or of a running server ([Server]), and [Open]
+// opens a dump for queries. For people there are the commands promdump and kubectl
+// promdump; only the latter reads from pods.
 //
 // # Stability
 //
-// The package keeps to semantic versioning. [Dump] is a [storage.Queryable] of
-// Prometheus, whose Go packages promise nothing: a release may need another version
-// of them, and says so. What one release has dumped every later one reads.
-// Everything below internal may change at any time.
+// The package follows semantic versioning. [Dump] implements [storage.Queryable] of
+// Prometheus, whose Go packages have no stable API: a release may need another version of
+// them, and its notes say so. Every release reads the dumps of all earlier ones. The
+// packages below internal may change at any time.
 //
 // # The tour
 //
-// The data goes one way:
+// The data flows in one direction:
 //
 //	data dir ─> datadir ─> slice ─> agent ─wire─> source ─> dump ─> archive ─> file ─> restore
 //	            handles    plan,    one           local,    series and records    └──> query
 //	                       series   request       pod, …    become blocks (block)
 //
-// Left of wire is what may run in the container of a living server: it reads,
-// holds little and changes nothing. Right of it, on the user's machine, is all
-// the heavy work: building indexes, replaying the head, compressing.
+// The packages left of wire may run in the container of a running server: they only read,
+// and they need little memory. The packages right of it run on the user's machine and do
+// the heavy work: they build indexes, replay the head and compress.
 //
-//   - internal/datadir opens a data dir that Prometheus is writing to, so that
-//     what was opened stays whole whatever Prometheus does.
-//   - internal/slice decides for each block: whole, cut or skipped; it reads the
-//     selected series of a cut block and filters the head's log.
-//   - internal/wire is what is said between the two sides, as messages and as
-//     frames of bytes.
-//   - internal/agent carries out one request. cmd/promdump-agent is the program
-//     that does so in a container, and agentbin has it for each architecture.
-//   - internal/source has the ways to get at data; each tells the same story, and
-//     source/sourcetest holds all of them to it: a directory here (local), an agent
-//     in a pod (pod), what tar gives where no agent can run (podtar), or a running
-//     server that is asked by remote read (remoteread).
-//   - internal/kube finds Prometheis in a cluster, runs commands in their pods and
-//     connects to their ports; it makes debug containers, and pods with a volume.
-//   - internal/block turns series and records into blocks, and verifies blocks.
-//   - internal/archive is the dump file; docs/format.md specifies it.
-//   - internal/dump assembles what a source tells into an archive.
-//   - internal/restore unpacks and verifies a dump, and plans what is done with it.
-//     internal/restore/apply puts it into a data dir: in this process, or in the agent
-//     where the data dir is in a container.
-//   - internal/view opens dumps as one storage, from a cache of what was unpacked
-//     and verified once.
-//   - internal/query puts Prometheus' own HTTP API in front of that, and gives
-//     single answers and exports (docs/open.md). query/page is the page over it,
-//     embedded as it is built from its web/.
-//   - internal/term and internal/cli are what a person sees; internal/cli/plugin
-//     is kubectl promdump: the same commands, with a pod at the other end.
-//   - internal/tsdbtest makes real TSDBs for tests; e2e tests with real servers.
+//   - internal/datadir opens a data directory that Prometheus may be writing to. Its open
+//     files stay readable when Prometheus deletes them.
+//   - internal/slice decides for each block whether it is copied whole, cut or skipped. It
+//     reads the selected series of a cut block and filters the logs of the head.
+//   - internal/wire defines the messages between both sides and their encoding as frames
+//     (docs/wire.md).
+//   - internal/agent carries out one request. cmd/promdump-agent runs it in a container;
+//     internal/agentbin embeds that program for each architecture.
+//   - internal/source reads data with one of several access methods. Each returns the same
+//     sequence of messages, which source/sourcetest tests: from a local directory (local),
+//     through an agent in a pod (pod), with tar where no agent can run (podtar), or from a
+//     running server with remote read (remoteread).
+//   - internal/kube finds Prometheus servers in a cluster, executes commands in their
+//     containers and forwards their ports. It creates debug containers, and pods that mount
+//     a volume.
+//   - internal/promapi parses responses of Prometheus' HTTP API.
+//   - internal/block builds blocks from series and records, and verifies blocks.
+//   - internal/archive reads and writes the dump file (docs/format.md).
+//   - internal/dump writes the messages of a source into an archive.
+//   - internal/restore unpacks and verifies a dump, and plans its restore into a data
+//     directory. internal/restore/apply carries out the plan: in this process, or in the
+//     agent if the data directory is in a container.
+//   - internal/view opens dumps as one read-only storage. A cache has the unpacked and
+//     verified blocks.
+//   - internal/query serves Prometheus' HTTP API over that storage, runs single queries and
+//     exports samples (docs/open.md). query/page is the embedded web UI, built from its
+//     web/.
+//   - internal/term and internal/cli are the command line of promdump. internal/cli/plugin
+//     is that of kubectl promdump, the same commands for a pod.
+//   - internal/tsdbtest creates real TSDBs for tests. e2e tests with real servers.
 //
-// The rules that this page states about who may import whom are a test:
-// house_test.go.
+// house_test.go tests which packages may import which.
 package promdump

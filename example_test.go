@@ -17,7 +17,7 @@ import (
 	"github.com/promdump/promdump/internal/tsdbtest"
 )
 
-// shop is the data dir of a Prometheus with an incident, of six hours until noon.
+// shop creates the data directory of a Prometheus with an incident, of six hours until noon.
 func shop() (dir string, incident *tsdbtest.Incident) {
 	dir, err := os.MkdirTemp("", "example-")
 	if err != nil {
@@ -29,12 +29,12 @@ func shop() (dir string, incident *tsdbtest.Incident) {
 	return dir, incident
 }
 
-// The hour around an incident, of one namespace, as a file.
+// ExampleWrite dumps the time around an incident, of one namespace.
 func ExampleWrite() {
 	dir, incident := shop()
 	defer os.RemoveAll(dir)
 
-	var file bytes.Buffer // an *os.File, an upload
+	var file bytes.Buffer // usually an *os.File or an upload
 	report, err := promdump.Write(context.Background(), &file, promdump.Dir(filepath.Join(dir, "data")), promdump.Options{
 		Selection: promdump.Selection{
 			From: incident.Start.Add(-15 * time.Minute), To: incident.End.Add(15 * time.Minute),
@@ -49,7 +49,7 @@ func ExampleWrite() {
 	// Output: 1 block, 185 series, 44332 samples
 }
 
-// A dump is a storage.Queryable: here Prometheus' own engine asks it.
+// ExampleOpen queries a dump with Prometheus' PromQL engine: a dump is a storage.Queryable.
 func ExampleOpen() {
 	dir, incident := shop()
 	defer os.RemoveAll(dir)
@@ -94,7 +94,7 @@ func ExampleOpen() {
 	// checkout-0: 13 errors a second
 }
 
-// Without PromQL: the series, sample by sample.
+// ExampleDump_Querier reads the samples of series without PromQL.
 func ExampleDump_Querier() {
 	dir, incident := shop()
 	defer os.RemoveAll(dir)

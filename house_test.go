@@ -18,7 +18,7 @@ const (
 	tsdb   = "github.com/prometheus/prometheus/tsdb"
 )
 
-// go list, not the parser: what counts is what is linked.
+// list returns the words that go list prints.
 func list(t *testing.T, args ...string) []string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), "go", append([]string{"list"}, args...)...).Output()
@@ -28,8 +28,7 @@ func list(t *testing.T, args ...string) []string {
 	return strings.Fields(string(out))
 }
 
-// Who may import whom of ours. A package that is not named here has no place in
-// the house yet: give it one.
+// imports lists the internal packages that each package may import. Every package must be in it.
 var imports = map[string][]string{
 	"internal/archive":              nil,
 	"internal/wire":                 nil,
@@ -76,22 +75,23 @@ func TestImports(t *testing.T) {
 		path = strings.TrimPrefix(strings.TrimPrefix(path, strings.TrimSuffix(module, "/")), "/")
 		allowed, known := imports[path]
 		if !known {
-			t.Errorf("%s has no place in the house: say in house_test.go what it may import", path)
+			t.Errorf("%s is not in house_test.go: add the packages that it may import", path)
 			continue
 		}
 		for dep := range strings.SplitSeq(deps, ",") {
 			ours, ok := strings.CutPrefix(dep, module)
 			if ok && !slices.Contains(allowed, strings.TrimPrefix(ours, "internal/")) {
-				t.Errorf("%s imports %s: data flows one way, see doc.go", path, ours)
+				t.Errorf("%s must not import %s: data flows in one direction, see doc.go", path, ours)
 			}
 			if dep == tsdb && !slices.Contains([]string{"internal/block", "internal/tsdbtest", "internal/view", "internal/query"}, path) {
-				t.Errorf("%s imports the full TSDB: only block, view, query and tsdbtest know it", path)
+				t.Errorf("%s imports the full TSDB: only block, view, query and tsdbtest may", path)
 			}
 		}
 	}
 }
 
-// What is new in a container is seen by who reviews it.
+// TestAgentModules compares the modules that the agent links with modules.txt, so that a review
+// shows each new one.
 func TestAgentModules(t *testing.T) {
 	const file, format = "cmd/promdump-agent/modules.txt", "{{with .Module}}{{if not .Main}}{{.Path}}@{{.Version}}{{end}}{{end}}"
 	t.Setenv("GOOS", "linux")
@@ -103,18 +103,18 @@ func TestAgentModules(t *testing.T) {
 		t.Fatal(err)
 	}
 	if there := strings.Fields(string(text)); !slices.Equal(there, linked) {
-		t.Errorf("the agent links\n%s\n%s says\n%s\nif that is meant: GOOS=linux go list -deps -f '%s' ./cmd/promdump-agent | LC_ALL=C sort -u | grep . >%s",
+		t.Errorf("the agent links\n%s\n%s has\n%s\nif this is intended: GOOS=linux go list -deps -f '%s' ./cmd/promdump-agent | LC_ALL=C sort -u | grep . >%s",
 			strings.Join(linked, "\n"), file, strings.Join(there, "\n"), format, file)
 	}
 }
 
-// What runs in the container of a Prometheus stays small: linking the TSDB
-// itself would make it three times the size.
+// TestAgentDoesNotLinkTheTSDB keeps the agent small: with the TSDB it would have three times the
+// size.
 func TestAgentDoesNotLinkTheTSDB(t *testing.T) {
 	for _, pkg := range []string{"internal/datadir", "internal/slice", "internal/wire", "internal/agent", "cmd/promdump-agent"} {
 		deps := list(t, "-deps", "./"+pkg)
 		if len(deps) < 10 {
-			t.Fatalf("%s has %d dependencies, that can't be all", pkg, len(deps))
+			t.Fatalf("go list returns only %d dependencies of %s", len(deps), pkg)
 		}
 		for _, dep := range deps {
 			if dep == tsdb || strings.HasPrefix(dep, "k8s.io/") || dep == "github.com/prometheus/prometheus/config" {
@@ -124,15 +124,17 @@ func TestAgentDoesNotLinkTheTSDB(t *testing.T) {
 	}
 }
 
-// bans are calls that hide something from the reader.
+// bans maps functions that only main and tests may call to the reason.
 var bans = map[string]string{
-	"os.Exit":            "only main ends the program: below it an exit leaves files behind",
-	"log.Fatal":          "only main ends the program: below it an exit leaves files behind",
-	"context.Background": "a context comes from main, or Ctrl-C ends there",
-	"context.TODO":       "a context comes from main, or Ctrl-C ends there",
-	"slog.Default":       "a logger is handed in",
+	"os.Exit":            "only main may exit: otherwise temporary files remain",
+	"log.Fatal":          "only main may exit: otherwise temporary files remain",
+	"context.Background": "use the context of main: otherwise Ctrl-C has no effect",
+	"context.TODO":       "use the context of main: otherwise Ctrl-C has no effect",
+	"slog.Default":       "use the logger of the caller",
 }
 
+// TestSource checks rules for source files: package documentation, the length of files, no init,
+// and no banned functions.
 func TestSource(t *testing.T) {
 	docs := map[string]bool{}
 	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
@@ -152,15 +154,15 @@ func TestSource(t *testing.T) {
 		}
 		docs[filepath.Dir(path)] = docs[filepath.Dir(path)] || f.Doc != nil && len(f.Doc.Text()) > 80
 		if n := fset.File(f.Pos()).LineCount(); n > 500 {
-			t.Errorf("%s has %d lines: a file that does not fit a reader's head is two files", path, n)
+			t.Errorf("%s has %d lines, more than 500: split it", path, n)
 		}
-		// Tests' own library runs in tests alone.
+		// Packages for tests are used in tests only.
 		inMain := f.Name.Name == "main" || strings.HasPrefix(path, "internal/tsdbtest/") || strings.HasPrefix(path, "internal/source/sourcetest/")
 		ast.Inspect(f, func(n ast.Node) bool {
 			switch n := n.(type) {
 			case *ast.FuncDecl:
 				if n.Recv == nil && n.Name.Name == "init" {
-					t.Errorf("%s: no init: what a program does begins in main", fset.Position(n.Pos()))
+					t.Errorf("%s: init functions are not allowed", fset.Position(n.Pos()))
 				}
 			case *ast.SelectorExpr:
 				x, ok := n.X.(*ast.Ident)
@@ -177,14 +179,15 @@ func TestSource(t *testing.T) {
 	}
 	for dir, documented := range docs {
 		if !documented {
-			t.Errorf("%s has no package documentation that would teach anything", dir)
+			t.Errorf("%s has no package documentation of more than 80 bytes", dir)
 		}
 	}
 	if len(docs) < 12 {
-		t.Errorf("just %d packages were seen", len(docs))
+		t.Errorf("found only %d packages", len(docs))
 	}
 }
 
+// exprName returns the name of a selector expression with a package, such as os.Exit.
 func exprName(x *ast.Ident, sel *ast.SelectorExpr) string {
 	if x == nil {
 		return ""

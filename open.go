@@ -14,29 +14,31 @@ import (
 	"github.com/promdump/promdump/internal/view"
 )
 
-// Dump is an opened dump. It is a [storage.Queryable] and a
-// [storage.ChunkQueryable] of Prometheus, so that a PromQL engine can be put on it.
+// Dump is an opened dump. It implements [storage.Queryable] and [storage.ChunkQueryable] of
+// Prometheus, so a PromQL engine can query it. It may be used concurrently.
 type Dump struct {
 	view *view.View
-	temp *fsutil.TempDir // removed at the end; nil: a cache that stays
+	temp *fsutil.TempDir // removed by Close; nil for a persistent cache
 }
 
-// OpenOptions say how a dump is opened.
+// OpenOptions are the options of [Open].
 type OpenOptions struct {
-	// CacheDir keeps what was unpacked for the next time, as promdump open does, and
-	// removes what was not used for the longest time when it is more than CacheBytes.
-	// Empty: it is unpacked into a directory of the system's for temporary files,
-	// which is removed when the dump is closed.
-	CacheDir   string
+	// CacheDir is a directory that keeps unpacked dumps for the next Open, as promdump open
+	// does. If it is empty, Open unpacks the dump into a temporary directory, which Close
+	// removes.
+	CacheDir string
+
+	// CacheBytes is the maximum size of CacheDir. Open removes the least recently used
+	// dumps beyond it.
 	CacheBytes int64
 
-	Progress func(read, total int64) // bytes of the file
-	Logger   *slog.Logger            // nil: silent
+	Progress func(read, total int64) // called during Open with bytes of the file; may be nil
+	Logger   *slog.Logger            // nil discards messages
 }
 
-// Open unpacks a dump file and verifies all of it, down to its samples. Errors:
-// [ErrNotDump], [ErrIncomplete], [ErrDamaged], those of the disk. The dump must be
-// closed.
+// Open unpacks a dump file and verifies it completely, including its samples. It returns
+// [ErrNotDump], [ErrIncomplete] or [ErrDamaged] for an invalid dump, and other errors if it
+// cannot read the file or write the unpacked one. The caller must close the dump.
 func Open(ctx context.Context, file string, o OpenOptions) (_ *Dump, err error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -74,7 +76,7 @@ func Open(ctx context.Context, file string, o OpenOptions) (_ *Dump, err error) 
 	return d, nil
 }
 
-// Close ends what reads the dump. Queriers must be closed before.
+// Close closes the dump. The caller must close all queriers before.
 func (d *Dump) Close() error {
 	err := d.view.Close()
 	if d.temp != nil {
@@ -83,23 +85,23 @@ func (d *Dump) Close() error {
 	return err
 }
 
-// Info is what a dump is.
+// Info describes a dump.
 type Info struct {
-	Tool     string // that wrote it
+	Tool     string // program that wrote the dump
 	Created  time.Time
-	From     string // where its data is from, for a person
-	Selected Selection
-	Blocks   []BlockInfo // by their first samples
+	From     string      // source of the data, for display
+	Selected Selection   // time range and selectors of the dump
+	Blocks   []BlockInfo // sorted by the time of their first sample
 }
 
-// BlockInfo is a block of a dump.
+// BlockInfo describes a block of a dump.
 type BlockInfo struct {
 	ULID            string
-	First, Last     time.Time // of its samples
-	Series, Samples uint64
+	First, Last     time.Time // times of the first and the last sample
+	Series, Samples uint64    // according to the block's meta.json
 }
 
-// Info tells what the dump says of itself, and what is in it.
+// Info returns a description of the dump from its manifest and its blocks.
 func (d *Dump) Info() Info {
 	one := d.view.Dumps[0]
 	m := one.Manifest
@@ -117,11 +119,10 @@ func (d *Dump) Info() Info {
 	return info
 }
 
-// Querier implements [storage.Queryable]. Times are Unix milliseconds, both included.
+// Querier implements [storage.Queryable]. The times are Unix milliseconds, inclusive.
 func (d *Dump) Querier(mint, maxt int64) (storage.Querier, error) { return d.view.Querier(mint, maxt) }
 
-// ChunkQuerier implements [storage.ChunkQueryable]. Times are Unix milliseconds, both
-// included.
+// ChunkQuerier implements [storage.ChunkQueryable]. The times are Unix milliseconds, inclusive.
 func (d *Dump) ChunkQuerier(mint, maxt int64) (storage.ChunkQuerier, error) {
 	return d.view.ChunkQuerier(mint, maxt)
 }

@@ -19,42 +19,44 @@ import (
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// Errors that callers tell apart, with errors.Is.
+// Errors for errors.Is.
 var (
-	// ErrNothingSelected: the source holds nothing of what was selected. Nothing was
-	// written.
+	// ErrNothingSelected reports that the source has no selected sample. [Write] has
+	// written nothing.
 	ErrNothingSelected = errors.New("nothing is selected")
 
-	// ErrNotDump: the file never was a dump.
+	// ErrNotDump reports a file that is not a dump.
 	ErrNotDump = archive.ErrNotDump
 
-	// ErrIncomplete: the dump was cut, or its writer never finished.
+	// ErrIncomplete reports a dump without its end: it was truncated, or its writer did
+	// not finish.
 	ErrIncomplete = archive.ErrIncomplete
 
-	// ErrDamaged: a digest of the dump is wrong, or a block of it is not what
-	// Prometheus can read.
+	// ErrDamaged reports a dump with a wrong digest, or with a block that Prometheus cannot
+	// read.
 	ErrDamaged = archive.ErrDamaged
 )
 
-// Source is where a dump's data comes from. It is opened when it is read.
+// Source is a source of data for [Write], which opens it.
 type Source struct {
 	kind string
 	open func(staging string, logger *slog.Logger) source.Source
 }
 
-// Dir is the data dir of a Prometheus on this machine, running or not. It is only
-// read.
+// Dir returns the data directory of a Prometheus on this machine as a source. The Prometheus
+// may be running. Reading does not change the directory. An invalid path is an error of
+// [Write].
 func Dir(path string) *Source {
 	return &Source{"local", func(_ string, logger *slog.Logger) source.Source {
 		return local.New(path, local.Options{Logger: logger})
 	}}
 }
 
-// Server is a running server that is asked by Prometheus' remote read API. The URL
-// is the server's, with its path prefix; its user and password are used, and told
-// nobody. The client has credentials and TLS, and no timeout, for an answer may take
-// its time as long as it moves; nil: neither. A Server takes just [HeadBlocks], and
-// no WholeBlocks.
+// Server returns a running server as a source, read with Prometheus' remote read API. The URL
+// is that of the server, including its path prefix. A user and password in it are used, but
+// are in no dump, error or log message. The client provides credentials and TLS, and must have
+// no timeout, because a response may take long; nil is a client without credentials. A Server
+// supports neither [HeadRaw], [HeadNone] nor WholeBlocks.
 func Server(url string, client *http.Client) (*Source, error) {
 	u, err := remoteread.ParseURL(url)
 	if err != nil {
@@ -65,28 +67,30 @@ func Server(url string, client *http.Client) (*Source, error) {
 	}}, nil
 }
 
-// Selection is what is taken of a source.
+// Selection is a time range and a set of series.
 type Selection struct {
-	// From and To are both included, to the millisecond. Zero: from the first
-	// sample, until now.
+	// From and To are inclusive, with millisecond precision. A zero From is the first
+	// sample, a zero To the current time.
 	From, To time.Time
 
-	// Match are PromQL selectors. A series that one of them selects is taken; none
-	// takes all.
+	// Match are PromQL selectors. A series is selected if one of them selects it; without
+	// selectors all series are.
 	Match []string
 }
 
+// compile converts the selection. now is the time of a zero To.
 func (s Selection) compile(now time.Time) (wire.Selection, error) {
 	sel := wire.Selection{MaxTime: now.UnixMilli()}
 	if !s.From.IsZero() {
-		// No sample before it: a millisecond that has begun already is not included.
+		// Rounded up: a sample in the millisecond of From may be before From.
 		sel.MinTime = s.From.Add(time.Millisecond - 1).UnixMilli()
 	}
 	if !s.To.IsZero() {
 		sel.MaxTime = s.To.UnixMilli()
 	}
 	if sel.MinTime > sel.MaxTime {
-		return sel, fmt.Errorf("the selection ends, at %s, before it begins, at %s", term.Time(sel.MaxTime), term.Time(sel.MinTime))
+		return sel, fmt.Errorf("empty time range: the end %s is before the start %s",
+			term.Time(sel.MaxTime), term.Time(sel.MinTime))
 	}
 	for _, m := range s.Match {
 		list, err := dump.ParseSelector(m)
@@ -98,54 +102,55 @@ func (s Selection) compile(now time.Time) (wire.Selection, error) {
 	return sel, nil
 }
 
-// Head is what becomes of the data that is not in a block yet.
+// Head selects what a dump has of the head: the data that is not in a block yet.
 type Head string
 
-// The ways to take the head.
+// The values of Head.
 const (
-	HeadBlocks Head = "block" // its selected samples become blocks; the default
-	HeadRaw    Head = "raw"   // its files as they are, of all times and series
-	HeadNone   Head = "none"
+	HeadBlocks Head = "block" // blocks with its selected samples; the default
+	HeadRaw    Head = "raw"   // copies of its files, with all times and series
+	HeadNone   Head = "none"  // nothing
 )
 
-// Compression is how a dump is compressed.
+// Compression is the compression of a dump.
 type Compression string
 
-// The compressions of a dump.
+// The values of Compression.
 const (
-	Gzip         Compression = "gzip" // every tar -xzf opens it; the default
+	Gzip         Compression = "gzip" // the default, for tar -xzf
 	Zstd         Compression = "zstd"
 	Uncompressed Compression = "none"
 )
 
-// Options of Write. The zero value takes everything.
+// Options are the options of [Write]. The zero value dumps everything.
 type Options struct {
 	Selection
 	Head        Head
-	WholeBlocks bool // a block that the times cut is taken as it is
+	WholeBlocks bool // copies blocks that overlap the time range, without cutting them
 	Compression Compression
 
-	// TempDir is for the blocks that are made on the way, which need their size on
-	// disk; empty: the system's. It must not be in the data dir.
+	// TempDir is a directory for temporary blocks, which need their size on disk. It must
+	// not be in the data directory. If it is empty, the system's directory is used.
 	TempDir string
 
-	Tool     string                  // name and version of the program that dumps, for who opens the dump; empty: promdump
-	Progress func(read, total int64) // bytes of the source; an estimate where blocks are cut
-	Logger   *slog.Logger            // nil: silent
+	Tool     string                  // name and version of the calling program, for the manifest; default promdump
+	Progress func(read, total int64) // called with bytes of the source; total is an estimate; may be nil
+	Logger   *slog.Logger            // nil discards messages
 }
 
-// Report is what was written.
+// Report describes a written dump.
 type Report struct {
 	Blocks  int
-	Series  uint64   // distinct ones, a sum over the blocks where that cannot be found; without a raw head's
-	Samples uint64   // without a raw head's
-	Bytes   int64    // of the dump
-	Notes   []string // what the user should know about the dump
+	Series  uint64   // distinct series, or a sum over the blocks if these cannot be counted; without a raw head
+	Samples uint64   // without a raw head
+	Bytes   int64    // size of the dump
+	Notes   []string // what the dump lacks and what is odd about it, for the user
 }
 
-// Write dumps a selection of a source. Only when it returns without an error is the
-// dump whole; then what is left to do is to close w. After an error what was written
-// is incomplete, and every reader says so.
+// Write dumps a selection of a source to w. The dump is complete only if Write returns no
+// error and the caller closes w without one. After an error, w has an incomplete dump, which
+// every reader rejects with [ErrIncomplete]. Write returns [ErrNothingSelected] if the source
+// has no selected sample.
 func Write(ctx context.Context, w io.Writer, from *Source, o Options) (_ Report, err error) {
 	now := time.Now()
 	selection, err := o.compile(now)
@@ -157,7 +162,7 @@ func Write(ctx context.Context, w io.Writer, from *Source, o Options) (_ Report,
 		o.Head = HeadBlocks
 	case HeadBlocks, HeadRaw, HeadNone:
 	default:
-		return Report{}, fmt.Errorf("there is no head mode %q", o.Head)
+		return Report{}, fmt.Errorf("unknown head mode %q", o.Head)
 	}
 	compression, err := archive.ParseCompression(string(o.Compression))
 	if err != nil {

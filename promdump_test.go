@@ -51,8 +51,8 @@ func served(t *testing.T, content []byte, cache string) tsdbtest.Served {
 	return all
 }
 
-// What is dumped and opened by this package is what the data dir serves, to the
-// millisecond, and nothing is left behind.
+// TestWriteAndOpen checks that an opened dump serves exactly what its data directory serves in
+// the selected range, and that no temporary file is left.
 func TestWriteAndOpen(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 	d := tsdbtest.Random(t, filepath.Join(t.TempDir(), "data"), 3, tsdbtest.Options{Series: 14, Interval: 2 * time.Minute, Duration: 6 * time.Hour})
@@ -67,9 +67,9 @@ func TestWriteAndOpen(t *testing.T) {
 		}
 	}
 
-	// Borders: a time that is no whole millisecond lets no sample in that it excludes.
+	// A border between two milliseconds excludes samples before From and after To.
 	from, to := d.MaxTime, d.MinTime
-	for _, samples := range want { // of a series in the middle, times that have a sample
+	for _, samples := range want { // times with a sample
 		if n := len(samples); n > 20 {
 			from, to = min(from, samples[n/3].T), max(to, samples[2*n/3].T)
 		}
@@ -110,7 +110,7 @@ func TestErrors(t *testing.T) {
 	if err := fails("", promdump.Options{Selection: promdump.Selection{To: now.Add(-48 * time.Hour)}}); !errors.Is(err, promdump.ErrNothingSelected) {
 		t.Errorf("%v is not ErrNothingSelected", err)
 	}
-	fails("before it begins", promdump.Options{Selection: promdump.Selection{From: now, To: now.Add(-time.Hour)}})
+	fails("empty time range", promdump.Options{Selection: promdump.Selection{From: now, To: now.Add(-time.Hour)}})
 	fails(`selector {a="b": `, promdump.Options{Selection: promdump.Selection{Match: []string{`{a="b"`}}})
 	fails("must not match the empty string", promdump.Options{Selection: promdump.Selection{Match: []string{`{}`}}})
 	fails(`"brotli"`, promdump.Options{Compression: "brotli"})
@@ -135,7 +135,7 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// The password of a URL is used, and stands in no dump and no error.
+// TestServerKeepsSecrets checks that the password of a URL is used, and is in no error.
 func TestServerKeepsSecrets(t *testing.T) {
 	asked := ""
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
