@@ -1,7 +1,7 @@
-// Package suggest finds names similar to a mistyped one: of commands, flags, pods and
+// Package suggest finds names that are similar to a mistyped one: of commands, flags, pods and
 // contexts.
 //
-// Suggestions are only for display: they must never be used in place of the typed name.
+// Suggestions are for display only. Callers must never use one in place of the typed name.
 package suggest
 
 import (
@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// Nearest returns at most three of names that are similar to name, the most similar
-// first.
+// Nearest returns at most three names that are similar to name, the most similar first: those that
+// contain it or are contained in it, and those with few different letters.
 func Nearest(name string, names []string) []string {
 	type scored struct {
 		name string
@@ -36,7 +36,7 @@ func Nearest(name string, names []string) []string {
 	return found
 }
 
-// distance is how many letters have to be changed, added or removed.
+// distance returns the number of bytes that must be changed, added or removed to turn a into b.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

@@ -9,26 +9,27 @@ import (
 	"unicode/utf8"
 )
 
-// axis is the scale of a graph's values: from one round number to another.
+// axis is the scale of a graph's values, between two round numbers.
 type axis struct {
 	low, high float64
 	ticks     []tick // the highest first
 }
 
+// tick is a labelled value of an axis.
 type tick struct {
 	value float64
 	label string
 }
 
-// newAxis finds round numbers around low and high, about one for three rows.
+// newAxis returns an axis that includes low and high, with about one tick for three rows.
 func newAxis(low, high float64, rows int) axis {
-	if low == high { // a straight line stands in the middle
+	if low == high { // draws a constant line in the middle
 		pad := max(math.Abs(low)/10, 1)
 		low, high = low-pad, high+pad
 	}
 	step := roundStep((high/2 - low/2) / float64(max(rows/3, 1)) * 2)
 	first, last := math.Floor(low/step), math.Ceil(high/step)
-	// Beyond 2^53 steps from zero two ticks may be one float.
+	// More than 2^53 steps from zero, neighbouring ticks may be equal floats.
 	if !finite(step) || !finite(first*step) || !finite(last*step) ||
 		math.Abs(first) > 1<<53 || math.Abs(last) > 1<<53 || last-first > float64(rows) {
 		a := axis{low: low, high: high}
@@ -39,7 +40,7 @@ func newAxis(low, high float64, rows int) axis {
 	}
 	a := axis{low: first * step, high: last * step}
 	divisor, unit := unitOf(max(math.Abs(a.low), math.Abs(a.high)))
-	// As many digits as the step has, so that all labels have the same.
+	// All labels have the digits of the step.
 	digits := max(0, -int(math.Floor(math.Log10(step/divisor)+1e-9)))
 	for n := last; n >= first; n-- {
 		v := n * step / divisor
@@ -55,7 +56,7 @@ func newAxis(low, high float64, rows int) axis {
 	return a
 }
 
-// roundStep is 1, 2 or 5 times a power of ten, at least as much as v.
+// roundStep returns the smallest number of at least v that is 1, 2 or 5 times a power of ten.
 func roundStep(v float64) float64 {
 	power := math.Pow(10, math.Floor(math.Log10(v)))
 	for _, f := range []float64{1, 2, 5} {
@@ -66,7 +67,7 @@ func roundStep(v float64) float64 {
 	return 10 * power
 }
 
-// unitOf returns the unit for large numbers.
+// unitOf returns the unit for numbers up to v.
 func unitOf(v float64) (divisor float64, unit string) {
 	for _, u := range []struct {
 		from, size float64
@@ -79,15 +80,15 @@ func unitOf(v float64) (divisor float64, unit string) {
 	return 1, ""
 }
 
-// timeSteps are round lengths of time, in seconds.
+// timeSteps are the possible distances of ticks, in seconds.
 var timeSteps = []int64{
 	1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 2 * 3600, 3 * 3600, 6 * 3600, 12 * 3600,
 	86400, 2 * 86400, 7 * 86400, 14 * 86400, 30 * 86400, 90 * 86400, 365 * 86400,
 }
 
-// timeAxis returns the line below a graph, with marks at round times, and the line with
-// the times. The first time has its date. Times without a short form are written in
-// full at both ends.
+// timeAxis returns the axis below a graph, with ticks at round times, and the line with the labels.
+// The first label of each day has the date. If there is no room for ticks, or RFC 3339 cannot
+// represent the times, the labels are the first and the last time.
 func timeAxis(width int, first, last int64) (ticks, times string) {
 	line := []rune(strings.Repeat("─", width))
 	span := float64(last) - float64(first)
@@ -104,7 +105,7 @@ func timeAxis(width int, first, last int64) (ticks, times string) {
 		case step >= 86400:
 			layout, length = "2006-01-02", 10
 		}
-		// Each has a gap behind it, and the first one more for its date.
+		// Each label needs a gap, and the first one room for its date.
 		if span/float64(step*1000)*float64(length+3)+float64(dated-length) > float64(width) {
 			continue
 		}
@@ -138,7 +139,7 @@ func timeAxis(width int, first, last int64) (ticks, times string) {
 	return string(line), ends(width, first, last)
 }
 
-// ends writes the first and the last time, as far as there is room.
+// ends returns a line with the first time and, if there is room, the last one.
 func ends(width int, first, last int64) string {
 	a, z := Time(first), Time(last)
 	if room := width - len(a) - len(z); room >= 1 {

@@ -9,10 +9,10 @@ import (
 	"unicode"
 )
 
-// Bytes formats a size in bytes for a person: "0 B", "1023 B", "12.3 MiB".
+// Bytes formats a size in bytes for display: "0 B", "1023 B", "12.3 MiB".
 func Bytes(n int64) string {
 	if n < 0 {
-		return "-" + Bytes(max(-n, 0)) // -MinInt64 is itself
+		return "-" + Bytes(max(-n, 0)) // -math.MinInt64 is negative
 	}
 	if n < 1024 {
 		return fmt.Sprintf("%d B", n)
@@ -46,8 +46,7 @@ func Count[N ~int | ~int64 | ~uint64](n N) string {
 	return sign + b.String()
 }
 
-// Counted is a number and its noun, in the singular for one: "1 block",
-// "1,234 series".
+// Counted formats a number with its noun, in the singular for one: "1 block", "1,234 series".
 func Counted[N ~int | ~int64 | ~uint64](n N, one, many string) string {
 	if n == 1 {
 		return "1 " + one
@@ -55,8 +54,8 @@ func Counted[N ~int | ~int64 | ~uint64](n N, one, many string) string {
 	return Count(n) + " " + many
 }
 
-// Duration formats how long something took or will take: "0.4 s", "12 s",
-// "2 min 5 s", "1 h 30 min".
+// Duration formats a duration for display: "0.4 s", "12 s", "2 min 5 s", "1 h 30 min". A negative
+// one is "0.0 s".
 func Duration(d time.Duration) string {
 	d = max(d, 0)
 	if d < 9950*time.Millisecond {
@@ -75,22 +74,22 @@ func Duration(d time.Duration) string {
 	}
 }
 
-// Years outside of these cannot be written as RFC 3339.
+// The range of times that RFC 3339 can represent.
 const (
 	firstPrintable = -62167219200000 // 0000-01-01, in Unix milliseconds
 	lastPrintable  = 253402300799999 // 9999-12-31, in Unix milliseconds
 )
 
-// Beginning and End are what [Time] prints for the ends of int64.
+// Beginning and End are the results of [Time] for math.MinInt64 and math.MaxInt64.
 const (
 	Beginning = "the beginning"
 	End       = "the end"
 )
 
-// Time formats Unix milliseconds in UTC as RFC 3339 does, with milliseconds where
-// they are not zero: "2021-04-01T00:00:00Z", "2021-04-01T00:00:00.025Z". A time that
-// RFC 3339 cannot write is its number with a unit, "253402300800000ms"; the ends of
-// int64 are [Beginning] and [End]. The command line reads each of these forms back.
+// Time formats Unix milliseconds as RFC 3339 in UTC, with milliseconds if they are not zero:
+// "2021-04-01T00:00:00Z", "2021-04-01T00:00:00.025Z". A time that RFC 3339 cannot represent is a
+// number with a unit, "253402300800000ms"; the limits of int64 are [Beginning] and [End]. The
+// command line accepts each of these forms.
 func Time(ms int64) string {
 	if ms%1000 == 0 && printable(ms) {
 		return time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05Z")
@@ -98,8 +97,8 @@ func Time(ms int64) string {
 	return TimeMillis(ms)
 }
 
-// TimeMillis is [Time] with three digits of milliseconds in each RFC 3339 form, so that
-// all of a column are of one layout.
+// TimeMillis is like [Time], but always prints milliseconds, for a column of times with the same
+// layout.
 func TimeMillis(ms int64) string {
 	switch {
 	case ms == math.MinInt64:
@@ -113,10 +112,10 @@ func TimeMillis(ms int64) string {
 	}
 }
 
+// printable reports whether RFC 3339 can represent a time.
 func printable(ms int64) bool { return ms >= firstPrintable && ms <= lastPrintable }
 
-// Printable replaces control characters by their escapes, except for newlines
-// and tabs.
+// Printable replaces characters that cannot be printed by escapes, except newlines and tabs.
 func Printable(s string) string {
 	bad := func(r rune) bool { return r != '\n' && r != '\t' && !unicode.IsPrint(r) }
 	if !strings.ContainsFunc(s, bad) {

@@ -11,60 +11,63 @@ import (
 	"unicode/utf8"
 )
 
-// Line is one line of a [Graph]. Its points are in the order of their times.
+// Line is a line of a [Graph].
 type Line struct {
 	Name   string
-	Points []Point
+	Points []Point // sorted by time
 }
 
-// Point is a value at a time in Unix milliseconds.
+// Point is a value at a time.
 type Point struct {
-	Ms int64
+	Ms int64 // Unix milliseconds
 	V  float64
 }
 
-// Graph is a picture of lines over the time from First to Last, in Unix milliseconds,
-// with a legend below it. Together they fit a screen of Width columns and Height rows.
+// Graph is a line graph for a terminal with a legend below it.
 type Graph struct {
-	Width, Height int
-	First, Last   int64
-	Gap           int64  // longer times without a point leave a gap in the line
-	Color         bool   // draws each line in its own colour
-	Title         string // the head of the legend
+	Width, Height int    // of the terminal, in columns and rows
+	First, Last   int64  // time range, Unix milliseconds
+	Gap           int64  // maximum distance of connected points, in milliseconds
+	Color         bool   // draw each line in its own colour
+	Title         string // of the legend's column of names
 	Lines         []Line
 }
 
-// A braille character is two dots wide and four high; its bits by row and column.
+// dots are the bits of a braille character, by row and column.
 var dots = [4][2]rune{{0x01, 0x08}, {0x02, 0x10}, {0x04, 0x20}, {0x40, 0x80}}
 
+// sparks are the characters of a small graph, by height.
 var sparks = []rune("▁▂▃▄▅▆▇█")
 
-// colors are those of a terminal's palette that can be read on black and on white.
+// colors are the colours of a terminal's palette that are readable on black and on white.
 var colors = []string{"36", "33", "35", "32", "34", "31", "96", "93", "95", "92", "94", "91"}
 
+// Sizes in rows and columns.
 const (
-	highestGraph = 16 // rows of characters
-	lowestGraph  = 5
-	sparkWidth   = 24
-	lowestScreen = 12 // rows; on a smaller one the graph scrolls
+	maxGraphHeight  = 16
+	minGraphHeight  = 5
+	sparkWidth      = 24
+	minScreenHeight = 12 // on a smaller screen the graph scrolls
 )
 
-// Write draws all lines into one picture, in braille, and lists them below it, each
-// with a small picture of its own. Points that are not numbers leave a gap.
+// Write draws all lines into one graph of braille characters, and a legend with the name, the values
+// and a small graph of each line. Both together fit the height of the terminal unless that is less
+// than 12 rows; lines that do not fit into the legend are counted in its last row. Points with NaN
+// or infinite values leave a gap.
 func (g Graph) Write(w io.Writer) error {
 	low, high, found := bounds(g.Lines)
 	bw := bufio.NewWriter(w)
 	if !found {
-		bw.WriteString("there is nothing to draw\n")
+		bw.WriteString("no values to draw\n")
 		return bw.Flush()
 	}
-	// One row stays for the prompt of the shell, and one has the legend's head.
-	room := max(g.Height, lowestScreen) - 2
+	// One row is for the shell prompt and one for the header of the legend.
+	room := max(g.Height, minScreenHeight) - 2
 	const axes = 2
-	height := min(max(room-axes-len(g.Lines), room/2, lowestGraph), highestGraph)
+	height := min(max(room-axes-len(g.Lines), room/2, minGraphHeight), maxGraphHeight)
 	listed := min(len(g.Lines), room-axes-height)
 	if listed < len(g.Lines) {
-		listed-- // says how many are not
+		listed-- // one row counts the unlisted lines
 	}
 
 	axis := newAxis(low, high, height)
@@ -98,6 +101,7 @@ func (g Graph) Write(w io.Writer) error {
 	return g.legend(w, listed)
 }
 
+// bounds returns the lowest and the highest finite value of lines.
 func bounds(lines []Line) (low, high float64, found bool) {
 	low, high = math.Inf(1), math.Inf(-1)
 	for _, l := range lines {
@@ -110,16 +114,19 @@ func bounds(lines []Line) (low, high float64, found bool) {
 	return low, high, found
 }
 
+// finite reports whether v is neither NaN nor infinite.
 func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
 
+// canvas draws lines with braille characters.
 type canvas struct {
-	width       int // characters
+	width       int // in characters
 	cells       [][]rune
-	lines       [][]int // the last line in each cell
-	first, last int64
-	low, high   float64
+	lines       [][]int // number of the last line drawn in each cell
+	first, last int64   // times at the left and right edge
+	low, high   float64 // values at the lower and upper edge
 }
 
+// newCanvas returns an empty canvas of width by height characters.
 func newCanvas(width, height int, first, last int64, low, high float64) *canvas {
 	c := &canvas{width: width, first: first, last: last, low: low, high: high}
 	c.cells, c.lines = make([][]rune, height), make([][]int, height)
@@ -130,14 +137,15 @@ func newCanvas(width, height int, first, last int64, low, high float64) *canvas 
 	return c
 }
 
-// at is the place of a point, in dots from the upper left.
+// at returns the position of a point, in dots from the upper left.
 func (c *canvas) at(p Point) (x, y int) {
 	x = int(math.Round((float64(p.Ms) - float64(c.first)) / (float64(c.last) - float64(c.first)) * float64(2*c.width-1)))
-	// Halves, since the whole way from low to high may be beyond a float.
+	// Halves, because high-low may overflow.
 	y = int(math.Round((c.high/2 - p.V/2) / (c.high/2 - c.low/2) * float64(4*len(c.cells)-1)))
 	return x, y
 }
 
+// dot draws a dot of a line. It ignores positions outside the canvas.
 func (c *canvas) dot(x, y, line int) {
 	if x < 0 || y < 0 || x >= 2*c.width || y >= 4*len(c.cells) {
 		return
@@ -146,7 +154,7 @@ func (c *canvas) dot(x, y, line int) {
 	c.lines[y/4][x/2] = line
 }
 
-// line connects what follows each other without a gap.
+// line draws a line. It connects neighbouring points that are at most gap apart.
 func (c *canvas) line(points []Point, gap int64, line int) {
 	open := false
 	var lastX, lastY int
@@ -166,6 +174,7 @@ func (c *canvas) line(points []Point, gap int64, line int) {
 	}
 }
 
+// stroke draws a straight line between two positions.
 func (c *canvas) stroke(x0, y0, x1, y1, line int) {
 	steps := max(x1-x0, x0-x1, y1-y0, y0-y1, 1)
 	for i := range steps + 1 {
@@ -174,7 +183,7 @@ func (c *canvas) stroke(x0, y0, x1, y1, line int) {
 	}
 }
 
-// row is a row of characters, without what is empty at its end.
+// row returns a row of characters without empty ones at its end.
 func (c *canvas) row(row int, color bool) string {
 	text := []rune(strings.TrimRight(string(c.cells[row]), "\u2800"))
 	if !color {
@@ -198,12 +207,12 @@ func (c *canvas) row(row int, color bool) string {
 	return b.String()
 }
 
-// painted is text in the colour of a line.
+// painted returns text in the colour of a line.
 func painted(text string, line int) string {
 	return "\x1b[" + colors[line%len(colors)] + "m" + text + "\x1b[0m"
 }
 
-// legend lists the first lines, one row each, cut to the width.
+// legend writes the first listed lines, one row each, shortened to the width.
 func (g Graph) legend(w io.Writer, listed int) error {
 	shape := min(max(g.Width/5, 4), sparkWidth)
 	rows := [][]string{{"MIN", "MAX", "LAST", g.Title}}
@@ -247,7 +256,7 @@ func (g Graph) legend(w io.Writer, listed int) error {
 	return bw.Flush()
 }
 
-// Shorten cuts text to a number of columns, with "…" in the place of what is missing.
+// Shorten returns text shortened to a number of columns, with "…" at the end if it was longer.
 func Shorten(text string, columns int) string {
 	if utf8.RuneCountInString(text) <= columns {
 		return text
@@ -255,7 +264,8 @@ func Shorten(text string, columns int) string {
 	return string([]rune(text)[:max(columns-1, 0)]) + "…"
 }
 
-// spark shows the last value of each piece of time, as one of eight heights.
+// spark returns a small graph of width characters. Each has the height of the last value in its part
+// of the time range.
 func spark(points []Point, width int, first, last int64, low, high float64) string {
 	cells := []rune(strings.Repeat(" ", width))
 	for _, p := range points {
@@ -272,8 +282,8 @@ func spark(points []Point, width int, first, last int64, low, high float64) stri
 	return string(cells)
 }
 
-// Number formats a value for a person: as few digits as tell it apart, at most
-// six.
+// Number formats a value for display with at most six significant digits, and whole numbers below
+// 1e15 with all digits.
 func Number(v float64) string {
 	if v == math.Trunc(v) && math.Abs(v) < 1e15 {
 		return strconv.FormatFloat(v, 'f', -1, 64)
@@ -281,8 +291,8 @@ func Number(v float64) string {
 	return strconv.FormatFloat(v, 'g', 6, 64)
 }
 
-// Step is how far apart the points of a graph of that length of time are, when
-// nobody says it: about 250 of them, whole seconds.
+// Step returns the default distance of the points of a graph of a time range: whole seconds, for about
+// 250 points.
 func Step(length time.Duration) time.Duration {
 	return max((length / 250).Truncate(time.Second), time.Second)
 }

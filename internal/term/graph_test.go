@@ -12,7 +12,7 @@ import (
 	"unicode/utf8"
 )
 
-// A line that rises from corner to corner, one with a gap, and what is no number.
+// TestGraph draws a line from corner to corner, one with a gap, and values that are not finite.
 func TestGraph(t *testing.T) {
 	var rise, gap Line
 	rise.Name, gap.Name = "rise", "gap"
@@ -38,7 +38,7 @@ func TestGraph(t *testing.T) {
 		return strings.IndexFunc(rows[row], func(r rune) bool { return r > 0x2800 && r < 0x2900 })
 	}
 	if at(15) >= at(8) || at(8) >= at(0) {
-		t.Errorf("it does not rise:\n%s", strings.Join(rows, "\n"))
+		t.Errorf("the line does not rise:\n%s", strings.Join(rows, "\n"))
 	}
 	for _, r := range rows {
 		if utf8.RuneCountInString(r) > 60 {
@@ -50,10 +50,10 @@ func TestGraph(t *testing.T) {
 	if n := strings.Count(string(line), "\u2800"); n < 20 {
 		t.Errorf("the gap is filled:\n%s", strings.Join(rows, "\n"))
 	}
-	if rows = draw(Line{Name: "none", Points: []Point{{0, math.Inf(1)}}}); rows[0] != "there is nothing to draw" {
+	if rows = draw(Line{Name: "none", Points: []Point{{0, math.Inf(1)}}}); rows[0] != "no values to draw" {
 		t.Errorf("%q", rows)
 	}
-	// From the smallest to the largest float.
+	// Values from the smallest to the largest float.
 	rows = draw(Line{Name: "all", Points: []Point{{0, -math.MaxFloat64}, {100_000, math.MaxFloat64}}})
 	if len(rows) < 18 {
 		t.Errorf("%q", rows)
@@ -64,14 +64,14 @@ func TestGraph(t *testing.T) {
 	}
 	rows = draw(many...)
 	if all := strings.Join(rows, "\n"); !strings.Contains(all, " series more, drawn but not listed") || len(rows)-1 > 23 {
-		t.Errorf("what is not listed is not said, or %d rows scroll:\n%s", len(rows)-1, all)
+		t.Errorf("unlisted lines are not counted, or %d rows scroll:\n%s", len(rows)-1, all)
 	}
 }
 
 var escapes = regexp.MustCompile("\x1b\\[[0-9]+m")
 
-// Whatever the screen and the lines: nothing is wider than it, nothing scrolls away, and
-// colours change nothing but the colour.
+// TestGraphFitsTheScreen draws graphs for several screens and numbers of lines. They fit the screen,
+// and have the same text with and without colours.
 func TestGraphFitsTheScreen(t *testing.T) {
 	for _, width := range []int{40, 60, 80, 200} {
 		for _, height := range []int{12, 24, 50} {
@@ -114,7 +114,7 @@ func TestGraphFitsTheScreen(t *testing.T) {
 	}
 }
 
-// The numbers at the axis are round, and hold the values between them.
+// TestAxis checks that the labels of an axis are round numbers, and that the axis includes the values.
 func TestAxis(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 20_000 {

@@ -8,26 +8,24 @@ import (
 	"unicode/utf8"
 )
 
-// Not oftener than this: a terminal far away is slower than a disk.
+// redraw is the minimum interval between two updates of the line: a remote terminal is slow.
 const redraw = 200 * time.Millisecond
 
-// The rate is of the last few seconds, so that "time left" follows the link, not
-// its history.
+// rateWindow is the period over which the rate is averaged. It is short, so that the remaining
+// time follows the current speed.
 const rateWindow = 5 * time.Second
 
-// The time left is shown some seconds after the first byte, and while it is no more than
-// farthest times what has passed: beyond that less than a percent is known. The first bytes
-// of a stream come while the other side still starts, and would promise a week, as would
-// those after a pause.
+// The remaining time is an extrapolation. It is not shown before firstEstimate, nor if it is more
+// than maxEstimate times the elapsed time, which means that less than a percent is done: while the
+// other side starts, and after a pause, it would be a week.
 const (
-	firstRate  = time.Second
-	firstGuess = 3 * time.Second
-	farthest   = 99
+	firstRate     = time.Second     // after the first byte
+	firstEstimate = 3 * time.Second // after the first byte
+	maxEstimate   = 99
 )
 
-// Progress is the line that shows how far some work has come. A nil *Progress
-// shows nothing, which is what a stream that is no terminal gets. It may be used
-// by several goroutines.
+// Progress is a line on a terminal that shows the progress of some work. A nil *Progress shows
+// nothing. A Progress may be used concurrently.
 type Progress struct {
 	mu     sync.Mutex
 	w      io.Writer
@@ -35,19 +33,20 @@ type Progress struct {
 	width  func() int
 	now    func() time.Time
 	drawn  bool
-	last   time.Time
-	marks  []mark
-	first  time.Time // when something was done; zero: nothing is yet
+	last   time.Time // of the last update
+	marks  []mark    // of the last rateWindow
+	first  time.Time // when the first byte was done; zero before
 	closed bool
 }
 
+// mark is the number of bytes done at a time.
 type mark struct {
 	at   time.Time
 	done int64
 }
 
-// Progress begins a line, "verb 12.3 MiB of 40.0 MiB …". It gives nil, which
-// shows nothing, when Err is no terminal.
+// Progress returns a new line, "verb 12.3 MiB of 40.0 MiB …". It returns nil, which shows nothing,
+// if Err is not a terminal.
 func (s Streams) Progress(verb string) *Progress {
 	if !IsTerminal(s.Err) {
 		return nil
@@ -59,9 +58,9 @@ func newProgress(w io.Writer, verb string, width func() int, now func() time.Tim
 	return &Progress{w: w, verb: verb, width: width, now: now}
 }
 
-// Set says how many bytes of total are done. A total of 0 or less is unknown, and
-// one that is less than done was estimated too low: then neither share nor time
-// left is shown. Tail is shown behind them if it is not empty and there is room.
+// Set updates the line: done bytes of total are done. It shows neither a percentage nor the
+// remaining time if total is unknown (0 or less) or a wrong estimate (less than done). tail, if not
+// empty, is the last part of the line if there is room.
 func (p *Progress) Set(done, total int64, tail string) {
 	if p == nil {
 		return
@@ -84,7 +83,7 @@ func (p *Progress) Set(done, total int64, tail string) {
 	p.draw(p.line(done, total, rate, p.left(mark{now, done}, total, rate), tail))
 }
 
-// rate is in bytes a second; 0: it is not known yet.
+// rate returns the rate in bytes per second, or 0 if it is not known yet.
 func (p *Progress) rate(now mark) float64 {
 	first := p.marks[0]
 	if p.first.IsZero() || now.at.Sub(p.first) < firstRate || !now.at.After(first.at) {
@@ -93,21 +92,21 @@ func (p *Progress) rate(now mark) float64 {
 	return float64(now.done-first.done) / now.at.Sub(first.at).Seconds()
 }
 
-// left is the time that the rest takes; 0: it cannot be estimated.
+// left returns the estimated remaining time, or 0 if it cannot be estimated.
 func (p *Progress) left(now mark, total int64, rate float64) time.Duration {
 	ran := now.at.Sub(p.first)
-	if rate < 1 || ran < firstGuess {
+	if rate < 1 || ran < firstEstimate {
 		return 0
 	}
 	seconds := float64(total-now.done) / rate
-	if seconds > farthest*ran.Seconds() {
+	if seconds > maxEstimate*ran.Seconds() {
 		return 0
 	}
 	return time.Duration(seconds * float64(time.Second))
 }
 
-// line is made of pieces in the order of their worth: what does not fit is left
-// out from the end, piece by piece.
+// line returns the text of the line. Its parts are in the order of importance; those at the end that
+// do not fit are omitted.
 func (p *Progress) line(done, total int64, rate float64, left time.Duration, tail string) string {
 	known := total > 0 && done <= total
 	pieces := []string{p.verb + " " + Bytes(done)}
@@ -124,7 +123,7 @@ func (p *Progress) line(done, total int64, rate float64, left time.Duration, tai
 	if tail != "" {
 		pieces = append(pieces, tail)
 	}
-	// The last column stays free: some terminals wrap as soon as it is written.
+	// Some terminals wrap when the last column is written.
 	room := p.width() - 1
 	line := ""
 	for i, piece := range pieces {
@@ -142,15 +141,17 @@ func (p *Progress) line(done, total int64, rate float64, left time.Duration, tai
 	return line
 }
 
+// draw prints a line in place of the last one.
 func (p *Progress) draw(line string) {
-	// One write: what else prints on the terminal does not land inside of it.
+	// One write, so that other output is not printed in between.
 	fmt.Fprint(p.w, "\r"+line+clearRight)
 	p.drawn = true
 }
 
+// clearRight is the escape sequence that clears the rest of a line.
 const clearRight = "\x1b[K"
 
-// Done removes the line. Later calls of Set show nothing.
+// Done removes the line. Later calls of Set do nothing.
 func (p *Progress) Done() {
 	if p == nil {
 		return

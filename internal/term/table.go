@@ -7,14 +7,14 @@ import (
 	"unicode/utf8"
 )
 
-// Column is the head of a table's column.
+// Column describes a column of a table.
 type Column struct {
 	Name  string
-	Right bool // numbers stand below each other
+	Right bool // align to the right, for numbers
 }
 
-// Table writes rows below their columns' names, two spaces apart. A row may be
-// shorter than the head.
+// Table writes rows below the names of their columns, separated by two spaces. A row may have
+// fewer cells than there are columns.
 func Table(w io.Writer, columns []Column, rows [][]string) error {
 	head := make([]string, len(columns))
 	for i, c := range columns {
@@ -50,7 +50,7 @@ func Table(w io.Writer, columns []Column, rows [][]string) error {
 	return bw.Flush()
 }
 
-// Fact is one line of a [Facts] section.
+// Fact is a line of a [Facts] section.
 type Fact struct{ Name, Value string }
 
 // Facts writes a titled section of names and values:

@@ -92,10 +92,10 @@ func TestFail(t *testing.T) {
 	}
 }
 
-func TestNothingIsATerminalHere(t *testing.T) {
+func TestNotATerminal(t *testing.T) {
 	var b bytes.Buffer
 	if IsTerminal(&b) || (Streams{Err: &b}).Progress("x") != nil {
-		t.Error("a buffer is taken for a terminal")
+		t.Error("a buffer is a terminal")
 	}
 	var none *Progress
 	none.Set(1, 2, "")
@@ -134,9 +134,9 @@ func TestProgress(t *testing.T) {
 		t.Errorf("%q, want like %q", got, want)
 	}
 	if !strings.Contains(s.last(), " left") {
-		t.Errorf("%q does not say when it ends", s.last())
+		t.Errorf("%q has no remaining time", s.last())
 	}
-	// A stall shows within seconds: the rate is no average since the start.
+	// The rate is not an average since the start: it drops within seconds after a stall.
 	now = now.Add(10 * time.Second)
 	p.Set(102*mib, 200*mib, "")
 	if strings.Contains(s.last(), "/s") {
@@ -152,7 +152,7 @@ func TestProgress(t *testing.T) {
 	now = now.Add(redraw)
 	p.Set(201*mib, 200*mib, "")
 	if got := s.last(); strings.Contains(got, "%") || strings.Contains(got, "left") {
-		t.Errorf("%q claims to know the end of what is longer than thought", got)
+		t.Errorf("%q has a percentage although total is less than done", got)
 	}
 	p.Done()
 	if got := s.writes[len(s.writes)-1]; got != "\r"+clearRight {
@@ -163,13 +163,13 @@ func TestProgress(t *testing.T) {
 	p.Set(1, 2, "")
 	p.Done()
 	if len(s.writes) != n {
-		t.Error("something is drawn after the end")
+		t.Error("Set draws after Done")
 	}
 }
 
-// What comes first says nothing of the rest: neither the first bytes after a long start,
-// nor those after a pause, promise a week.
-func TestProgressPromises(t *testing.T) {
+// TestProgressEstimate checks that there is no remaining time of days, neither for the first bytes
+// after a long start nor for those after a pause.
+func TestProgressEstimate(t *testing.T) {
 	var s screen
 	now := time.Unix(0, 0)
 	p := newProgress(&s, "reading", func() int { return 80 }, func() time.Time { return now })
