@@ -12,18 +12,18 @@ import (
 	"time"
 )
 
-// Identity identifies one process of a server. Replicas behind one URL may have the
-// same config, the same external labels, even the same samples.
+// Identity identifies a server process. It distinguishes replicas behind one URL, which may have the
+// same configuration, external labels and samples.
 type Identity struct {
-	Start    time.Time // of the process; zero: the server did not report it, and the identity is unknown
-	Hostname string    // empty: unknown, as from an older Prometheus
-	Dir      string    // working directory; empty: unknown
+	Start    time.Time // of the process; zero if the identity is unknown
+	Hostname string    // empty if unknown, as for an older Prometheus
+	Dir      string    // working directory; empty if unknown
 
-	// Seen is when the process last answered, by its own clock.
+	// Seen is the time of the last response, by the clock of the server.
 	Seen time.Time
 }
 
-// Known reports whether the server identified itself.
+// Known reports whether the identity is known.
 func (id Identity) Known() bool { return !id.Start.IsZero() }
 
 // Same reports whether both are the same process.
@@ -31,22 +31,23 @@ func (id Identity) Same(other Identity) bool {
 	return id.Known() && id.Start.Equal(other.Start) && id.Hostname == other.Hostname && id.Dir == other.Dir
 }
 
-// RestartOf reports whether id may be the next process of the server that old was:
-// on the same host, begun after old was last seen. Another replica began before.
+// RestartOf reports whether id may be the server of old after a restart: a process on the same host
+// that started after the last response of old. Another replica has started before.
 func (id Identity) RestartOf(old Identity) bool {
 	return id.Known() && old.Known() && id.Hostname == old.Hostname && id.Dir == old.Dir && id.Start.After(old.Seen)
 }
 
-// String formats the process for messages.
+// String returns the host name and the start time for messages.
 func (id Identity) String() string {
 	if !id.Known() {
-		return "a server that does not say when it was started"
+		return "a server with an unknown start time"
 	}
 	return fmt.Sprintf("%s, started %s", cmp.Or(id.Hostname, "a server"),
 		id.Start.UTC().Format("2006-01-02T15:04:05.999Z07:00"))
 }
 
-// Runtime reads the answer of [RuntimePath], which Prometheus has since 2.14.
+// Runtime parses the response of [RuntimePath], which Prometheus has since 2.14. header is that of
+// the response.
 func Runtime(body []byte, header http.Header) (id Identity, err error) {
 	all, err := fields(body, "startTime")
 	if err != nil {
@@ -59,7 +60,9 @@ func Runtime(body []byte, header http.Header) (id Identity, err error) {
 		return nil
 	}
 	var seen time.Time
-	for name, to := range map[string]any{"startTime": &id.Start, "hostname": &id.Hostname, "CWD": &id.Dir, "serverTime": &seen} {
+	for name, to := range map[string]any{
+		"startTime": &id.Start, "hostname": &id.Hostname, "CWD": &id.Dir, "serverTime": &seen,
+	} {
 		if err := get(name, to); err != nil {
 			return Identity{}, err
 		}
@@ -71,11 +74,11 @@ func Runtime(body []byte, header http.Header) (id Identity, err error) {
 	return id, nil
 }
 
-// seenAt returns the time of the server: from the answer, else from the header, which
-// has whole seconds.
-func seenAt(said time.Time, header http.Header) time.Time {
-	if !said.IsZero() {
-		return said
+// seenAt returns serverTime if it is not zero, otherwise the Date of the header, which has whole
+// seconds, otherwise the time of this machine.
+func seenAt(serverTime time.Time, header http.Header) time.Time {
+	if !serverTime.IsZero() {
+		return serverTime
 	}
 	if at, err := http.ParseTime(header.Get("Date")); err == nil {
 		return at
@@ -83,8 +86,8 @@ func seenAt(said time.Time, header http.Header) time.Time {
 	return time.Now()
 }
 
-// MetricsIdentity reads the answer of [MetricsPath]. Metrics without those of a TSDB,
-// like a gateway's in front of many servers, are refused.
+// MetricsIdentity parses the response of [MetricsPath]. It returns an error for metrics without those
+// of a TSDB, for example of a gateway in front of several servers.
 func MetricsIdentity(body []byte, header http.Header) (id Identity, err error) {
 	const start, tsdb = "process_start_time_seconds", "prometheus_tsdb_head_series"
 	m, err := Metrics(body, start, tsdb)
@@ -96,8 +99,8 @@ func MetricsIdentity(body []byte, header http.Header) (id Identity, err error) {
 	return id, nil
 }
 
-// Metrics reads metrics without labels from the answer of [MetricsPath]. It is an
-// error if one of them is not there.
+// Metrics returns the values of metrics without labels in the response of [MetricsPath]. It returns
+// an error if one of the names is missing.
 func Metrics(body []byte, names ...string) (map[string]float64, error) {
 	m := map[string]float64{}
 	lines := bufio.NewScanner(bytes.NewReader(body))

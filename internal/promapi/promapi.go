@@ -1,10 +1,10 @@
-// Package promapi reads answers of Prometheus' HTTP API.
+// Package promapi parses responses of Prometheus' HTTP API.
 //
-// Not only a Prometheus answers 200 at a URL: so may a proxy with its login page,
-// another program with its own JSON, or a server that implements half of the API. Each
-// function here parses the body of an answer and returns either all requested fields or
-// a [ShapeError]. A missing field is never taken for zero: an answer without a list of
-// blocks does not mean that there are none.
+// A response with status 200 need not be from a Prometheus: it may be the login page of a
+// proxy, the JSON of another program, or from a server that implements a part of the API.
+// Each function parses the body of a response and returns either all requested fields or a
+// [ShapeError]. It never returns zero for a missing field: a response without a list of
+// blocks does not mean that the server has no blocks.
 package promapi
 
 import (
@@ -20,7 +20,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// The parts of the API, below the URL of the server.
+// Paths of the API, relative to the URL of the server.
 const (
 	ReadPath    = "/api/v1/read"
 	HeadPath    = "/api/v1/status/tsdb"
@@ -34,14 +34,18 @@ const (
 	MetricsPath = "/metrics"
 )
 
-// ShapeError reports an answer that lacks the requested fields.
-type ShapeError struct{ What string }
+// ShapeError reports a response that is not that of a Prometheus or lacks a requested field.
+type ShapeError struct {
+	What string // what the response is, to complete "the answer is …"
+}
 
+// Error implements error.
 func (e *ShapeError) Error() string { return "the answer is " + e.What }
 
+// shape returns a *ShapeError.
 func shape(format string, args ...any) error { return &ShapeError{fmt.Sprintf(format, args...)} }
 
-// Describe returns a description of a body that is not the expected answer.
+// Describe describes a body that is not the expected response, to complete "the answer is …".
 func Describe(body []byte) string {
 	text := bytes.TrimSpace(bytes.TrimPrefix(body, []byte("\xef\xbb\xbf")))
 	switch {
@@ -52,12 +56,12 @@ func Describe(body []byte) string {
 	case json.Valid(text):
 		return "JSON without the expected fields"
 	case text[0] == '{' || text[0] == '[':
-		return "JSON that is cut or damaged"
+		return "truncated or damaged JSON"
 	}
-	return "neither JSON nor anything that this API returns"
+	return "not JSON"
 }
 
-// Data returns the data of an answer.
+// Data returns the field data of a response with the status success.
 func Data(body []byte) (json.RawMessage, error) {
 	var answer struct {
 		Status string          `json:"status"`
@@ -71,15 +75,14 @@ func Data(body []byte) (json.RawMessage, error) {
 	case answer.Status == "error" && answer.Error != "":
 		return nil, shape("the error %q", answer.Error)
 	case answer.Status != "success":
-		return nil, shape("%s: it has no status", Describe(body))
+		return nil, shape("%s: no status", Describe(body))
 	case len(answer.Data) == 0 || string(answer.Data) == "null":
 		return nil, shape("without data")
 	}
 	return answer.Data, nil
 }
 
-// fields parses the data of an answer as an object. It is an error if one of the names
-// is missing.
+// fields returns the data of a response, which must be an object with the named fields.
 func fields(body []byte, names ...string) (map[string]json.RawMessage, error) {
 	data, err := Data(body)
 	if err != nil {
@@ -88,6 +91,7 @@ func fields(body []byte, names ...string) (map[string]json.RawMessage, error) {
 	return object(data, names...)
 }
 
+// object parses an object that must have the named fields.
 func object(data []byte, names ...string) (map[string]json.RawMessage, error) {
 	var all map[string]json.RawMessage
 	if err := json.Unmarshal(data, &all); err != nil || all == nil {
@@ -101,19 +105,18 @@ func object(data []byte, names ...string) (map[string]json.RawMessage, error) {
 	return all, nil
 }
 
-// HeadStats is what a server reports about its head.
+// HeadStats has a server's statistics of its head. The times are Unix milliseconds, inclusive.
 type HeadStats struct {
 	Series  uint64 `json:"numSeries"`
 	Chunks  int64  `json:"chunkCount"`
 	MinTime int64  `json:"minTime"`
-	MaxTime int64  `json:"maxTime"` // included
+	MaxTime int64  `json:"maxTime"`
 }
 
-// Empty reports whether there are no samples. Prometheus says so by a first time
-// that comes after the last.
+// Empty reports whether the head has no samples. MinTime is after MaxTime then.
 func (h HeadStats) Empty() bool { return h.Series == 0 || h.MinTime > h.MaxTime }
 
-// Head reads the answer of [HeadPath].
+// Head parses the response of [HeadPath].
 func Head(body []byte) (h HeadStats, err error) {
 	all, err := fields(body, "headStats")
 	if err != nil {
@@ -133,11 +136,11 @@ func Head(body []byte) (h HeadStats, err error) {
 	return HeadStats{Series: *p.Series, Chunks: p.Chunks, MinTime: *p.MinTime, MaxTime: *p.MaxTime}, nil
 }
 
-// Block is a block as a server lists it: its meta.json.
+// Block is a block in a server's list: its meta.json. The times are Unix milliseconds.
 type Block struct {
 	ULID    string `json:"ulid"`
 	MinTime int64  `json:"minTime"`
-	MaxTime int64  `json:"maxTime"` // excluded
+	MaxTime int64  `json:"maxTime"` // exclusive
 	Stats   struct {
 		Samples    uint64 `json:"numSamples"`
 		Series     uint64 `json:"numSeries"`
@@ -154,8 +157,8 @@ type Block struct {
 	} `json:"compaction"`
 }
 
-// Blocks reads the answer of [BlocksPath], sorted by time. A server without blocks
-// answers null.
+// Blocks parses the response of [BlocksPath] and returns the blocks sorted by MinTime. A server
+// without blocks returns null in place of the list.
 func Blocks(body []byte) ([]Block, error) {
 	all, err := fields(body, "blocks")
 	if err != nil {
@@ -167,33 +170,34 @@ func Blocks(body []byte) ([]Block, error) {
 	}
 	for _, b := range blocks {
 		if _, err := ulid.ParseStrict(b.ULID); err != nil || b.MinTime > b.MaxTime {
-			return nil, shape("a list with something that is not a block: %.100q", b.ULID)
+			return nil, shape("a list with an invalid block: %.100q", b.ULID)
 		}
 	}
 	slices.SortFunc(blocks, func(a, b Block) int { return int(min(max(a.MinTime-b.MinTime, -1), 1)) })
 	return blocks, nil
 }
 
-// Config has the settings that promdump needs of a server's config.
+// Config has the settings that promdump uses of a server's configuration.
 type Config struct {
-	ExternalLabels map[string]string // put on each series of a remote read
-	OutOfOrder     time.Duration     // how far back samples may come late
-	BackEnds       int               // remote_read sections
-	Retention      *Retention        // nil: the config has no such section
+	ExternalLabels map[string]string // without empty ones; the server adds them to each series of a remote read
+	OutOfOrder     time.Duration     // out_of_order_time_window
+	BackEnds       int               // number of remote_read sections
+	Retention      *Retention        // nil if the configuration has no such section
 
-	// Complete is false for an empty text or that of another program: every Prometheus
-	// writes its global section. If it is false, the fields above are unknown.
+	// Complete is false for an empty configuration and for that of another program, which
+	// lack the global section of every Prometheus. The other fields are unknown then.
 	Complete bool
 }
 
-// Retention is a section of a config. If it exists, the retention flags do not apply.
+// Retention is the retention section of a configuration. The server ignores its retention flags
+// if the section exists.
 type Retention struct {
 	Time       string  `json:"time"`
 	Size       string  `json:"size"`
 	Percentage float64 `json:"percentage"`
 }
 
-// ReadConfig reads the answer of [ConfigPath].
+// ReadConfig parses the response of [ConfigPath].
 func ReadConfig(body []byte) (c Config, err error) {
 	all, err := fields(body, "yaml")
 	if err != nil {
@@ -201,7 +205,7 @@ func ReadConfig(body []byte) (c Config, err error) {
 	}
 	var text string
 	if err := json.Unmarshal(all["yaml"], &text); err != nil {
-		return c, shape("without the text of a config")
+		return c, shape("without a configuration")
 	}
 	var conf struct {
 		Global *struct {
@@ -216,7 +220,7 @@ func ReadConfig(body []byte) (c Config, err error) {
 		} `json:"storage"`
 	}
 	if err := yaml.Unmarshal([]byte(text), &conf); err != nil {
-		return c, shape("a config that is not Prometheus'")
+		return c, shape("not a configuration of Prometheus")
 	}
 	c.Retention = conf.Storage.TSDB.Retention
 	if c.Complete = conf.Global != nil; !c.Complete {
@@ -225,21 +229,21 @@ func ReadConfig(body []byte) (c Config, err error) {
 	c.BackEnds, c.Retention = len(conf.RemoteRead), conf.Storage.TSDB.Retention
 	c.ExternalLabels = map[string]string{}
 	for name, value := range conf.Global.ExternalLabels {
-		if value != "" { // the same as no label
+		if value != "" { // an empty value means no label
 			c.ExternalLabels[name] = value
 		}
 	}
 	if w := conf.Storage.TSDB.Window; w != "" {
 		d, err := model.ParseDuration(w)
 		if err != nil {
-			return c, shape("a config with out_of_order_time_window %q", w)
+			return c, shape("a configuration with an invalid out_of_order_time_window %q", w)
 		}
 		c.OutOfOrder = time.Duration(d)
 	}
 	return c, nil
 }
 
-// Flags reads the answer of [FlagsPath]. A Prometheus with a TSDB has flags for it.
+// Flags parses the response of [FlagsPath]. It returns an error if there are no flags of a TSDB.
 func Flags(body []byte) (map[string]string, error) {
 	data, err := Data(body)
 	if err != nil {
@@ -257,7 +261,7 @@ func Flags(body []byte) (map[string]string, error) {
 	return nil, shape("without the flags of a TSDB")
 }
 
-// List reads an answer whose data is a list.
+// List parses a response whose data is a list.
 func List(body []byte) ([]json.RawMessage, error) {
 	data, err := Data(body)
 	if err != nil {
@@ -270,7 +274,7 @@ func List(body []byte) ([]json.RawMessage, error) {
 	return list, nil
 }
 
-// Version reads the answer of [BuildPath].
+// Version parses the response of [BuildPath].
 func Version(body []byte) (string, error) {
 	all, err := fields(body, "version")
 	if err != nil {
@@ -283,8 +287,8 @@ func Version(body []byte) (string, error) {
 	return version, nil
 }
 
-// Times reads the answer of [QueryPath] to a query whose result is a matrix, and
-// returns the times of all samples, in Unix milliseconds.
+// Times parses the response of [QueryPath] to a query whose result is a matrix. It returns the times
+// of all samples, in Unix milliseconds, not sorted.
 func Times(body []byte) (times []int64, err error) {
 	all, err := fields(body, "resultType", "result")
 	if err != nil {
