@@ -1,5 +1,5 @@
-// Command kubectl-promdump is promdump as a plugin of kubectl: the same commands,
-// done to a Prometheus in a pod.
+// Command kubectl-promdump is the kubectl plugin of promdump: the same commands for a
+// Prometheus in a pod.
 package main
 
 import (
@@ -14,13 +14,14 @@ import (
 
 func main() { os.Exit(run()) }
 
+// run runs the command line and returns the exit code.
 func run() int {
-	// A reader that goes away is an error of a write, after which we clean up; by
-	// default it would kill us with temporary files left behind.
+	// When the reader of stdout has gone, writes then fail and the program cleans up. By
+	// default the signal kills the program, and temporary files remain.
 	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	// The first signal asks us to clean up and end, the second one does it at once.
+	// The first signal cancels ctx, and the program cleans up. The second one kills it.
 	context.AfterFunc(ctx, stop)
 	return plugin.Main(ctx, os.Args[1:], term.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
 }

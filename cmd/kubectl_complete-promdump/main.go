@@ -1,6 +1,6 @@
-// Command kubectl_complete-promdump tells kubectl what may be typed behind kubectl
-// promdump: kubectl runs the program of this name with the words that are there. It
-// asks kubectl-promdump beside it, or else the one in the PATH.
+// Command kubectl_complete-promdump prints the shell completions of kubectl promdump. kubectl runs
+// the program of this name with the words of the command line. It runs kubectl-promdump in its own
+// directory, or the one in PATH.
 package main
 
 import (
@@ -22,8 +22,8 @@ func main() {
 		}
 	}
 	cmd := exec.Command(name, append([]string{"__complete"}, os.Args[1:]...)...)
-	// Its stderr says how it was decided, to who debugs it; here it would be written
-	// over what a person types.
+	// stderr has debugging messages of the completion. The shell would print them over the
+	// command line.
 	cmd.Stdout = os.Stdout
 	if cmd.Run() != nil {
 		os.Exit(1)

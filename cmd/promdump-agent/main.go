@@ -1,17 +1,17 @@
-// Command promdump-agent runs in the container of a Prometheus for as long as
-// one dump takes. It is uploaded and started by kubectl promdump, takes one call
-// on stdin, answers on stdout and ends. It removes its own file first, so that
-// nothing stays behind whatever happens later, and says start on stdout if that
-// is its argument: by that the client knows that it runs.
+// Command promdump-agent runs in the container of a Prometheus during one dump or restore.
+// kubectl promdump uploads and starts it. The agent receives one call on stdin, sends the response
+// on stdout and exits. It first removes its own file, so that nothing remains in the container
+// however it ends. With the argument start it then prints a line, which shows the client that it
+// runs.
 //
-// In promdump's own image it is there already, and is what the container runs, too:
-// live, until none of its clients holds it.
+// In promdump's image the agent is installed and not removed. There it is also the main process of
+// the container, with the argument live, and exits when no client holds the container any more.
 //
-// With a time after start it waits so long for its client to come back when its streams
-// break: attach NAME, run from the same program, hands it the streams of another command.
+// A duration after start is the time that the agent waits for its client after its streams broke.
+// The client runs the same program with attach NAME to connect new streams to the waiting agent.
 //
-// A client that was killed before it could start its agent leaves a file. The
-// next agent in that directory removes it.
+// A client that is killed before it starts its agent leaves a file. The next agent in that directory
+// removes it.
 package main
 
 import (
@@ -33,27 +33,28 @@ import (
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// Only a file with this name is removed: who runs the agent by hand keeps it.
+// uploaded is the prefix of the name of an uploaded agent. The agent removes only such files.
 const uploaded = ".promdump-agent-"
 
 func main() { os.Exit(run()) }
 
 const (
-	gcPercent  = 25       // collections cost little: the live heap has a few MiB
-	firstLimit = 12 << 20 // bytes of the Go runtime, until a request says more
+	gcPercent  = 25       // collections are cheap: the live heap has a few MiB
+	firstLimit = 12 << 20 // memory limit of the Go runtime in bytes, until a request sets another
 )
 
+// run runs the agent and returns the exit code.
 func run() int {
-	// The script that starts an uploaded agent has both in its environment already, see
-	// package source/pod; an installed agent has none.
+	// The script that starts an uploaded agent sets both in its environment, see package
+	// source/pod. An installed agent has no such script.
 	debug.SetGCPercent(gcPercent)
 	debug.SetMemoryLimit(firstLimit)
-	lowered := agent.Lower(agent.Background) // first: what starts is charged to the server as well
+	lowered := agent.Lower(agent.Background) // first, because the start also takes CPU time from the server
 	if len(os.Args) == 3 && os.Args[1] == wire.ToAttach {
 		return attach(os.Args[2])
 	}
 	self, err := os.Executable()
-	if err != nil { // there is no /proc
+	if err != nil { // no /proc
 		self = os.Args[0]
 	}
 	removed := strings.HasPrefix(filepath.Base(self), uploaded)
@@ -63,7 +64,7 @@ func run() int {
 		}
 		removeOld(filepath.Dir(self), old)
 	}
-	signal.Ignore(syscall.SIGPIPE) // an error of a write instead
+	signal.Ignore(syscall.SIGPIPE) // writes fail instead
 	var meeting *agent.Meeting
 	if len(os.Args) > 1 && os.Args[1] == wire.Started {
 		line := wire.Started
@@ -76,14 +77,14 @@ func run() int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	runtime.GOMAXPROCS(1) // the others are the server's
+	runtime.GOMAXPROCS(1) // leaves the other processors to the server
 	if len(os.Args) > 1 && os.Args[1] != wire.Started {
 		return helper(ctx, os.Args[1], os.Args[2:])
 	}
 	err = agent.Serve(ctx, agent.Process{
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Meeting: meeting,
 		Cgroup: os.DirFS("/sys/fs/cgroup"),
-		// The runtime counts what Go has taken, and not the program's own pages.
+		// The limit of the Go runtime does not include the pages of the program file.
 		Limit: func(memory int64) { debug.SetMemoryLimit(max(memory-16<<20, memory/2, 6<<20)) },
 		Lower: func(p agent.Priority) error {
 			if p == agent.Background {
@@ -99,9 +100,9 @@ func run() int {
 	return 0
 }
 
-// meetingOf returns where a client finds this agent again if its connection breaks. The
-// argument after start is how long it waits; without one, or where no process could find
-// it, it ends with its stdin.
+// meetingOf returns the place where a client can reconnect to this agent after its connection
+// broke. args are the arguments after start: the time to wait. It returns nil without a time, or if
+// no place is available; the agent then exits at the end of its stdin.
 func meetingOf(args []string, self string, removed bool) *agent.Meeting {
 	if len(args) != 1 {
 		return nil
@@ -120,7 +121,8 @@ func meetingOf(args []string, self string, removed bool) *agent.Meeting {
 	return m
 }
 
-// attach connects the streams of this process with the agent that waits under a name.
+// attach connects the streams of this process to the waiting agent with a name. It returns the exit
+// code.
 func attach(name string) int {
 	err := agent.Attach(name, os.Stdin, os.Stdout, os.Stderr)
 	if err == nil {
@@ -133,7 +135,7 @@ func attach(name string) int {
 	return 1
 }
 
-// helper is what is asked of the agent in an image.
+// helper runs a command of an installed agent and returns the exit code.
 func helper(ctx context.Context, what string, args []string) int {
 	wait := func(d time.Duration) {
 		select {
@@ -154,23 +156,26 @@ func helper(ctx context.Context, what string, args []string) int {
 			return 1
 		}
 	default:
-		fmt.Fprintf(os.Stderr, "promdump-agent: it cannot %q\n", what)
+		fmt.Fprintf(os.Stderr, "promdump-agent: unknown command %q\n", what)
 		return 2
 	}
 	return 0
 }
 
-// old is when a file of an agent is surely not on its way any more.
+// old is the age at which the upload of a file has certainly ended.
 const old = 10 * time.Minute
 
-// removeOld removes what killed clients left. A file that cannot be looked at or
-// removed is not ours, or another one was faster.
+// removeOld removes the files of killed clients in dir that are older than age. It ignores errors:
+// another user owns the file, or another agent has removed it.
 func removeOld(dir string, age time.Duration) {
 	names, _ := filepath.Glob(filepath.Join(dir, uploaded+"*"))
 	for _, name := range names {
 		var st unix.Stat_t
-		// The time of the change is this machine's; the other one is of whoever made it.
-		if unix.Lstat(name, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && int(st.Uid) == os.Getuid() && time.Since(time.Unix(st.Ctim.Unix())) > age {
+		if unix.Lstat(name, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || int(st.Uid) != os.Getuid() {
+			continue
+		}
+		// The kernel sets ctime; a client can set mtime.
+		if time.Since(time.Unix(st.Ctim.Unix())) > age {
 			_ = os.Remove(name)
 		}
 	}

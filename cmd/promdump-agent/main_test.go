@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// The agent says that it runs, and by then its file is gone. One that is on its way
-// beside it stays.
+// TestStart starts an uploaded agent: it removes its file before it prints start, and keeps the file of
+// an upload in progress.
 func TestStart(t *testing.T) {
 	dir := t.TempDir()
 	self := filepath.Join(dir, uploaded+"abc")
@@ -18,20 +18,20 @@ func TestStart(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	other := filepath.Join(dir, uploaded+"young")
-	if err := os.WriteFile(other, []byte("on its way"), 0o600); err != nil {
+	if err := os.WriteFile(other, []byte("incomplete"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(self, "start")
 	cmd.Stdin = strings.NewReader("")
-	out, _ := cmd.Output() // nobody asks it anything, which it says too
+	out, _ := cmd.Output() // fails: it receives no call
 	if !strings.HasPrefix(string(out), "start\n") {
-		t.Errorf("it says %q", out)
+		t.Errorf("the agent prints %q", out)
 	}
 	if _, err := os.Stat(self); err == nil {
-		t.Error("its file is there")
+		t.Error("the agent's file exists")
 	}
 	if _, err := os.Stat(other); err != nil {
-		t.Errorf("another one's file: %v", err)
+		t.Errorf("the file of another upload: %v", err)
 	}
 }
 
@@ -50,14 +50,14 @@ func TestRemoveOld(t *testing.T) {
 	}
 	removeOld(dir, old)
 	if _, err := os.Stat(ours); err != nil {
-		t.Errorf("a young file: %v", err)
+		t.Errorf("a new file: %v", err)
 	}
 	removeOld(dir, -1)
 	if _, err := os.Stat(ours); err == nil {
-		t.Error("an old file is there")
+		t.Error("an old file exists")
 	}
 	if _, err := os.Stat(others); err != nil {
-		t.Errorf("a file that is not ours: %v", err)
+		t.Errorf("a file of the server: %v", err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, uploaded+"dir")); err != nil {
 		t.Errorf("a directory: %v", err)

@@ -15,8 +15,8 @@ import (
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// TestPriority: all threads of a running agent have the lowest priority, and with
-// --gentle only idle CPU time.
+// TestPriority checks that all threads of a running agent have the lowest priority, and with --gentle
+// the policy SCHED_IDLE.
 func TestPriority(t *testing.T) {
 	self := filepath.Join(t.TempDir(), "agent")
 	if out, err := exec.Command("go", "build", "-o", self, ".").CombinedOutput(); err != nil {
@@ -40,28 +40,32 @@ func TestPriority(t *testing.T) {
 		}
 		r := bufio.NewReader(out)
 		if line, err := r.ReadString('\n'); line != "start\n" {
-			t.Fatalf("it says %q, %v", line, err)
+			t.Fatalf("the agent prints %q, %v", line, err)
 		}
 		lowest(t, cmd.Process.Pid, unix.SCHED_BATCH)
-		call := wire.Call{Version: wire.Version, Do: wire.DoInventory, Dirs: []string{t.TempDir()}, Codec: wire.Plain, Limits: wire.Limits{Gentle: c.gentle}}
+		call := wire.Call{
+			Version: wire.Version, Do: wire.DoInventory, Dirs: []string{t.TempDir()}, Codec: wire.Plain,
+			Limits: wire.Limits{Gentle: c.gentle},
+		}
 		if err := wire.WriteCall(in, call); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := r.ReadByte(); err != nil { // it answers, and waits until that is received
+		if _, err := r.ReadByte(); err != nil { // the agent waits until its response is received
 			t.Fatal(err)
 		}
 		lowest(t, cmd.Process.Pid, c.policy)
 		in.Close()
 		_, _ = io.Copy(io.Discard, r)
-		_ = cmd.Wait() // there is no data dir, and it fails
+		_ = cmd.Wait() // fails: the directory is not a data directory
 	}
 }
 
+// lowest checks the nice value, the scheduling policy and the I/O class of all threads of a process.
 func lowest(t *testing.T, pid, policy int) {
 	t.Helper()
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
 	if err != nil || len(tasks) < 2 {
-		t.Fatalf("%v, %v: a Go program has more threads", tasks, err)
+		t.Fatalf("%v, %v: expected several threads", tasks, err)
 	}
 	for _, task := range tasks {
 		b, err := os.ReadFile(task)
@@ -69,9 +73,9 @@ func lowest(t *testing.T, pid, policy int) {
 			t.Fatal(err)
 		}
 		_, rest, _ := strings.Cut(string(b), ") ")
-		words := strings.Fields(rest) // from the third of proc_pid_stat(5) on
+		words := strings.Fields(rest) // from field 3 of proc_pid_stat(5)
 		if words[16] != "19" || words[38] != fmt.Sprint(policy) {
-			t.Errorf("%s: nice %s, policy %s, and not 19, %d", task, words[16], words[38], policy)
+			t.Errorf("%s: nice %s, policy %s, want 19, %d", task, words[16], words[38], policy)
 		}
 		tid := filepath.Base(filepath.Dir(task))
 		var id int
@@ -80,7 +84,7 @@ func lowest(t *testing.T, pid, policy int) {
 		}
 		const process, idle = 1, 3 // see linux/ioprio.h
 		if class, _, e := unix.Syscall(unix.SYS_IOPRIO_GET, process, uintptr(id), 0); e != 0 || class>>13 != idle {
-			t.Errorf("%s: the disk's class %d, %v", task, class>>13, e)
+			t.Errorf("%s: I/O class %d, %v", task, class>>13, e)
 		}
 	}
 }

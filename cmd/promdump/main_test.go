@@ -24,8 +24,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"promdump": main})
 }
 
-// TestScripts runs testdata/*.txtar, one behaviour each, on the real main in a
-// process of its own.
+// TestScripts runs testdata/*.txtar, each with one feature, with main in a separate process.
 func TestScripts(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
 	db := tsdbtest.Random(t, data, 1, tsdbtest.Options{Series: 24, Interval: 2 * time.Minute, Duration: 9 * time.Hour})
@@ -43,7 +42,7 @@ func TestScripts(t *testing.T) {
 			return os.Mkdir(filepath.Join(e.WorkDir, "tmp"), 0o777)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			// tsdb DIR [all|blocks|head]: a small real data dir, or a part of it.
+			// tsdb DIR [all|blocks|head]: creates a small real data directory, or a part of it.
 			"tsdb": func(ts *testscript.TestScript, _ bool, args []string) {
 				dir := ts.MkAbs(args[0])
 				ts.Check(tsdbtest.CopyDir(dir, data))
@@ -57,7 +56,7 @@ func TestScripts(t *testing.T) {
 					}
 				}
 			},
-			// future DIR: a head with samples at times of clocks that were wrong.
+			// future DIR: creates a head with samples at implausible times.
 			"future": func(ts *testscript.TestScript, _ bool, args []string) {
 				db, err := tsdb.Open(ts.MkAbs(args[0]), nil, nil, tsdb.DefaultOptions(), nil)
 				ts.Check(err)
@@ -68,7 +67,7 @@ func TestScripts(t *testing.T) {
 				}
 				ts.Check(db.Close())
 			},
-			// break DIR FILE [all]: empties this file of the first block, or of all.
+			// break DIR FILE [all]: truncates this file of the first block, or of all, to 0 bytes.
 			"break": func(ts *testscript.TestScript, _ bool, args []string) {
 				files, err := filepath.Glob(filepath.Join(ts.MkAbs(args[0]), "*", args[1]))
 				ts.Check(err)
@@ -79,18 +78,18 @@ func TestScripts(t *testing.T) {
 					ts.Check(os.Truncate(f, 0))
 				}
 			},
-			// big DIR: makes a chunk file of the first block so long that it takes
-			// many seconds to compress.
+			// big DIR: enlarges a chunk file of the first block, so that compressing it takes many
+			// seconds.
 			"big": func(ts *testscript.TestScript, _ bool, args []string) {
 				files, err := filepath.Glob(filepath.Join(ts.MkAbs(args[0]), "*", "chunks", "000001"))
 				ts.Check(err)
 				ts.Check(os.Truncate(files[0], 40<<30))
 			},
-			// exits CODE PROGRAM ARG…: the program's exit code, to the number.
+			// exits CODE PROGRAM ARG…: runs a program and checks its exit code.
 			"exits": func(ts *testscript.TestScript, _ bool, args []string) {
 				want(ts, args[0], ts.Exec(args[1], args[2:]...))
 			},
-			// powerless CODE PROGRAM ARG…: the same, where permissions count for root too.
+			// powerless CODE PROGRAM ARG…: like exits, without the capabilities of root.
 			"powerless": func(ts *testscript.TestScript, _ bool, args []string) {
 				if os.Geteuid() == 0 {
 					want(ts, args[0], ts.Exec("setpriv", append([]string{"--bounding-set=-all", "--inh-caps=-all"}, args[1:]...)...))
@@ -98,11 +97,11 @@ func TestScripts(t *testing.T) {
 				}
 				want(ts, args[0], ts.Exec(args[1], args[2:]...))
 			},
-			// interrupt SIGNAL CODE GLOB PROGRAM ARG…: sends the signal when a file
-			// matches. Stdin is a pipe into which nobody writes, stdout one which
-			// nobody reads. Talk goes to the file stderr.txt.
+			// interrupt SIGNAL CODE GLOB PROGRAM ARG…: runs a program, sends the signal when a file
+			// matches GLOB, and checks the exit code. Stdin is a pipe without a writer's data, stdout
+			// one that is not read. stderr goes to the file stderr.txt.
 			"interrupt": interrupt,
-			// only DIR NAME…: what there is in a directory, hidden files too.
+			// only DIR NAME…: checks that a directory has exactly these entries, also hidden ones.
 			"only": func(ts *testscript.TestScript, _ bool, args []string) {
 				entries, err := os.ReadDir(ts.MkAbs(args[0]))
 				ts.Check(err)
@@ -111,10 +110,10 @@ func TestScripts(t *testing.T) {
 					names = append(names, e.Name())
 				}
 				if got, want := strings.Join(names, " "), strings.Join(args[1:], " "); got != want {
-					ts.Fatalf("%s holds %q, want %q", args[0], got, want)
+					ts.Fatalf("%s has %q, want %q", args[0], got, want)
 				}
 			},
-			// truncate FILE N: cuts N bytes off its end.
+			// truncate FILE N: removes N bytes at the end.
 			"truncate": func(ts *testscript.TestScript, _ bool, args []string) {
 				fi, err := os.Stat(ts.MkAbs(args[0]))
 				ts.Check(err)
@@ -122,14 +121,15 @@ func TestScripts(t *testing.T) {
 				ts.Check(err)
 				ts.Check(os.Truncate(ts.MkAbs(args[0]), fi.Size()-n))
 			},
-			// flip FILE: flips a bit in its middle.
+			// flip FILE: flips a bit in the middle.
 			"flip": func(ts *testscript.TestScript, _ bool, args []string) {
 				b, err := os.ReadFile(ts.MkAbs(args[0]))
 				ts.Check(err)
 				b[len(b)/2] ^= 4
 				ts.Check(os.WriteFile(ts.MkAbs(args[0]), b, 0o600))
 			},
-			// serves DIR DIR MIN MAX: both data dirs serve the same between these times.
+			// serves DIR DIR MIN MAX: checks that both data directories serve the same samples between
+			// these times.
 			"serves": func(ts *testscript.TestScript, _ bool, args []string) {
 				sel := tsdbtest.Everything()
 				var err error
@@ -143,13 +143,14 @@ func TestScripts(t *testing.T) {
 					ts.Fatalf("%s serves nothing", args[0])
 				}
 				if d := tsdbtest.Diff(a, b); d != "" {
-					ts.Fatalf("they differ: %s", d)
+					ts.Fatalf("%s and %s differ: %s", args[0], args[1], d)
 				}
 			},
 		},
 	})
 }
 
+// want checks the exit code in the error of a command.
 func want(ts *testscript.TestScript, code string, err error) {
 	got := 0
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
@@ -162,6 +163,7 @@ func want(ts *testscript.TestScript, code string, err error) {
 	}
 }
 
+// interrupt implements the script command of this name.
 func interrupt(ts *testscript.TestScript, _ bool, args []string) {
 	signal := map[string]os.Signal{"INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "KILL": syscall.SIGKILL}[args[0]]
 	program := ""
@@ -198,9 +200,9 @@ func interrupt(ts *testscript.TestScript, _ bool, args []string) {
 		}
 		if ctx.Err() != nil {
 			_ = cmd.Wait()
-			ts.Fatalf("there was never a file like %s: %s", args[2], &stderr)
+			ts.Fatalf("no file matches %s: %s", args[2], &stderr)
 		}
-		time.Sleep(time.Millisecond) // polls for what the program does
+		time.Sleep(time.Millisecond) // polls for the file
 	}
 	ts.Check(cmd.Process.Signal(signal))
 	err = cmd.Wait()
