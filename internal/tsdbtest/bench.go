@@ -25,11 +25,11 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Scale is the size of a data dir for measurements. The zero value is that of
-// BENCH.md: 58,000 series, 24 h in blocks, 1.5 h of head, a scrape every 15 s.
+// Scale is the size of a data directory for measurements. The zero value is that of BENCH.md: 58,000
+// series, 24 h of blocks, 1.5 h of head, a scrape every 15 s.
 type Scale struct {
 	Series   int           // default 58,000
-	Blocks   time.Duration // in blocks; a multiple of 2 h; default 24 h; blocks are of 18 h, 6 h and 2 h
+	Blocks   time.Duration // of the blocks, which have 18 h, 6 h and 2 h; a multiple of 2 h; default 24 h
 	Head     time.Duration // after the last block; default 1.5 h; negative: none
 	Interval time.Duration // of scrapes; default 15 s
 	End      time.Time     // of the last block; default 2026-01-02 00:00 UTC; aligned down to 2 h
@@ -56,15 +56,14 @@ func (s Scale) withDefaults() Scale {
 	return s
 }
 
-// Size says what Bench wrote.
+// Size has the numbers of what Bench wrote.
 type Size struct {
 	Series, BlockSamples, HeadSamples, HistogramSamples int
 	Blocks                                              []tsdb.BlockMeta
 }
 
-// Bench writes a data dir of this scale into an empty directory, the same to
-// the byte for the same scale. It goes around the head, chunk by chunk: through
-// appends it would take half an hour.
+// Bench writes a data directory into the empty directory dir. The bytes depend on scale only. Bench
+// writes chunks directly: appending the samples to a TSDB would take half an hour.
 func Bench(ctx context.Context, dir string, scale Scale) (*Size, error) {
 	c := newCluster(scale.withDefaults())
 	size := &Size{Series: len(c.series)}
@@ -102,8 +101,7 @@ func Bench(ctx context.Context, dir string, scale Scale) (*Size, error) {
 	return size, nil
 }
 
-// block writes one block: its series' chunks are made on all processors and
-// written in the order of the series.
+// block writes one block. All processors encode chunks, which are written in the order of the series.
 func (c *cluster) block(ctx context.Context, dir string, mint, maxt int64, id ulid.ULID) (_ *tsdb.BlockMeta, err error) {
 	meta := &tsdb.BlockMeta{ULID: id, MinTime: mint, MaxTime: maxt, Version: 1}
 	meta.Compaction.Level = map[int64]int{2: 1, 6: 2, 18: 3}[(maxt-mint)/time.Hour.Milliseconds()]
@@ -157,8 +155,7 @@ func (c *cluster) block(ctx context.Context, dir string, mint, maxt int64, id ul
 	return meta, os.WriteFile(filepath.Join(dir, "meta.json"), b, 0o666)
 }
 
-// encode makes the chunks of all series within [mint, maxt) and hands them to
-// write in order.
+// encode encodes the chunks of all series within [mint, maxt) and calls write in the order of the series.
 func (c *cluster) encode(ctx context.Context, mint, maxt int64, write func(i int, metas []chunks.Meta) error) error {
 	const batch = 128
 	type result [][]chunks.Meta
@@ -209,8 +206,8 @@ func (c *cluster) encode(ctx context.Context, mint, maxt int64, write func(i int
 	return g.Wait()
 }
 
-// chunks makes the chunks of one series within [mint, maxt): as the head cuts
-// them, of about 120 samples, never across 2 h.
+// chunks returns the chunks of one series within [mint, maxt). Like a head's they have about 120 samples
+// and do not cross a multiple of 2 h.
 func (c *cluster) chunks(i int, mint, maxt int64) (metas []chunks.Meta, err error) {
 	var app chunkenc.Appender
 	var last *chunks.Meta
@@ -237,6 +234,7 @@ func (c *cluster) chunks(i int, mint, maxt int64) (metas []chunks.Meta, err erro
 	return metas, err
 }
 
+// symbols returns the sorted symbols of all series.
 func (c *cluster) symbols() []string {
 	set := map[string]struct{}{}
 	for i := range c.series {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// The library opens what Bench wrote, and serves as many samples as Bench says.
+// TestBenchIsADataDir opens what Bench wrote with the TSDB, and compares the number of samples.
 func TestBenchIsADataDir(t *testing.T) {
 	dir := t.TempDir()
 	size, err := Bench(context.Background(), dir, Scale{Series: 1200, Blocks: 26 * time.Hour, Interval: 2 * time.Minute})
@@ -20,14 +20,14 @@ func TestBenchIsADataDir(t *testing.T) {
 	}
 	served := SamplesDir(t, dir, Everything())
 	if want := size.BlockSamples + size.HeadSamples; served.Count() != want || size.HeadSamples == 0 || size.HistogramSamples == 0 {
-		t.Errorf("served %d samples of %d series, Bench says %+v", served.Count(), len(served), size)
+		t.Errorf("served %d samples of %d series, Bench returned %+v", served.Count(), len(served), size)
 	}
 	if len(served) != size.Series {
 		t.Errorf("served %d series, want %d", len(served), size.Series)
 	}
 }
 
-// PROMDUMP_BENCH_SERIES=58000 shows how long the real size takes.
+// TestBenchSize measures Bench. PROMDUMP_BENCH_SERIES=58000 selects the real size.
 func TestBenchSize(t *testing.T) {
 	n, err := strconv.Atoi(os.Getenv("PROMDUMP_BENCH_SERIES"))
 	if err != nil {

@@ -16,9 +16,8 @@ import (
 	"github.com/prometheus/prometheus/util/compression"
 )
 
-// cluster makes the series of a Kubernetes-like TSDB: metrics × namespaces ×
-// pods, in the order of their labels. The state of each series goes on from one
-// block to the next.
+// cluster generates the series of a Kubernetes-like TSDB: metrics × namespaces × pods, sorted by labels.
+// The values of a series continue from one block to the next.
 type cluster struct {
 	scale        Scale
 	metrics      []metric
@@ -30,8 +29,8 @@ type cluster struct {
 type shape uint8
 
 const (
-	slowCounter shape = iota // some requests a second
-	fastCounter              // bytes
+	slowCounter shape = iota // a few requests per second
+	fastCounter              // bytes per second
 	level                    // a gauge of whole numbers
 	ratio                    // a gauge with all digits
 	still                    // never changes
@@ -74,7 +73,7 @@ func newCluster(scale Scale) *cluster {
 	return c
 }
 
-// at says which metric, namespace and pod a series is of.
+// at returns the metric, namespace and pod of series i.
 func (c *cluster) at(i int) (m metric, space, pod int) {
 	per := c.spaces * c.pods
 	if i >= (len(c.metrics)-1)*per { // native histograms: one pod of every other namespace
@@ -83,7 +82,7 @@ func (c *cluster) at(i int) (m metric, space, pod int) {
 	return c.metrics[i/per], i % per / c.pods, i % c.pods
 }
 
-// pairs are a series' labels in order.
+// pairs yields the sorted labels of series i.
 func (c *cluster) pairs(i int) iter.Seq2[string, string] {
 	m, space, pod := c.at(i)
 	return func(yield func(string, string) bool) {
@@ -104,8 +103,7 @@ func (c *cluster) labels(i int) labels.Labels {
 	return b.Labels()
 }
 
-// life is when the pod of a series lives: one of twelve begins or ends within
-// the time of the blocks.
+// life returns the time range of a pod. One of twelve pods begins or ends within the time of the blocks.
 func (c *cluster) life(space, pod int) (from, to int64) {
 	end := c.scale.End.UnixMilli()
 	start := end - c.scale.Blocks.Milliseconds()
@@ -119,14 +117,14 @@ func (c *cluster) life(space, pod int) (from, to int64) {
 	return from, to
 }
 
-// play makes the samples of a series within [mint, maxt), until emit says no.
+// play calls emit for the samples of series i within [mint, maxt), until emit returns false.
 func (c *cluster) play(i int, mint, maxt int64, emit func(t int64, v float64, h *histogram.Histogram) bool) {
 	m, space, pod := c.at(i)
 	interval := c.interval
 	if m.shape == native {
 		interval *= 12
 	}
-	offset := int64(space*8191+pod*131071) % c.interval // each target has its own
+	offset := int64(space*8191+pod*131071) % c.interval // of the target's scrapes
 	from, to := c.life(space, pod)
 	first := (max(mint, from) + interval - 1) / interval * interval
 	s := c.series[i]
@@ -139,7 +137,7 @@ func (c *cluster) play(i int, mint, maxt int64, emit func(t int64, v float64, h 
 	c.series[i] = s
 }
 
-// next steps a series on by one sample; xorshift is as random as needed.
+// next computes the next sample of a series. It uses xorshift, which is fast and random enough.
 func (s *state) next(shape shape) *histogram.Histogram {
 	s.random ^= s.random << 13
 	s.random ^= s.random >> 7
@@ -174,9 +172,9 @@ func (s *state) next(shape shape) *histogram.Histogram {
 	return nil
 }
 
-// head writes the log of the time after the last block as a server does: one
-// record for each target's scrape. Its first segments were truncated to a
-// checkpoint, which holds the series.
+// head writes the WAL of the time after the last block like a server: one record for each scrape of a
+// target, and a checkpoint with the series in place of the first segments. It returns the number of
+// samples.
 func (c *cluster) head(ctx context.Context, dir string) (samples int, err error) {
 	quiet := slog.New(slog.DiscardHandler)
 	const truncated = 2
@@ -201,7 +199,7 @@ func (c *cluster) head(ctx context.Context, dir string) (samples int, err error)
 	if err != nil {
 		return 0, fmt.Errorf("checkpoint: %w", err)
 	}
-	// A log goes on after the highest segment that is there.
+	// A new log continues after the highest existing segment.
 	if err := os.WriteFile(wlog.SegmentName(dir, truncated), nil, 0o666); err != nil {
 		return 0, err
 	}

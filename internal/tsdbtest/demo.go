@@ -16,19 +16,19 @@ import (
 	"github.com/prometheus/prometheus/util/compression"
 )
 
-// Incident is what Demo staged.
+// Incident describes the incident in the data of [Demo].
 type Incident struct {
 	Start     time.Time // errors and memory begin to rise
-	Killed    time.Time // the pod is out of memory: its series end
-	Restarted time.Time // its counters begin anew
-	End       time.Time // all is well again
+	Killed    time.Time // the pod runs out of memory: its series end
+	Restarted time.Time // the pod restarts: its counters start at zero
+	End       time.Time // errors end
 	Namespace string
 	Pod       string
 }
 
-// Demo writes six hours until now of a small shop, with an incident 100 minutes
-// before now: its checkout has a leak, answers with errors, is killed, and
-// starts again. Blocks of 2 h and a head with its log; the same for the same now.
+// Demo writes a data directory with the six hours until now of a small shop, as blocks of 2 h and a head.
+// It has an incident 100 minutes before now: a pod of the checkout service leaks memory, returns errors,
+// is killed and restarts. The samples depend on now only.
 func Demo(ctx context.Context, dir string, now time.Time) (_ *Incident, err error) {
 	const interval = 15 * time.Second
 	now = now.UTC().Truncate(interval)
@@ -84,7 +84,7 @@ func demoPods() []demoApp {
 	}
 }
 
-// demo is the state while the demo is played.
+// demo is the state of Demo.
 type demo struct {
 	Incident
 	r      *rand.Rand
@@ -115,11 +115,11 @@ func (d *demo) pod(app demoApp, pod string) {
 	if dead && !stale {
 		return
 	}
-	ill := 0.0 // from 0 to 1 on the way to the end
+	ill := 0.0 // severity, rises from 0 to 1 until the pod is killed
 	if sick {
 		ill = d.t.Sub(d.Start).Seconds() / d.Killed.Sub(d.Start).Seconds()
 	}
-	// Other services see the errors of the one that is ill, until it is well.
+	// Other services see errors of the failing one until the end of the incident.
 	trouble := 0.0
 	if app.name == "cart" && d.t.After(d.Start.Add(5*time.Minute)) && d.t.Before(d.End) {
 		trouble = 0.1
@@ -172,7 +172,7 @@ func (d *demo) set(name string, v float64, pairs ...string) {
 	d.float(d.labels(name, pairs), v)
 }
 
-// add counts up. A series that went stale starts from nothing.
+// add increases a counter. After a stale marker it starts at zero.
 func (d *demo) add(name string, v float64, stale bool, pairs ...string) {
 	ls := d.labels(name, pairs)
 	key := ls.String()

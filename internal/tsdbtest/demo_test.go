@@ -11,7 +11,7 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 )
 
-func TestDemoStagesTheIncident(t *testing.T) {
+func TestDemo(t *testing.T) {
 	now := time.Date(2026, 3, 1, 14, 7, 13, 0, time.UTC)
 	dir := t.TempDir()
 	in, err := Demo(context.Background(), dir, now)
@@ -41,7 +41,7 @@ func TestDemoStagesTheIncident(t *testing.T) {
 			case strings.Contains(s.String(), "0x7ff0000000000002"):
 				stale++
 			case victim && strings.Contains(name, "_total") && i > 0 && float(s) < float(samples[i-1]):
-				t.Errorf("%s falls without a marker: %v", name, s)
+				t.Errorf("%s decreases without a stale marker: %v", name, s)
 			case victim && strings.Contains(name, `code="500"`) && i > 0 && s.T > in.Start.UnixMilli() && s.T < in.Killed.UnixMilli():
 				errors += int(float(s) - float(samples[i-1]))
 			}
@@ -61,6 +61,6 @@ func TestDemoStagesTheIncident(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := Diff(served, SamplesDir(t, again, Everything())); diff != "" {
-		t.Errorf("the same now twice:\n%s", diff)
+		t.Errorf("two demos with the same now differ:\n%s", diff)
 	}
 }

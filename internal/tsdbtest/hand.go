@@ -20,17 +20,16 @@ import (
 	"github.com/prometheus/prometheus/tsdb/tombstones"
 )
 
-// HandBlock is a block that is written byte by byte and not by Prometheus'
-// writers, so that it can be what these refuse to write and older servers,
-// backfill tools and damaged disks leave behind. Every checksum is right.
+// HandBlock describes a block that is written without Prometheus' writers. It can have what these reject,
+// but older servers, backfill tools and damaged disks leave behind. All checksums are good.
 type HandBlock struct {
-	Meta    tsdb.BlockMeta // its ULID names the directory; stats that are zero are filled in
-	NoStats bool           // leave the stats of meta.json zero
+	Meta    tsdb.BlockMeta // its ULID is the name of the directory; Write sets zero statistics
+	NoStats bool           // writes no statistics
 	Version byte           // of the index; 0 is 2
 	Series  []HandSeries   // in the order of the index
 
-	Symbols   func([]string) []string             // changes the symbol table, which is sorted
-	Postings  func([]HandPostings) []HandPostings // changes the postings, which are sorted
+	Symbols   func([]string) []string             // if not nil, changes the sorted symbols
+	Postings  func([]HandPostings) []HandPostings // if not nil, changes the sorted postings
 	Deletions []HandDeletion                      // in the order of the tombstones file
 }
 
@@ -38,33 +37,32 @@ type HandBlock struct {
 type HandSeries struct {
 	Labels []string // name, value, name, value, … written in this order
 	Chunks []HandChunk
-	Rest   []byte // behind the entry's content
+	Rest   []byte // unused bytes at the end of the entry
 }
 
-// HandChunk is a chunk with what the index says of it.
+// HandChunk is a chunk and its entry in the index.
 type HandChunk struct {
 	MinTime, MaxTime int64
 	Encoding         chunkenc.Encoding
 	Data             []byte
 	Segment          int             // counts from 0
-	Ref              chunks.ChunkRef // replaces the chunk's real place
+	Ref              chunks.ChunkRef // if not 0, replaces the real reference
 }
 
-// HandPostings is one list of the postings. Refs count in units of 16 bytes,
-// bytes in version 1.
+// HandPostings is a postings list. Refs are offsets divided by 16, or offsets in version 1.
 type HandPostings struct {
 	Name, Value string
 	Refs        []uint32
 }
 
-// HandDeletion is an entry of the tombstones.
+// HandDeletion is an entry of the tombstones file.
 type HandDeletion struct {
-	Series           int // its place in Series
+	Series           int // index in HandBlock.Series
 	MinTime, MaxTime int64
 }
 
-// FloatChunk returns a chunk of floats in the given order, without any check. Its times
-// in the index are those of its first and last sample.
+// FloatChunk returns a chunk of the pairs of times and values tv, in the given order and without checks.
+// Its times in the index are those of the first and the last sample.
 func FloatChunk(t testing.TB, tv ...float64) HandChunk {
 	t.Helper()
 	c := chunkenc.NewXORChunk()
@@ -84,7 +82,7 @@ func FloatChunk(t testing.TB, tv ...float64) HandChunk {
 	return out
 }
 
-// Write writes the block below parent and gives its directory.
+// Write writes the block into a directory in parent and returns its path.
 func (b HandBlock) Write(t testing.TB, parent string) string {
 	t.Helper()
 	dir := filepath.Join(parent, b.Meta.ULID.String())
@@ -168,7 +166,7 @@ func (b HandBlock) tombstones(series []uint32) []byte {
 	return append(append(out, body...), sum(body)...)
 }
 
-// index gives the bytes of the index, and the refs of the series.
+// index returns the bytes of the index and the refs of the series.
 func (b HandBlock) index(refs [][]chunks.ChunkRef) ([]byte, []uint32) {
 	version := cmp.Or(b.Version, 2)
 	out := append(binary.BigEndian.AppendUint32(nil, index.MagicIndex), version)
@@ -197,7 +195,7 @@ func (b HandBlock) index(refs [][]chunks.ChunkRef) ([]byte, []uint32) {
 	body := binary.BigEndian.AppendUint32(nil, uint32(len(symbols)))
 	for i, s := range symbols {
 		at[s] = uint64(i)
-		if version == 1 { // by its place in the file
+		if version == 1 { // by offset
 			at[s] = uint64(len(out) + 4 + len(body))
 		}
 		body = append(binary.AppendUvarint(body, uint64(len(s))), s...)
@@ -207,7 +205,7 @@ func (b HandBlock) index(refs [][]chunks.ChunkRef) ([]byte, []uint32) {
 		if v, ok := at[s]; ok {
 			return v
 		}
-		return 1 << 20 // there is none
+		return 1 << 20 // an invalid reference
 	}
 
 	toc.Series = uint64(len(out))
@@ -239,7 +237,7 @@ func (b HandBlock) index(refs [][]chunks.ChunkRef) ([]byte, []uint32) {
 				body = binary.AppendUvarint(body, uint64(refs[i][0]))
 				continue
 			}
-			body = binary.AppendUvarint(body, uint64(c.MinTime-s.Chunks[j-1].MaxTime)) // wraps when they overlap
+			body = binary.AppendUvarint(body, uint64(c.MinTime-s.Chunks[j-1].MaxTime)) // wraps around for overlapping chunks
 			body = binary.AppendUvarint(body, uint64(c.MaxTime-c.MinTime))
 			body = binary.AppendVarint(body, int64(refs[i][j]-refs[i][j-1]))
 		}

@@ -18,7 +18,8 @@ import (
 	"github.com/prometheus/prometheus/tsdb/wlog"
 )
 
-// A property test over random TSDBs proves nothing about what they never have.
+// TestRandomHasEveryIngredient checks that random TSDBs have all forms of data. Property tests that use
+// them prove nothing about missing ones.
 func TestRandomHasEveryIngredient(t *testing.T) {
 	for seed, opts := range []Options{{}, {StartTimestamps: true}} {
 		d := Random(t, filepath.Join(t.TempDir(), "data"), uint64(seed), opts)
@@ -160,7 +161,7 @@ func inLog(t *testing.T, dir, name string, has map[string]int) {
 			has[name+" histograms"]++
 		case record.FloatHistogramSamples:
 			has[name+" float histograms"]++
-		default: // the records with start timestamps
+		default: // records with start timestamps
 			if typ == record.HistogramSamplesV2 {
 				hs, err := dec.HistogramSamples(rec, nil)
 				if err != nil {

@@ -20,21 +20,21 @@ import (
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// Verdict is what Prometheus' library does with one block.
+// Verdict describes what the TSDB library does with a block.
 type Verdict struct {
-	// Load is why a server that finds the block among its data does not load it.
+	// Load is the reason why a server does not load the block, or nil.
 	Load error
-	// Deleted says that the server removed the block.
+	// Deleted reports whether the server deleted the block.
 	Deleted bool
-	// Read is why a query for everything fails, or for one series by its labels.
+	// Read is the failure of a query of all series, or of one series by its labels, or nil.
 	Read error
-	// Missed counts the series that a query by their own labels does not find.
+	// Missed is the number of series that a query by their labels does not find.
 	Missed int
-	// Served is everything that could be read.
+	// Served are all samples that could be read.
 	Served Served
 }
 
-// Judge opens a copy of the block in dir as a server does, and reads all of it.
+// Judge opens a copy of the block in dir like a server, and reads all samples.
 func Judge(t testing.TB, dir string) (v Verdict) {
 	t.Helper()
 	data := t.TempDir()
@@ -52,7 +52,7 @@ func Judge(t testing.TB, dir string) (v Verdict) {
 	if db == nil {
 		return v
 	}
-	defer db.Close() //nolint:errcheck // of a copy that is thrown away
+	defer db.Close() //nolint:errcheck // a temporary copy
 	db.DisableCompactions()
 	if v.Load == nil && len(db.Blocks()) == 0 {
 		v.Load = errors.New("the block is not loaded")
@@ -81,11 +81,10 @@ func Judge(t testing.TB, dir string) (v Verdict) {
 	return v
 }
 
-// OddSamples reads what q serves of a selection, in the form of Samples, where the
-// data may be odd: the labels are put in order, series that then have the same
-// labels are one, and its samples are in the order of time. Prometheus goes by what
-// the index says of a chunk, so that the range is asked for as it is, unless this
-// panics, as it can with deletions (tombstones.Intervals.Add).
+// OddSamples returns the samples that q serves of a selection, like Samples, for blocks with odd data. It
+// sorts labels, merges series with the same labels, and sorts samples by time. It queries the range of the
+// selection, because Prometheus relies on the times in the index. If that panics, as it can with deletions
+// (tombstones.Intervals.Add), it queries all times.
 func OddSamples(t testing.TB, q storage.Queryable, sel wire.Selection) Served {
 	t.Helper()
 	lists, err := Matchers(sel)
@@ -113,14 +112,13 @@ func OddSamples(t testing.TB, q storage.Queryable, sel wire.Selection) Served {
 	return served
 }
 
-// selectAll adds what a selection serves, and the labels of the series as they are
-// stored.
+// selectAll adds the samples of a selection to served, and the labels of its series, as stored, to all.
 func selectAll(q storage.Queryable, mint, maxt int64, served Served, all *[]labels.Labels, ms ...*labels.Matcher) error {
 	querier, err := q.Querier(mint, maxt)
 	if err != nil {
 		return err
 	}
-	defer querier.Close() //nolint:errcheck // what was read counts
+	defer querier.Close() //nolint:errcheck // opened for reading
 	var first error
 	err = recovered(func() error {
 		set := querier.Select(context.Background(), true, nil, ms...)
@@ -152,7 +150,7 @@ func selectAll(q storage.Queryable, mint, maxt int64, served Served, all *[]labe
 	return cmp.Or(err, first)
 }
 
-// recovered makes an error of a panic.
+// recovered calls a function and returns a panic as an error.
 func recovered(f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -162,15 +160,15 @@ func recovered(f func() error) (err error) {
 	return f()
 }
 
-// BlockQueryable is one block of a database as a storage.
+// BlockQueryable implements [storage.Queryable] for a block.
 type BlockQueryable struct{ Block *tsdb.Block }
 
-// Querier implements storage.Queryable.
+// Querier implements [storage.Queryable].
 func (b BlockQueryable) Querier(mint, maxt int64) (storage.Querier, error) {
 	return tsdb.NewBlockQuerier(b.Block, mint, maxt)
 }
 
-// Add adds the samples of one to all, in the order of time.
+// Add adds the samples of one to all, and sorts them by time.
 func Add(all, one Served) {
 	for name, samples := range one {
 		samples = append(all[name], samples...)
@@ -179,7 +177,7 @@ func Add(all, one Served) {
 	}
 }
 
-// Within gives the samples that lie in the selection's range, in whatever order.
+// Within returns the samples in the time range of the selection, which need not be sorted.
 func Within(s Served, sel wire.Selection) Served {
 	part := Served{}
 	for name, samples := range s {

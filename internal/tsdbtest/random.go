@@ -20,8 +20,8 @@ import (
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// Random fills a new TSDB in dir, the same for the same seed and options. It is
-// open; at the latest the end of the test closes it.
+// Random creates and fills a TSDB in dir. Its samples depend on seed and options only. The TSDB is open
+// and is closed at the end of the test unless the caller closes it.
 func Random(t testing.TB, dir string, seed uint64, opts Options) *TSDB {
 	t.Helper()
 	d := &TSDB{Dir: dir, opts: opts.withDefaults(), seed: seed}
@@ -36,7 +36,7 @@ func Random(t testing.TB, dir string, seed uint64, opts Options) *TSDB {
 	return d
 }
 
-// filler is the state while a TSDB is filled.
+// filler is the state of fill.
 type filler struct {
 	*TSDB
 	r      *rand.Rand
@@ -44,9 +44,9 @@ type filler struct {
 	ticks  int
 }
 
-// fill plays three sessions of a server: the first compacts everything that can
-// be, the second finds an overlapping block and leaves overlaps alone, the third
-// replays a log with a checkpoint, deletions and out-of-order samples.
+// fill simulates three runs of a server: the first compacts everything, the second finds an overlapping
+// block and does not merge it, the third replays a log with a checkpoint, deletions and out-of-order
+// samples.
 func (d *TSDB) fill(ctx context.Context) error {
 	f := &filler{TSDB: d, r: rand.New(rand.NewPCG(d.seed, 1))}
 	f.ticks = int(d.opts.Duration / d.opts.Interval)
@@ -57,12 +57,12 @@ func (d *TSDB) fill(ctx context.Context) error {
 	d.Borders = []int64{d.MinTime, d.MaxTime}
 	codecs := []compression.Type{compression.None, compression.Snappy, compression.Zstd}
 	if d.opts.Plain {
-		codecs = codecs[:2] // zstd came later
+		codecs = codecs[:2] // older versions do not support zstd
 	}
 	f.r.Shuffle(len(codecs), func(i, j int) { codecs[i], codecs[j] = codecs[j], codecs[i] })
 	codecs = append(codecs, codecs...)
 
-	// 8 h of 15: a block of 6 h, some of 2 h, and out-of-order ones merged in.
+	// 8 h of 15: a block of 6 h and some of 2 h, with merged out-of-order blocks.
 	first := f.ticks * 8 / 15
 	if err := d.open(true, codecs[0]); err != nil {
 		return err
@@ -77,7 +77,7 @@ func (d *TSDB) fill(ctx context.Context) error {
 		return err
 	}
 
-	// Up to 2 h before the end; the blocks overlap from here on.
+	// Up to 2 h before the end. From here on blocks overlap.
 	if err := d.open(false, codecs[1]); err != nil {
 		return err
 	}
@@ -85,9 +85,8 @@ func (d *TSDB) fill(ctx context.Context) error {
 	if err := f.play(ctx, first, second); err != nil {
 		return err
 	}
-	// Nothing that a head chunk has out of order: those chunks outlive their
-	// compaction, and after a restart Prometheus serves from them what was deleted
-	// in the block. What is right would be a matter of taste.
+	// Not the samples of out-of-order head chunks: Prometheus keeps these chunks after compaction, and
+	// serves deleted samples from them after a restart. The right result would not be defined.
 	if to := f.oldest(); to > first {
 		if err := f.deleteSome(ctx, first, to); err != nil {
 			return err
@@ -106,7 +105,7 @@ func (d *TSDB) fill(ctx context.Context) error {
 	if err := f.deleteSome(ctx, second, f.ticks-1); err != nil {
 		return err
 	}
-	// In blocks, after the last compaction, which carries deletions out.
+	// Deletions in blocks, after the last compaction, which would apply them.
 	if err := f.deleteSome(ctx, 0, f.oldest()); err != nil {
 		return err
 	}
@@ -118,7 +117,7 @@ func (d *TSDB) fill(ctx context.Context) error {
 	return nil
 }
 
-// oldest is the last tick before everything that the head has, also out of order.
+// oldest returns the last tick before all samples of the head, in order and out of order.
 func (f *filler) oldest() int {
 	oldest := min(f.db.Head().MinOOOTime(), f.db.Head().MinTime())
 	return int((oldest-f.MinTime)/f.opts.Interval.Milliseconds()) - 1
@@ -128,7 +127,7 @@ func (f *filler) time(tick int) int64 {
 	return f.opts.Start.UnixMilli() + int64(tick)*f.opts.Interval.Milliseconds()
 }
 
-// play appends the ticks [from, to) and compacts whenever a server would.
+// play appends the samples of the ticks [from, to) and compacts when a server would.
 func (f *filler) play(ctx context.Context, from, to int) error {
 	for tick := from; tick < to; tick++ {
 		app := f.db.AppenderV2(ctx)
@@ -164,7 +163,7 @@ func (f *filler) append(app storage.AppenderV2, s *series, t int64, v float64, h
 }
 
 func (f *filler) sample(app storage.AppenderV2, i int, s *series, tick int) error {
-	// Each series has its own offset within the interval, as scrapes have.
+	// Each series has an offset within the interval, like the scrapes of a target.
 	t := f.time(tick) + int64(i*37)%f.opts.Interval.Milliseconds()
 	f.MaxTime = max(f.MaxTime, t)
 	late := tick > f.ticks/2
@@ -173,7 +172,7 @@ func (f *filler) sample(app storage.AppenderV2, i int, s *series, tick int) erro
 		return nil
 	case tick == s.to+1:
 		if s.kind == once || i >= 2*int(kinds) && i%3 == 0 {
-			return nil // ended without a marker
+			return nil // ends without a stale marker
 		}
 		v, h, fh := s.stale(late)
 		return f.append(app, s, t, v, h, fh)
@@ -184,8 +183,8 @@ func (f *filler) sample(app storage.AppenderV2, i int, s *series, tick int) erro
 	return f.append(app, s, t, v, h, fh)
 }
 
-// late appends samples out of order, up to 2.5 h old, also before a series'
-// first and after its last sample in order.
+// late appends out-of-order samples of up to 2.5 h ago, also before a series' first and after its last
+// in-order sample.
 func (f *filler) late(ctx context.Context, tick int) error {
 	app := f.db.AppenderV2(ctx)
 	seen := map[[2]int64]bool{}
@@ -193,18 +192,18 @@ func (f *filler) late(ctx context.Context, tick int) error {
 		i := f.r.IntN(len(f.series))
 		s := f.series[i]
 		if s.kind == mixed || s.kind == once {
-			continue // of two kinds at one time just one is served
+			continue // the TSDB serves one of two types at the same time
 		}
 		old := f.r.Int64N((150 * time.Minute).Milliseconds())
 		t := f.time(tick) - old
-		t -= t % f.opts.Interval.Milliseconds() // never on the grid's own times
+		t -= t % f.opts.Interval.Milliseconds() // not the time of an in-order sample
 		t += int64(i*37)%f.opts.Interval.Milliseconds() + 1 + f.r.Int64N(30)
 		key := [2]int64{int64(i), t}
 		if t < f.MinTime || t >= f.time(tick) || seen[key] {
 			continue
 		}
 		seen[key] = true
-		scratch := *s // the counter itself goes on undisturbed
+		scratch := *s // a copy: the in-order counter continues
 		v, h, fh := scratch.next(f.r, t, false)
 		err := f.append(app, s, t, v, h, fh)
 		if err != nil && !errors.Is(err, storage.ErrDuplicateSampleForTimestamp) {
@@ -217,8 +216,7 @@ func (f *filler) late(ctx context.Context, tick int) error {
 	return nil
 }
 
-// deleteSome deletes ranges of some series, and one series as a whole, between
-// two ticks.
+// deleteSome deletes ranges of some series, and all samples of one series, between two ticks.
 func (f *filler) deleteSome(ctx context.Context, from, to int) error {
 	for n := range 4 {
 		s := f.series[(n*5+f.r.IntN(5))%len(f.series)]
@@ -241,8 +239,8 @@ func (f *filler) deleteSome(ctx context.Context, from, to int) error {
 	return nil
 }
 
-// overlap closes the database and puts a block beside its blocks that overlaps
-// them: new samples between theirs, and some that they have as well.
+// overlap closes the database and adds a block that overlaps its blocks: with new samples between theirs,
+// and some of the same samples.
 func (f *filler) overlap(ctx context.Context) (err error) {
 	blocks := f.db.Blocks()
 	if len(blocks) == 0 {
@@ -293,8 +291,7 @@ func (f *filler) overlap(ctx context.Context) (err error) {
 	return f.Close()
 }
 
-// emptySeries makes series that the head knows and that have no sample: rolled
-// back, and deleted altogether.
+// emptySeries adds series without samples to the head: one by a rollback, one by a deletion.
 func (f *filler) emptySeries(ctx context.Context) error {
 	app := f.db.AppenderV2(ctx)
 	if _, err := app.Append(0, labels.FromStrings("__name__", "never", "i", "never"), 0, f.MaxTime, 1, nil, nil, storage.AOptions{}); err != nil {

@@ -20,29 +20,29 @@ import (
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// Sample is one sample as it is served, in a form that == compares to the bit.
+// Sample is a sample that a server serves. The operator == compares all bits of its value.
 type Sample struct {
 	T    int64              // Unix milliseconds
-	ST   int64              // start timestamp, Unix milliseconds; 0: none
+	ST   int64              // start timestamp, Unix milliseconds; 0 if there is none
 	Kind chunkenc.ValueType // float, histogram or float histogram
 
-	// Value has the bits of a float: NaNs differ by their payload.
+	// Value has the bits of a float, including the payload of a NaN.
 	Value uint64
 
-	// Histogram has everything of a histogram but its counter reset hint, in a
-	// canonical form: how empty buckets are laid out in spans is an accident of
-	// the chunk it was stored in.
+	// Histogram is a canonical form of a histogram without its counter reset hint. It does not
+	// depend on the layout of empty buckets in spans, which depends on the chunk.
 	Histogram string
 
-	// Hint is the histogram's counter reset hint. Only gauge or not is a
-	// property of the sample. The rest depends on where a chunk begins.
+	// Hint is the histogram's counter reset hint. Only whether it is a gauge is a property of the
+	// sample. The rest depends on the beginning of a chunk.
 	Hint histogram.CounterResetHint
 
-	// Reset says that the histogram, by its counts alone, began anew after the
-	// sample before it that was served.
+	// Reset reports whether the counts of the histogram show a counter reset after the previous
+	// sample.
 	Reset bool
 }
 
+// String returns all fields, for a message.
 func (s Sample) String() string {
 	var b strings.Builder
 	b.WriteString(time.UnixMilli(s.T).UTC().Format("01-02T15:04:05.000"))
@@ -60,15 +60,15 @@ func (s Sample) String() string {
 	return b.String()
 }
 
-// falseHint: PromQL believes these two hints without looking at the counts.
+// falseHint reports whether the hint contradicts the counts. PromQL relies on these two hints without
+// checking the counts.
 func (s Sample) falseHint() bool {
 	return s.Hint == histogram.CounterReset && !s.Reset || s.Hint == histogram.NotCounterReset && s.Reset
 }
 
-// Same reports whether got is as good as want. Counter reset hints may differ
-// as they do within Prometheus, where they depend on chunk borders. But a hint
-// that would make PromQL see a reset where there is none, or overlook one, and
-// that the original did not have, is a difference.
+// Same reports whether got is equivalent to want. Counter reset hints may differ, because they depend on
+// the borders of chunks in Prometheus too. But got must not have a wrong hint that want does not have: with
+// it PromQL detects a reset that does not exist, or misses one.
 func Same(want, got Sample) bool {
 	if got.falseHint() && !want.falseHint() {
 		return false
@@ -80,10 +80,10 @@ func Same(want, got Sample) bool {
 	return want == got
 }
 
-// Served is what was read: the samples of each series, by its labels.
+// Served maps the labels of series to their samples.
 type Served map[string][]Sample
 
-// Count is the number of all samples.
+// Count returns the number of samples.
 func (s Served) Count() int {
 	n := 0
 	for _, samples := range s {
@@ -92,13 +92,12 @@ func (s Served) Count() int {
 	return n
 }
 
-// Everything selects all there is.
+// Everything returns the selection of all series at all times.
 func Everything() wire.Selection {
 	return wire.Selection{MinTime: math.MinInt64 / 2, MaxTime: math.MaxInt64 / 2}
 }
 
-// Samples reads what q serves of a selection. Series without samples are left
-// out, as by the API.
+// Samples returns the samples that q serves of a selection. It omits series without samples, like the API.
 func Samples(t testing.TB, q storage.Queryable, sel wire.Selection) Served {
 	t.Helper()
 	served, err := read(context.Background(), q, sel)
@@ -108,7 +107,7 @@ func Samples(t testing.TB, q storage.Queryable, sel wire.Selection) Served {
 	return served
 }
 
-// SamplesDir reads what a Prometheus that is started on a copy of dir serves.
+// SamplesDir returns the samples of a selection that a Prometheus serves after it started on a copy of dir.
 func SamplesDir(t testing.TB, dir string, sel wire.Selection) Served {
 	t.Helper()
 	return Samples(t, Open(t, dir), sel)
@@ -123,8 +122,8 @@ func read(ctx context.Context, q storage.Queryable, sel wire.Selection) (_ Serve
 	if err != nil {
 		return nil, err
 	}
-	// Always all, restricted here: with tombstones, a query of one millisecond
-	// can panic in Prometheus (tombstones.Intervals.Add).
+	// Queries all samples and restricts them here: with tombstones, a query of one millisecond can
+	// panic in Prometheus (tombstones.Intervals.Add).
 	querier, err := q.Querier(Everything().MinTime, Everything().MaxTime)
 	if err != nil {
 		return nil, err
@@ -143,8 +142,8 @@ func read(ctx context.Context, q storage.Queryable, sel wire.Selection) (_ Serve
 	return served, nil
 }
 
-// Collect reads a set of series into served, within a closed range of Unix
-// milliseconds. A series that is there already is replaced.
+// Collect adds the samples of a set of series to served, from minTime to maxTime in Unix milliseconds,
+// inclusive. It replaces an existing series.
 func Collect(served Served, set storage.SeriesSet, minTime, maxTime int64) error {
 	for set.Next() {
 		name := set.At().Labels().String()
@@ -183,7 +182,7 @@ func collect(it chunkenc.Iterator, minTime, maxTime int64) ([]Sample, error) {
 			s.Histogram = canonical(h.Copy())
 		}
 		if h != nil && value.IsStaleNaN(h.Sum) {
-			// PromQL drops it before it looks for resets.
+			// PromQL removes stale markers before it checks for resets.
 			s.Hint = histogram.UnknownCounterReset
 			samples = append(samples, s)
 			continue
@@ -199,8 +198,8 @@ func collect(it chunkenc.Iterator, minTime, maxTime int64) ([]Sample, error) {
 	return samples, it.Err()
 }
 
-// canonical writes a histogram so that equal histograms, and no others, give
-// equal strings: floats by their bits where they are not finite.
+// canonical returns a string that is equal for equal histograms only. Floats that are not finite are
+// written as bits.
 func canonical(h *histogram.FloatHistogram) string {
 	h = h.Compact(0)
 	b := make([]byte, 0, 128)
@@ -244,8 +243,8 @@ func canonical(h *histogram.FloatHistogram) string {
 	return string(b)
 }
 
-// Matchers gives the selection's lists of matchers as Prometheus has them, or
-// one list that takes every series.
+// Matchers returns the selection's lists of matchers as those of Prometheus. Without matchers it returns
+// one list that matches every series.
 func Matchers(sel wire.Selection) ([][]*labels.Matcher, error) {
 	if len(sel.Matchers) == 0 {
 		return [][]*labels.Matcher{{labels.MustNewMatcher(labels.MatchRegexp, "", ".*")}}, nil
@@ -256,7 +255,7 @@ func Matchers(sel wire.Selection) ([][]*labels.Matcher, error) {
 		for _, m := range list {
 			i := slices.Index([]string{"=", "!=", "=~", "!~"}, m.Type)
 			if i < 0 {
-				return nil, fmt.Errorf("matcher type %q", m.Type)
+				return nil, fmt.Errorf("unknown matcher type %q", m.Type)
 			}
 			types := []labels.MatchType{labels.MatchEqual, labels.MatchNotEqual, labels.MatchRegexp, labels.MatchNotRegexp}
 			matcher, err := labels.NewMatcher(types[i], m.Name, m.Value)
@@ -270,8 +269,7 @@ func Matchers(sel wire.Selection) ([][]*labels.Matcher, error) {
 	return lists, nil
 }
 
-// Restrict gives the part of what was served that lies in a closed range of
-// Unix milliseconds.
+// Restrict returns the samples from minTime to maxTime in Unix milliseconds, inclusive.
 func (s Served) Restrict(minTime, maxTime int64) Served {
 	part := Served{}
 	for name, samples := range s {
@@ -299,8 +297,8 @@ func compareTimes(a, b int64) int {
 	return 0
 }
 
-// Diff says how got differs from want, one line each, shortened to what a
-// person can read. It is empty when they are equal.
+// Diff describes how got differs from want, one difference a line, shortened. It is empty if they are
+// equivalent, see [Same].
 func Diff(want, got Served) string {
 	const most = 12
 	var lines []string

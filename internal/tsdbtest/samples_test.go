@@ -16,7 +16,7 @@ import (
 
 func float(s Sample) float64 { return math.Float64frombits(s.Value) }
 
-// A judge that sees no difference would let every test pass.
+// TestDiffSeesEveryDifference checks that Diff reports all kinds of differences.
 func TestDiffSeesEveryDifference(t *testing.T) {
 	f := func(t int64, v float64) Sample {
 		return Sample{T: t, Kind: chunkenc.ValFloat, Value: math.Float64bits(v)}
@@ -47,12 +47,12 @@ func TestDiffSeesEveryDifference(t *testing.T) {
 		"false reset":     with(func(s Served) { s["a"][2].Hint = histogram.CounterReset }),
 	} {
 		if Diff(want, got) == "" {
-			t.Errorf("%s: no difference seen", name)
+			t.Errorf("%s: no difference", name)
 		}
 	}
 	same := with(func(s Served) { s["a"][2].Hint = histogram.UnknownCounterReset })
 	if diff := Diff(want, same); diff != "" {
-		t.Errorf("an unknown hint is as good: %s", diff)
+		t.Errorf("an unknown hint is a difference: %s", diff)
 	}
 }
 
@@ -63,10 +63,10 @@ func TestRandomIsReproducible(t *testing.T) {
 	}
 	a, b, c := read(7), read(7), read(8)
 	if diff := Diff(a, b); diff != "" {
-		t.Errorf("the same seed twice:\n%s", diff)
+		t.Errorf("two TSDBs of the same seed differ:\n%s", diff)
 	}
 	if Diff(a, c) == "" {
-		t.Error("two seeds gave the same TSDB")
+		t.Error("two seeds have the same samples")
 	}
 }
 
@@ -93,7 +93,7 @@ func TestSelections(t *testing.T) {
 				types[m.Type] = true
 			}
 		}
-		// What is selected is a part of all, by the judge's own restriction.
+		// The samples of a selection are a part of all samples.
 		part := all.Restrict(sel.MinTime, sel.MaxTime)
 		maps.DeleteFunc(part, func(name string, _ []Sample) bool { _, ok := got[name]; return !ok })
 		if diff := Diff(part, got); diff != "" {
@@ -104,6 +104,6 @@ func TestSelections(t *testing.T) {
 		t.Errorf("%d empty, %d full, %d others, %d of one millisecond, matcher types %v", empty, full, some, single, types)
 	}
 	if _, err := Matchers(wire.Selection{Matchers: [][]wire.Matcher{{{Type: "~", Name: "a"}}}}); err == nil {
-		t.Error("an unknown matcher type was taken")
+		t.Error("no error for an unknown matcher type")
 	}
 }

@@ -6,10 +6,10 @@ import (
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// Selections gives n random selections of this TSDB, the same for the same
-// seed: ranges inside blocks, at borders and one millisecond beside them, a
-// single millisecond, nothing, everything; matchers of all types, several lists,
-// and some that select nothing. The first takes everything.
+// Selections returns n random selections of this TSDB, which depend on seed only: time ranges inside
+// blocks, at borders and one millisecond beside them, single milliseconds, ranges without samples and with
+// all; matchers of all types, several lists, and some that match no series. The first one selects
+// everything.
 func (d *TSDB) Selections(seed uint64, n int) []wire.Selection {
 	r := rand.New(rand.NewPCG(seed, 2))
 	all := wire.Selection{MinTime: d.MinTime, MaxTime: d.MaxTime}
@@ -20,12 +20,12 @@ func (d *TSDB) Selections(seed uint64, n int) []wire.Selection {
 		case 0: // everything
 		case 1, 2: // two borders
 			sel.MinTime, sel.MaxTime = d.border(r), d.border(r)
-		case 3: // from a border to anywhere
+		case 3: // from a border to a random time
 			sel.MinTime, sel.MaxTime = d.border(r), d.anywhere(r)
 		case 4: // one millisecond
 			sel.MinTime = d.border(r)
 			sel.MaxTime = sel.MinTime
-		case 5: // before or after all
+		case 5: // before or after all samples
 			sel.MinTime, sel.MaxTime = d.MaxTime+1e9, d.MaxTime+2e9
 			if r.IntN(2) == 0 {
 				sel.MinTime, sel.MaxTime = d.MinTime-2e9, d.MinTime-1e9

@@ -11,7 +11,7 @@ import (
 	"github.com/prometheus/prometheus/model/value"
 )
 
-// kind is how a series makes its values.
+// kind is the type of the values of a series.
 type kind int
 
 const (
@@ -26,18 +26,18 @@ const (
 	customHistogram
 	customFloatHistogram
 	mixed // a float series that becomes a histogram
-	once  // one sample in all its life
+	once  // a single sample
 	kinds
 )
 
 func (k kind) histogram() bool { return k >= intHistogram && k <= customFloatHistogram }
 func (k kind) isGauge() bool   { return k == gaugeHistogram || k == gaugeFloatHistogram }
 
-// series is one series while it is made.
+// series is the state of a series.
 type series struct {
 	labels   labels.Labels
 	kind     kind
-	from, to int     // ticks of its life, both included
+	from, to int     // first and last tick
 	gaps     float64 // chance that a tick has no sample
 	start    int64   // of its counter, Unix milliseconds
 
@@ -47,8 +47,8 @@ type series struct {
 	wide    bool // uses buckets far apart: other spans
 }
 
-// specials are floats that a careless copy damages. The stale marker's
-// neighbours are NaNs too, but mean nothing.
+// specials returns floats that an inexact copy changes. The neighbours of the stale marker are NaNs
+// without a meaning.
 func specials() []float64 {
 	return []float64{
 		math.Float64frombits(value.NormalNaN), math.Float64frombits(0x7ff8000000c0ffee), math.Float64frombits(0xfff8000000000001),
@@ -88,13 +88,12 @@ func newSeries(r *rand.Rand, i, ticks int, plain bool) *series {
 	}
 	s.labels = lb.Labels()
 
-	// Churn: half of the series live all the time, the others begin or end on
-	// the way.
+	// Churn: half of the series exist all the time, the others begin or end in between.
 	switch life := r.IntN(8); {
 	case s.kind == once:
 		s.from = r.IntN(ticks)
 		s.to = s.from
-	case i < int(kinds): // of each kind one is there always
+	case i < int(kinds): // one of each kind exists all the time
 	case i < 2*int(kinds): // and one ends
 		s.to = ticks*3/4 - r.IntN(ticks/4)
 	case life == 0:
@@ -111,7 +110,7 @@ func newSeries(r *rand.Rand, i, ticks int, plain bool) *series {
 	return s
 }
 
-// next is the series' next value: a float, or one of the two histograms.
+// next returns the next value of the series: a float, a histogram or a float histogram.
 func (s *series) next(r *rand.Rand, t int64, late bool) (float64, *histogram.Histogram, *histogram.FloatHistogram) {
 	reset := r.IntN(150) == 0
 	if reset || s.start == 0 {
@@ -155,7 +154,7 @@ func (s *series) next(r *rand.Rand, t int64, late bool) (float64, *histogram.His
 	return 0, h, nil
 }
 
-// stale is the marker for the end of a series of this kind.
+// stale returns the stale marker for a series of this kind.
 func (s *series) stale(late bool) (float64, *histogram.Histogram, *histogram.FloatHistogram) {
 	v := math.Float64frombits(value.StaleNaN)
 	switch k := s.kind; {

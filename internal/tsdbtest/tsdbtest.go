@@ -1,23 +1,20 @@
-// Package tsdbtest makes real TSDBs for tests, reads back what a Prometheus
-// would serve of a data dir, and says in words how two of them differ.
+// Package tsdbtest creates real TSDBs for tests, reads the samples that a Prometheus serves from a
+// data directory, and describes how two sets of samples differ.
 //
-// A TSDB holds its samples in many shapes: blocks of several ages, some of which
-// overlap; tombstones beside blocks and in the log; a head as checkpoint,
-// segments and m-mapped chunks; out-of-order samples that are still in their own
-// log, and others that were compacted already. What is read is one and the same
-// in all of them. So a test of what promdump did asks two questions only: what
-// does a server serve from here, what from there ([Samples]), and is it equal
-// ([Diff])?
+// A TSDB stores samples in many forms: blocks of several sizes, some of which overlap; tombstones of
+// blocks and in the log; a head with checkpoint, segments and m-mapped chunks; out-of-order samples in
+// their own log and in blocks. The samples that it serves do not depend on the form. A test therefore
+// reads the samples that a server serves before and after an operation ([Samples]) and compares them
+// ([Diff]).
 //
-//   - [Random] fills a TSDB at random with all of these shapes, the same for the
-//     same seed, and with values that are easily damaged: NaN payloads, infinities,
-//     stale markers, every kind of native histogram, names in UTF-8, huge values.
-//   - [Bench] writes a big data dir like that of a Kubernetes cluster, quickly.
-//   - [Demo] writes a small one with an incident in it.
+//   - [Random] creates a random TSDB with all of these forms and with values that are easily damaged:
+//     NaN payloads, infinities, stale markers, all types of native histograms, UTF-8 names, huge label
+//     values. The samples depend on the seed only.
+//   - [Bench] quickly writes a large data directory like that of a Kubernetes cluster.
+//   - [Demo] writes a small one with an incident.
 //
-// What is not promised: the names of blocks and the bytes of files (names are
-// random in Prometheus itself), or that a generated TSDB looks like a real one
-// in its proportions.
+// The names of blocks and the bytes of files are not reproducible, because Prometheus names blocks at
+// random. The proportions of a random TSDB are not those of a real one.
 package tsdbtest
 
 import (
@@ -34,20 +31,20 @@ import (
 	"github.com/prometheus/prometheus/util/compression"
 )
 
-// Options shape a random TSDB. The zero value is a good one.
+// Options are the options of [Random]. The zero value is valid.
 type Options struct {
 	Start          time.Time     // of the first sample; default 2026-01-01 00:00 UTC; aligned down to 6 h
-	Duration       time.Duration // of all data; default 15 h, at least 9 h
+	Duration       time.Duration // of all samples; default 15 h, at least 9 h
 	Interval       time.Duration // between a series' samples; default 1 min
 	Series         int           // default 48, at least 24: two of each kind
 	WALSegmentSize int           // bytes, a multiple of 32 KiB; default 64 KiB
 
-	// StartTimestamps stores a start timestamp with each sample: chunk
-	// encodings 4 to 6 instead of 1 to 3, and the newer records in the WAL.
+	// StartTimestamps stores a start timestamp with each sample: chunk encodings 4 to 6 in place of
+	// 1 to 3, and newer record types in the WAL.
 	StartTimestamps bool
 
-	// Plain leaves out what an older Prometheus cannot read or have: native
-	// histograms and names in UTF-8.
+	// Plain omits native histograms and UTF-8 names, which older versions of Prometheus do not
+	// support.
 	Plain bool
 }
 
@@ -73,18 +70,17 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// TSDB is a data dir with a database that has it open.
+// TSDB is a data directory and its open database.
 type TSDB struct {
 	Dir              string
-	MinTime, MaxTime int64 // of all samples that were appended, Unix milliseconds, both included
+	MinTime, MaxTime int64 // of all samples that were appended, Unix milliseconds, inclusive
 
-	// Borders are times at which blocks, deletions or the head begin or end, in
-	// Unix milliseconds: where off-by-one errors live.
+	// Borders are the times at which blocks, deletions or the head begin or end, in Unix
+	// milliseconds. They reveal off-by-one errors.
 	Borders []int64
 
-	// HeadDeletions were made while their samples, or some, were in the head.
-	// Prometheus itself applies them to what it serves, also after a restart, but
-	// forgets them when it compacts out-of-order samples: those come back.
+	// HeadDeletions are deletions of samples in the head. Prometheus applies them, also after a
+	// restart, until it compacts out-of-order samples: those samples then appear again.
 	HeadDeletions []Deletion
 
 	opts Options
@@ -92,17 +88,17 @@ type TSDB struct {
 	seed uint64
 }
 
-// Deletion is a deleted range of the series whose label i has this value, in
-// Unix milliseconds, both ends included.
+// Deletion is a deleted time range, in Unix milliseconds, inclusive, of the series with a value of the
+// label i.
 type Deletion struct {
 	I                string
 	MinTime, MaxTime int64
 }
 
-// DB is the open database. It is nil after Close.
+// DB returns the open database, or nil after Close.
 func (d *TSDB) DB() *tsdb.DB { return d.db }
 
-// Close shuts the database down cleanly and leaves its data dir.
+// Close closes the database. The data directory remains.
 func (d *TSDB) Close() error {
 	if d.db == nil {
 		return nil
@@ -112,11 +108,10 @@ func (d *TSDB) Close() error {
 	return db.Close()
 }
 
-// Crash copies the data dir as a power cut would leave it: the database is not
-// shut down first. The TSDB itself stays open.
+// Crash copies the data directory of the open database into dir, as a power failure would leave it.
 func (d *TSDB) Crash(dir string) error { return CopyDir(dir, d.Dir) }
 
-// CopyDir copies a data dir that nobody writes to at this time, without its lock.
+// CopyDir copies a data directory without its lock file. No process may write to it meanwhile.
 func CopyDir(dst, src string) error {
 	return filepath.WalkDir(src, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
@@ -141,9 +136,8 @@ func CopyDir(dst, src string) error {
 	})
 }
 
-// Open opens a copy of a data dir with the TSDB that Prometheus is made of, and
-// so leaves dir alone. Nothing is compacted or deleted. It is closed at the end
-// of the test.
+// Open opens a copy of the data directory dir with Prometheus' TSDB, without compaction or retention.
+// The database is closed at the end of the test.
 func Open(t testing.TB, dir string) *tsdb.DB {
 	t.Helper()
 	private := filepath.Join(t.TempDir(), "tsdb")
@@ -153,7 +147,7 @@ func Open(t testing.TB, dir string) *tsdb.DB {
 	opts := tsdb.DefaultOptions()
 	opts.RetentionDuration = 0
 	opts.EnableOverlappingCompaction = false
-	opts.FloatChunkEncoding = chunkenc.EncXOR2 // keeps start timestamps where there are some
+	opts.FloatChunkEncoding = chunkenc.EncXOR2 // keeps start timestamps
 	opts.EnableSTStorage = true
 	opts.EnableHistogramSTEncoding = true
 	db, err := tsdb.Open(private, nil, nil, opts, nil)
@@ -171,7 +165,7 @@ func Open(t testing.TB, dir string) *tsdb.DB {
 
 const blockRange = 2 * time.Hour
 
-// open opens the data dir for one session of filling; merge lets blocks be merged.
+// open opens the database. With merge it merges overlapping blocks in compactions.
 func (d *TSDB) open(merge bool, wal compression.Type) error {
 	opts := tsdb.DefaultOptions()
 	opts.RetentionDuration = 0
@@ -183,7 +177,7 @@ func (d *TSDB) open(merge bool, wal compression.Type) error {
 	opts.WALSegmentSize = d.opts.WALSegmentSize
 	opts.WALCompression = wal
 	opts.OutOfOrderTimeWindow = (3 * time.Hour).Milliseconds()
-	opts.OutOfOrderCapMax = 4 // so that some out-of-order chunks are m-mapped
+	opts.OutOfOrderCapMax = 4 // small, so that some out-of-order chunks are m-mapped
 	opts.EnableOverlappingCompaction = merge
 	if d.opts.StartTimestamps {
 		opts.FloatChunkEncoding = chunkenc.EncXOR2
@@ -194,14 +188,14 @@ func (d *TSDB) open(merge bool, wal compression.Type) error {
 	if err != nil {
 		return fmt.Errorf("open the TSDB: %w", err)
 	}
-	// Else a commit triggers a compaction in the background, at a time that the
-	// seed does not decide.
+	// Otherwise a commit starts a compaction in the background, at a time that does not depend on the
+	// seed.
 	db.DisableCompactions()
 	d.db = db
 	return nil
 }
 
-// compact does what the database would do by itself from time to time.
+// compact compacts as the database would in the background.
 func (d *TSDB) compact(ctx context.Context) error {
 	d.db.ForceHeadMMap()
 	if err := d.db.Compact(ctx); err != nil {

@@ -1,5 +1,5 @@
-// Command mktsdb makes data dirs to try promdump on: a small one with an
-// incident, and big ones to measure with. It is part of no release.
+// Command mktsdb writes data directories: a small one with an incident for demonstrations, and large ones
+// for measurements. Releases do not contain it.
 //
 //	mktsdb demo DIR [UNIX-SECONDS]         six hours of a small shop, the incident 100 minutes before that time
 //	mktsdb bench DIR [SERIES [HOURS]]      a Kubernetes-like TSDB, see tsdbtest.Bench
