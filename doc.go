@@ -55,6 +55,8 @@
 //     web/.
 //   - internal/term and internal/cli are the command line of promdump. internal/cli/plugin
 //     is that of kubectl promdump, the same commands for a pod.
+//   - internal/fsutil, internal/retry and internal/suggest are small helpers: locks and
+//     temporary directories, the classification of errors for retries, and similar names.
 //   - internal/tsdbtest creates real TSDBs for tests. e2e tests with real servers.
 //
 // house_test.go tests which packages may import which.

@@ -106,7 +106,9 @@ func (d *Dump) Info() Info {
 	one := d.view.Dumps[0]
 	m := one.Manifest
 	info := Info{Tool: m.Tool, Created: m.Created, From: m.Source.Name, Selected: Selection{
-		From: time.UnixMilli(m.Selection.MinTime).UTC(), To: time.UnixMilli(m.Selection.MaxTime).UTC(), Match: m.Selection.Matchers,
+		From:  time.UnixMilli(m.Selection.MinTime).UTC(),
+		To:    time.UnixMilli(m.Selection.MaxTime).UTC(),
+		Match: m.Selection.Matchers,
 	}}
 	for _, b := range one.Blocks {
 		meta := b.Meta()

@@ -181,8 +181,10 @@ func Write(ctx context.Context, w io.Writer, from *Source, o Options) (_ Report,
 	defer func() { err = errors.Join(err, staging.Remove()) }()
 	src := from.open(staging.Path, o.Logger)
 	report, err := dump.Write(ctx, src, dump.Spec{
-		Request: wire.Request{Version: wire.Version, Selection: selection, Head: wire.HeadMode(o.Head), WholeBlocks: o.WholeBlocks},
-		Source:  archive.Source{Kind: from.kind, Name: src.String()}, Selectors: o.Match,
+		Request: wire.Request{
+			Version: wire.Version, Selection: selection, Head: wire.HeadMode(o.Head), WholeBlocks: o.WholeBlocks,
+		},
+		Source: archive.Source{Kind: from.kind, Name: src.String()}, Selectors: o.Match,
 		Compression: compression, Staging: staging.Path, Tool: o.Tool, Now: now, Logger: o.Logger,
 		Progress: func(p dump.Progress) {
 			if o.Progress != nil {

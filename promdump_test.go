@@ -24,7 +24,7 @@ func write(t *testing.T, from *promdump.Source, o promdump.Options) []byte {
 		t.Fatal(err)
 	}
 	if report.Bytes != int64(out.Len()) {
-		t.Errorf("%d bytes told, %d written", report.Bytes, out.Len())
+		t.Errorf("%d bytes reported, %d written", report.Bytes, out.Len())
 	}
 	return out.Bytes()
 }

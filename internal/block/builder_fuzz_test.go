@@ -57,7 +57,7 @@ func FuzzBuilderSeries(f *testing.F) {
 				}
 			}
 		}
-		// A time that was there twice is there twice.
+		// A block keeps two samples with the same time.
 		_, err = Verify(t.Context(), built.Dir, func(f Finding) {
 			if f.Level != Odd {
 				t.Error(f)

@@ -147,7 +147,7 @@ func TestCutChunksKeepTheirEncoding(t *testing.T) {
 				t.Errorf("a chunk of encoding %d became one of %d", c.Encoding, got.Encoding)
 			}
 		}
-		// A chunk that loses its end keeps how it began.
+		// A chunk without its end keeps its counter reset header.
 		if h := counterResetHeader(chunkenc.Encoding(c.Encoding), c.Data); h != nil {
 			head := build(t, r, []stored{s}, c.MinTime, mid)
 			got := readBlock(t, head.Dir)[0].chunks[0]

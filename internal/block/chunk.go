@@ -181,7 +181,9 @@ func (c *cutter) release() {
 // encoding. It appends nothing if no sample is left, and several chunks if the chunk is
 // malformed: its histograms decrease without a counter reset, or its times decrease. The chunks
 // are sorted by time. It never panics.
-func (c *cutter) cut(dst []chunks.Meta, enc chunkenc.Encoding, data []byte, drop tombstones.Intervals) (_ []chunks.Meta, err error) {
+func (c *cutter) cut(dst []chunks.Meta, enc chunkenc.Encoding, data []byte,
+	drop tombstones.Intervals,
+) (_ []chunks.Meta, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("decode chunk of encoding %s: %v", enc, p)

@@ -113,7 +113,8 @@ func (d *headDecoder) histograms(rec []byte) ([]record.RefHistogramSample, error
 // floatHistograms decodes a record of float histograms. The samples are valid until the next
 // call.
 func (d *headDecoder) floatHistograms(rec []byte) ([]record.RefFloatHistogramSample, error) {
-	if err := checkHistograms(rec, record.Type(rec[0]) == record.FloatHistogramSamplesV2, skipFloatHistogram); err != nil {
+	v2 := record.Type(rec[0]) == record.FloatHistogramSamplesV2
+	if err := checkHistograms(rec, v2, skipFloatHistogram); err != nil {
 		return nil, undecoded(err)
 	}
 	hists, err := d.lib.FloatHistogramSamples(rec, d.fhists[:0])

@@ -321,7 +321,7 @@ func TestHeadKeepsTheFirstOfMany(t *testing.T) {
 func TestHeadForgetsResets(t *testing.T) {
 	wal := [][]byte{
 		seriesRecord(1), histRecord(plain, record.RefHistogramSample{Ref: 1, T: 10, H: counts(1)}),
-		histRecord(withST, record.RefHistogramSample{Ref: 1, T: 30, ST: 3, H: counts(5)}), // a chunk of its own
+		histRecord(withST, record.RefHistogramSample{Ref: 1, T: 30, ST: 3, H: counts(5)}), // begins a new chunk
 	}
 	for _, c := range []struct {
 		name     string
@@ -430,7 +430,7 @@ func TestHeadShards(t *testing.T) {
 		if samples != 100*50+2 || len(built) != 3 || h.Ignored() != (HeadIgnored{UnknownSeries: 1}) {
 			t.Errorf("%d processors: %d samples in %d blocks, ignored %+v", n, samples, len(built), h.Ignored())
 		}
-		// A builder that is given up in the middle of its work.
+		// A builder that is discarded before Finish.
 		if h, err = NewHeadBuilder(HeadSpec{Parent: t.TempDir(), MaxTime: 1e6}); err != nil {
 			t.Fatal(err)
 		}

@@ -115,7 +115,7 @@ func TestHeadDiscard(t *testing.T) {
 func FuzzHeadRecords(f *testing.F) {
 	for seed := range uint64(3) {
 		wal, wbl := newGenerator(seed).logs()
-		// Each record with its log and length before it.
+		// Each record follows a byte for its log and its length.
 		var data []byte
 		for i, rec := range append(wal[:60:60], wbl[:20]...) {
 			if len(rec) < 256 {

@@ -54,8 +54,7 @@ func (g *generator) logs() (wal, wbl [][]byte) {
 		switch g.r.IntN(60) {
 		case 0: // deleted by a user
 			s := g.any()
-			// Not before the head's first in-order sample: the library does not log it,
-			// and forgets it at a restart.
+			// Not before the head's first in-order sample: the TSDB does not log such a deletion.
 			mint := max(1_030_000, g.now-g.r.Int64N(1_000_000))
 			g.delete(s, mint, mint+g.r.Int64N(300_000)-1000) // sometimes empty
 		case 1: // removed from the head; may be added again
@@ -146,8 +145,8 @@ func (b *genBatch) add(s *genSeries, t int64, stale bool) {
 		st = 0
 	}
 	if stale {
-		// The server makes of it what the series had before; at a time that has
-		// another sample too, in the other log, the two would differ.
+		// The server stores the marker as the type of the previous sample. It would differ from a
+		// sample with the same time in the other log.
 		if t%2 == 0 {
 			t += 1
 		}

@@ -41,7 +41,9 @@ func (w *writer) inOrder(ctx context.Context) (_ *writer, err error) {
 		return nil, err
 	}
 	slices.SortStableFunc(all, func(a, b spooled) int {
-		return slices.CompareFunc(a.labels, b.labels, func(x, y uint32) int { return cmp.Compare(symbols[x], symbols[y]) })
+		return slices.CompareFunc(a.labels, b.labels, func(x, y uint32) int {
+			return cmp.Compare(symbols[x], symbols[y])
+		})
 	})
 	out, err := newWriter(w.spec)
 	if err != nil {

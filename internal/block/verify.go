@@ -50,7 +50,7 @@ type Finding struct {
 	Problem string
 
 	// More is the number of further findings that this one counts in place of listing
-	// them. It is 0 for a finding of its own.
+	// them. It is 0 otherwise.
 	More int
 }
 

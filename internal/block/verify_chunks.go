@@ -241,7 +241,8 @@ func (c *chunkChecker) samples(enc chunkenc.Encoding, data []byte, m chunks.Meta
 		last = t
 	}
 	if err := it.Err(); err != nil {
-		return Unreadable, fmt.Sprintf("cannot be decoded (encoding %s) after %d of %d samples: %v", enc, read, count, err)
+		return Unreadable, fmt.Sprintf("cannot be decoded (encoding %s) after %d of %d samples: %v",
+			enc, read, count, err)
 	}
 	c.count(enc, read)
 	switch {
@@ -249,7 +250,8 @@ func (c *chunkChecker) samples(enc chunkenc.Encoding, data []byte, m chunks.Meta
 	case read != count:
 		problem = fmt.Sprintf("the header has %d samples, but the chunk has %d", count, read)
 	case first != m.MinTime || last != m.MaxTime:
-		problem = fmt.Sprintf("the samples are from %d to %d, but the index has %d to %d", first, last, m.MinTime, m.MaxTime)
+		problem = fmt.Sprintf("the samples are from %d to %d, but the index has %d to %d",
+			first, last, m.MinTime, m.MaxTime)
 	}
 	return Odd, problem
 }

@@ -295,7 +295,8 @@ func (v *verifier) lookups(ctx context.Context, x *indexFile, sets map[uint64]pa
 		if err != nil {
 			v.found(Unreadable, postingsOf(name, value)(), "Prometheus does not find the list: %v", err)
 		} else if got != sets[key] {
-			v.found(Unreadable, postingsOf(name, value)(), "Prometheus does not find the list: the table is not in order")
+			v.found(Unreadable, postingsOf(name, value)(),
+				"Prometheus does not find the list: the table is not in order")
 		}
 	}
 }

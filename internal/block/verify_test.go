@@ -84,7 +84,7 @@ func editSection(t testing.TB, b []byte, off uint64, change func(content []byte)
 	return b
 }
 
-// editSeries is editSection for the first series' entry.
+// editSeries is like editSection for the entry of the first series.
 func editSeries(t testing.TB, b []byte, change func(content []byte)) []byte {
 	t.Helper()
 	toc, err := index.NewTOCFromByteSlice(byteSlice(b))
@@ -359,8 +359,8 @@ func FuzzVerifyIndex(f *testing.F) {
 	f.Add(b[:100], uint16(3), uint16(9))
 	dir := copyBlock(f, src)
 	f.Fuzz(func(t *testing.T, data []byte, at, value uint16) {
-		// The fuzzer cannot guess checksums: mend that of the contents' table and of
-		// the section that at falls into.
+		// The fuzzer cannot guess checksums: correct that of the table of contents and of the
+		// section with the offset at.
 		if toc, err := index.NewTOCFromByteSlice(byteSlice(data)); err == nil && len(data) > 60 {
 			data = bytes.Clone(data)
 			for _, off := range []uint64{toc.Symbols, toc.PostingsTable, postingsAt(toc)} {

@@ -106,7 +106,8 @@ func newWriter(spec Spec) (_ *writer, err error) {
 		return nil, fmt.Errorf("build block: %w", err)
 	}
 	w.spool = bufio.NewWriterSize(w.spoolFile, 1<<18)
-	if w.chunks, err = chunks.NewWriter(filepath.Join(w.dir, chunksDir), chunks.WithSegmentSize(segmentBytes)); err != nil {
+	w.chunks, err = chunks.NewWriter(filepath.Join(w.dir, chunksDir), chunks.WithSegmentSize(segmentBytes))
+	if err != nil {
 		return nil, fmt.Errorf("build block: open chunk writer: %w", err)
 	}
 
@@ -165,7 +166,8 @@ func (w *writer) addChunks(metas []chunks.Meta) error {
 	for i := range metas {
 		m := &metas[i]
 		if m.MinTime > m.MaxTime {
-			return fmt.Errorf("series %s: a chunk ends at %d, before its start at %d", brief(w.last), m.MaxTime, m.MinTime)
+			return fmt.Errorf("series %s: a chunk ends at %d, before its start at %d",
+				brief(w.last), m.MaxTime, m.MinTime)
 		}
 		w.disordered = w.disordered || w.chunkNow > 0 && m.MinTime <= w.lastMax
 		w.lastMax = m.MaxTime

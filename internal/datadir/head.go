@@ -205,7 +205,7 @@ func segments(dir, name string) ([]string, error) {
 	for i := 1; i < len(names) && err == nil; i++ {
 		before, _ := segmentNumber(filepath.Base(names[i-1]))
 		if n, _ := segmentNumber(filepath.Base(names[i])); n != before+1 {
-			return nil, fmt.Errorf("%w: %s goes from %d to %d", errChanged, name, before, n)
+			return nil, fmt.Errorf("%w: %s has %d and then %d", errChanged, name, before, n)
 		}
 	}
 	return names, err

@@ -100,7 +100,8 @@ func ParseMeta(name string, b []byte) (Meta, error) {
 	m := Meta{ULID: name, MinTime: f.MinTime, MaxTime: f.MaxTime, Version: f.Version, named: f.ULID.String()}
 	m.Stats.Samples, m.Stats.Series = f.Stats.NumSamples, f.Stats.NumSeries
 	m.Stats.Chunks, m.Stats.Tombstones = f.Stats.NumChunks, f.Stats.NumTombstones
-	m.Compaction.Level, m.Compaction.Hints, m.Compaction.Deletable = f.Compaction.Level, f.Compaction.Hints, f.Compaction.Deletable
+	m.Compaction.Level, m.Compaction.Hints = f.Compaction.Level, f.Compaction.Hints
+	m.Compaction.Deletable = f.Compaction.Deletable
 	for _, s := range f.Compaction.Sources {
 		m.Compaction.Sources = append(m.Compaction.Sources, s.String())
 	}

@@ -130,7 +130,8 @@ func Head(body []byte) (h HeadStats, err error) {
 		Chunks           int64   `json:"chunkCount"`
 		MinTime, MaxTime *int64
 	}
-	if err := json.Unmarshal(all["headStats"], &p); err != nil || p.Series == nil || p.MinTime == nil || p.MaxTime == nil {
+	err = json.Unmarshal(all["headStats"], &p)
+	if err != nil || p.Series == nil || p.MinTime == nil || p.MaxTime == nil {
 		return h, shape("without the numbers of headStats")
 	}
 	return HeadStats{Series: *p.Series, Chunks: p.Chunks, MinTime: *p.MinTime, MaxTime: *p.MaxTime}, nil

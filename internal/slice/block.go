@@ -251,7 +251,8 @@ func (r *blockReader) entry(e *entry) error {
 // file, in order, within messageSize.
 func fit(chunks []chunkRef) int {
 	for i, c := range chunks[1:] {
-		if c.file() != chunks[0].file() || c.offset() <= chunks[i].offset() || c.offset()-chunks[0].offset() > messageSize {
+		ordered := c.file() == chunks[0].file() && c.offset() > chunks[i].offset()
+		if !ordered || c.offset()-chunks[0].offset() > messageSize {
 			return i + 1
 		}
 	}

@@ -292,7 +292,7 @@ func TestDamagedBlock(t *testing.T) {
 					}
 				}()
 				if err != nil && at >= postings && at < postingsEnd {
-					t.Fatalf("%s, flip at %d in a postings list keeps the block from being read: %v", name, at, err)
+					t.Fatalf("%s, flip at %d in a postings list makes the block unreadable: %v", name, at, err)
 				} else if err != nil {
 					seen++
 				} else if diff := right.diff(got); diff != "" {
@@ -360,8 +360,8 @@ func TestCompileErrors(t *testing.T) {
 	}
 }
 
-// Prometheus 2.0 wrote indexes of format version 1, and every later one reads them: places
-// count in bytes, also those of symbols.
+// TestOldIndex cuts a block with an index of format version 1, which Prometheus 2.0 wrote and every
+// later version reads. Its refs of series and symbols are offsets in bytes.
 func TestOldIndex(t *testing.T) {
 	var series []tsdbtest.HandSeries
 	for i, pod := range []string{"a", "b", "c", "d"} {

@@ -35,7 +35,8 @@ const maxOldIndex = 64 << 20
 
 // ErrOldIndex reports an index of format version 1, which Prometheus 2.0 wrote, that is
 // larger than maxOldIndex.
-var ErrOldIndex = errors.New("a block with an index of format version 1 and more than 64 MiB can be dumped whole, but not cut")
+var ErrOldIndex = errors.New(
+	"a block with an index of format version 1 and more than 64 MiB can be dumped whole, but not cut")
 
 // indexFile reads the index of a block piece by piece.
 type indexFile struct {

@@ -28,7 +28,9 @@ func Nearest(name string, names []string) []string {
 			near = append(near, scored{n, far})
 		}
 	}
-	slices.SortFunc(near, func(a, b scored) int { return cmp.Or(cmp.Compare(a.far, b.far), cmp.Compare(a.name, b.name)) })
+	slices.SortFunc(near, func(a, b scored) int {
+		return cmp.Or(cmp.Compare(a.far, b.far), cmp.Compare(a.name, b.name))
+	})
 	var found []string
 	for _, s := range near[:min(len(near), 3)] {
 		found = append(found, s.name)

@@ -139,7 +139,8 @@ func newCanvas(width, height int, first, last int64, low, high float64) *canvas 
 
 // at returns the position of a point, in dots from the upper left.
 func (c *canvas) at(p Point) (x, y int) {
-	x = int(math.Round((float64(p.Ms) - float64(c.first)) / (float64(c.last) - float64(c.first)) * float64(2*c.width-1)))
+	span := float64(c.last) - float64(c.first)
+	x = int(math.Round((float64(p.Ms) - float64(c.first)) / span * float64(2*c.width-1)))
 	// Halves, because high-low may overflow.
 	y = int(math.Round((c.high/2 - p.V/2) / (c.high/2 - c.low/2) * float64(4*len(c.cells)-1)))
 	return x, y

@@ -192,7 +192,7 @@ func (c *cluster) encode(ctx context.Context, mint, maxt int64, write func(i int
 		for out := range queue {
 			all, ok := <-out
 			if !ok {
-				return errors.New("chunks could not be made")
+				return errors.New("chunks could not be encoded")
 			}
 			for _, metas := range all {
 				if err := write(i, metas); err != nil {

@@ -12,9 +12,9 @@ import (
 	"github.com/prometheus/prometheus/tsdb"
 )
 
-// What a random TSDB serves must not depend on when it is asked: open, after a
-// clean shutdown, after a crash, and after all of it became blocks. If it did,
-// no test could say what a dump of it has to serve.
+// TestRandomServesTheSameInAllShapes compares the samples of a random TSDB while it is open, after a
+// shutdown, after a crash, and after all of it became blocks. If they differed, the right samples of a
+// dump would not be defined.
 func TestRandomServesTheSameInAllShapes(t *testing.T) {
 	for _, opts := range []Options{{}, {StartTimestamps: true}, {Plain: true}} {
 		for seed := range uint64(1) {
@@ -55,7 +55,7 @@ func TestRandomServesTheSameInAllShapes(t *testing.T) {
 	}
 }
 
-// withoutDeleted takes out what Prometheus' own compaction brings back.
+// withoutDeleted removes deleted samples that Prometheus' compaction restores.
 func withoutDeleted(served Served, d *TSDB) Served {
 	for name, samples := range served {
 		for _, del := range d.HeadDeletions {
@@ -74,7 +74,7 @@ func withoutDeleted(served Served, d *TSDB) Served {
 func compactHead(t *testing.T, db *tsdb.DB) {
 	t.Helper()
 	const step = int64(blockRange / time.Millisecond)
-	from, to := db.Head().MinTime()/step*step, db.Head().MaxTime() // emptying the head moves them
+	from, to := db.Head().MinTime()/step*step, db.Head().MaxTime() // read first: compaction changes them
 	for ; from <= to; from += step {
 		if err := db.CompactHead(tsdb.NewRangeHead(db.Head(), from, from+step-1)); err != nil {
 			t.Fatal(err)

@@ -303,7 +303,7 @@ func Diff(want, got Served) string {
 	const most = 12
 	var lines []string
 	n := 0
-	say := func(format string, args ...any) {
+	add := func(format string, args ...any) {
 		if n++; n <= most {
 			lines = append(lines, fmt.Sprintf(format, args...))
 		}
@@ -315,23 +315,23 @@ func Diff(want, got Served) string {
 		g, gok := got[name]
 		switch {
 		case !gok:
-			say("series missing: %s, %d samples from %v", short(name), len(w), w[0])
+			add("series missing: %s, %d samples from %v", short(name), len(w), w[0])
 			continue
 		case !wok:
-			say("series too many: %s, %d samples from %v", short(name), len(g), g[0])
+			add("series too many: %s, %d samples from %v", short(name), len(g), g[0])
 			continue
 		}
 		for len(w) > 0 || len(g) > 0 {
 			switch {
 			case len(g) == 0 || len(w) > 0 && w[0].T < g[0].T:
-				say("sample missing: %s %v", short(name), short(w[0].String()))
+				add("sample missing: %s %v", short(name), short(w[0].String()))
 				w = w[1:]
 			case len(w) == 0 || g[0].T < w[0].T:
-				say("sample too many: %s %v", short(name), short(g[0].String()))
+				add("sample too many: %s %v", short(name), short(g[0].String()))
 				g = g[1:]
 			default:
 				if !Same(w[0], g[0]) {
-					say("sample differs: %s\n\twant %v\n\tgot  %v", short(name), short(w[0].String()), short(g[0].String()))
+					add("sample differs: %s\n\twant %v\n\tgot  %v", short(name), short(w[0].String()), short(g[0].String()))
 				}
 				w, g = w[1:], g[1:]
 			}
