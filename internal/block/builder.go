@@ -24,7 +24,7 @@ const maxLabelBytes = 1 << 24
 
 // Builder builds a block from the received series of a cut block. The block has exactly the
 // samples of these series in the range that Prometheus serves, also if they are not in order.
-// No input makes a Builder panic. After an error every method but Discard returns that error.
+// No input makes a Builder panic. After an error, Symbols, Series and Finish return that error.
 // The methods must not be called concurrently.
 type Builder struct {
 	w       *writer
