@@ -41,7 +41,7 @@ func TestFlags(t *testing.T) {
 	local(t)
 	known := map[string]bool{}
 	for _, program := range []string{"promdump", "kubectl-promdump"} {
-		for _, command := range []string{"", "dump", "meta", "verify", "restore", "open", "query", "version", "list"} {
+		for _, command := range []string{"", "dump", "meta", "verify", "restore", "open", "query", "changed", "version", "list"} {
 			if command == "list" && program == "promdump" {
 				continue
 			}

@@ -209,7 +209,7 @@ func (a *app) root() *cobra.Command {
 	if a.Remote != nil {
 		restore = a.restoreRemoteCommand
 	}
-	cmd.AddCommand(a.dumpCommand(), a.metaCommand(), a.verifyCommand(), restore(), a.openCommand(), a.queryCommand(), a.versionCommand(), exitCodesTopic())
+	cmd.AddCommand(a.dumpCommand(), a.metaCommand(), a.verifyCommand(), restore(), a.openCommand(), a.queryCommand(), a.changedCommand(), a.versionCommand(), exitCodesTopic())
 	if l, ok := a.Data.(Lister); ok {
 		cmd.AddCommand(a.listCommand(l))
 	}

@@ -30,7 +30,7 @@ func (a *app) complete(cmd *cobra.Command) {
 		name, _ := pflag.UnquoteUsage(f)
 		offer := cobra.NoFileCompletions
 		switch {
-		case f.Name == "match":
+		case f.Name == "match", f.Name == "ignore":
 			offer = a.completeMatch
 		case f.Name == "dump-file":
 			offer = dumpFiles

@@ -22,13 +22,18 @@ type spanFlags struct {
 }
 
 func (f *spanFlags) add(fs *pflag.FlagSet) {
+	f.addEnds(fs)
+	fs.StringVar(&f.around, "around", "", "`time` in the middle of the window that is taken")
+	fs.StringVar(&f.window, "window", "", "`length` of the window of --around, half of it before and half after (default 30m)")
+}
+
+// addEnds adds the flags without those of a window.
+func (f *spanFlags) addEnds(fs *pflag.FlagSet) {
 	fs.StringVar(&f.min, "min-time", "", "first `time`, included (default: an hour before the last)")
 	fs.StringVar(&f.max, "max-time", "", "last `time`, included (default: now)")
 	fs.StringVar(&f.start, "start-time", "", "the same `time` as --min-time")
 	fs.StringVar(&f.end, "end-time", "", "the same `time` as --max-time")
 	fs.StringVar(&f.since, "since", "", "`length` of time before now to begin at: 2h, 30m, 7d")
-	fs.StringVar(&f.around, "around", "", "`time` in the middle of the window that is taken")
-	fs.StringVar(&f.window, "window", "", "`length` of the window of --around, half of it before and half after (default 30m)")
 }
 
 // span is a closed range of time in Unix milliseconds.
