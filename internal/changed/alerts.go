@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 )
 
@@ -34,7 +35,7 @@ func alertRows(p *plan, all []Alert) []Row {
 	for _, a := range all {
 		ls := map[string]string{}
 		a.Labels.Range(func(l labels.Label) {
-			if l.Name != labels.MetricName {
+			if l.Name != model.MetricNameLabel {
 				ls[l.Name] = l.Value
 			}
 		})

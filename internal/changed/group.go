@@ -24,7 +24,6 @@ const (
 	maxBy     = 3    // labels that select a group
 	better    = 1.03 // by which a further label must improve the fit
 	strongOf  = 0.5  // of the strongest: what is grouped at once
-	wholeFit  = 0.9  // share of items from which on the group is the metric
 )
 
 // groups finds the labels that the strongest parts share and other items lack, takes
@@ -63,12 +62,12 @@ func (t *table) groups(parts []part) (out []group) {
 
 // best finds the labels that select the items with weights and few others.
 func (t *table) best(weights []float64, strong int) group {
-	all, n := 0.0, 0
+	all := 0.0
 	for _, w := range weights {
 		all += w
 	}
 	g := group{of: len(t.items), fit: fit(1, float64(strong)/float64(len(t.items)))}
-	if float64(strong) >= wholeFit*float64(len(t.items)) {
+	if strong == len(t.items) {
 		return g
 	}
 	count, weight, found := make([]int, len(t.pairs)), make([]float64, len(t.pairs)), make([]int, len(t.pairs))
@@ -76,7 +75,7 @@ func (t *table) best(weights []float64, strong int) group {
 		clear(count)
 		clear(weight)
 		clear(found)
-		n = 0
+		n := 0
 		for i := range t.items {
 			if !t.has(i, g.by) {
 				continue

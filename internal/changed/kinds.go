@@ -49,12 +49,17 @@ func (f *fold) aspect(name string) Aspect {
 			return Level
 		}
 		return Rate
-	case f.times > 0 && int64(f.times) == f.samples && timeName(name):
+	case f.isTime(name):
 		return Age
 	case f.downs == 0 && f.pairs >= 20 && f.ups*2 > f.pairs && f.least >= 0:
 		return Rate
 	}
 	return Level
+}
+
+// isTime reports whether all values of a series are times in Unix seconds.
+func (f *fold) isTime(name string) bool {
+	return f.times > 0 && int64(f.times) == f.samples && timeName(name)
 }
 
 // unitFloor is the smallest difference of values that is worth a thought, by the unit in

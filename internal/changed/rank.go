@@ -157,12 +157,12 @@ func early(p *plan, r *Row) {
 // spread lowers the rows of labels and of metrics that many rows above have, so that one
 // change with many effects does not hide the others.
 func spread(rows []Row) {
-	labels, metrics, alerts := map[string]int{}, map[string]int{}, 0
+	labels, metrics := map[string]int{}, map[string]int{}
 	const free = 2
 	for range 2 { // the order changes by it
 		clear(labels)
 		clear(metrics)
-		alerts = 0
+		alerts := 0
 		for i := range rows {
 			r := &rows[i]
 			key := strings.Join(r.pairs, "\xfe")

@@ -148,8 +148,11 @@ func (t *table) series(ls labels.Labels, f *fold) error {
 		return nil
 	}
 	t.lives(i, f)
-	for _, v := range vectors {
-		t.value(i, name, v)
+	// The age of a time that never changes rises, and is no change.
+	if vectors[0].aspect != Age || f.least != f.most {
+		for _, v := range vectors {
+			t.value(i, name, v)
+		}
 	}
 	if vectors[0].aspect == Age && b.future && b.past == 0 && w.past != 0 {
 		c := change{item: i, aspect: Age, kind: Deadline, at: w.past, effect: effect{strength: 0.8, up: true}}

@@ -3,7 +3,6 @@ package changed
 import (
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -130,14 +129,4 @@ func shown(s string) string {
 		s = string([]rune(s)[:most-1]) + "…"
 	}
 	return s
-}
-
-// sortedNames returns the keys of a map in order.
-func sortedNames(m map[string]string) []string {
-	names := make([]string, 0, len(m))
-	for k := range m {
-		names = append(names, k)
-	}
-	slices.Sort(names)
-	return names
 }

@@ -30,7 +30,6 @@ type world struct {
 	gone     map[string]bool // series that have a staleness mark
 	paths    int             // values of a label that explodes
 	expiry   map[string]float64
-	refused  float64 // share of requests that fail by TLS, for hosts whose certificate expired
 }
 
 type node struct {
