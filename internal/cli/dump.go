@@ -40,8 +40,9 @@ type dumpConfig struct {
 	tempDir     string // empty: the system's
 	dryRun      bool
 	resume      bool
-	force       bool       // replace an existing file
-	strict      bool       // end with an error if data could not be read
+	force       bool // replace an existing file
+	strict      bool // end with an error if data could not be read
+	given       func(flag string) bool
 	kept        *dump.Kept // with resume
 	now         time.Time
 }
@@ -87,6 +88,7 @@ func (f dumpFlags) compile(now time.Time) (dumpConfig, error) {
 
 func (a *app) dumpCommand() *cobra.Command {
 	var f dumpFlags
+	var given func(flag string) bool
 	cmd := &cobra.Command{
 		Use:   "dump",
 		Short: "Write a part of what a Prometheus holds, or all of it, into a dump file",
@@ -119,11 +121,13 @@ last hour is taken; with --max-time alone, the hour that ends there; with
 			if err != nil {
 				return err
 			}
+			c.given = given
 			return a.runDump(ctx, c)
 		}),
 	}
 	fs := cmd.Flags()
 	fs.SortFlags = false
+	given = fs.Changed
 	a.Data.AddFlags(fs)
 	f.span.add(fs)
 	fs.StringArrayVar(&f.match, "match", nil, "PromQL `selector` of the series to take; may be repeated, a series that any of them selects is taken")
@@ -311,6 +315,9 @@ func (a *app) dumpFailed(ctx context.Context, err error, report dump.Report, out
 			err = incompleteOutput(err, out.name)
 		}
 		return errors.Join(err, out.abort())
+	}
+	if out.resume && !out.began && codeOf(err) != Incomplete {
+		return errors.Join(err, out.abort()) // as if it had not been resumed
 	}
 	// Ctrl-C takes back what this command has begun.
 	if ctx.Err() == nil && (out.resume || out.began && report.BytesWritten > 0) {

@@ -12,6 +12,7 @@ import (
 	"github.com/promdump/promdump/internal/archive"
 	"github.com/promdump/promdump/internal/datadir"
 	"github.com/promdump/promdump/internal/dump"
+	"github.com/promdump/promdump/internal/fsutil"
 	"github.com/promdump/promdump/internal/restore"
 )
 
@@ -71,12 +72,13 @@ func codeOf(err error) ExitCode {
 	_, usage := errors.AsType[*usageError](err)
 	_, exists := errors.AsType[*existsError](err)
 	_, busy := errors.AsType[*busyError](err)
+	_, other := errors.AsType[*dump.OtherError](err)
 	_, damaged := errors.AsType[*restore.VerifyError](err)
 	_, loss := errors.AsType[*dump.LossError](err)
 	switch {
 	case err == nil:
 		return Done
-	case usage, exists, busy:
+	case usage, exists, busy, other:
 		return Usage
 	case errors.Is(err, archive.ErrIncomplete):
 		return Incomplete
@@ -165,6 +167,9 @@ func hintOf(err error) string {
 	if errors.Is(err, archive.ErrDamaged) {
 		return "get the file again from its source; promdump verify FILE lists what is wrong with this one"
 	}
+	if _, ok := errors.AsType[*dump.OtherError](err); ok {
+		return "resume it with the data that it is of, read the same way, or start over with --force, with the times"
+	}
 	if hint := limitHint(err); hint != "" {
 		return hint
 	}
@@ -174,11 +179,13 @@ func hintOf(err error) string {
 	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
 		return "a shorter range needs fewer files; or raise the limit of open files (ulimit -n)"
 	}
-	if isNoSpace(err) {
-		return "--temp-dir names another place for temporary files"
+	if fsutil.IsNoSpace(err) {
+		return hintTempDir
 	}
 	return ""
 }
+
+const hintTempDir = "--temp-dir names another place for temporary files"
 
 // errInterrupted replaces "context canceled", which says nothing to a person, but
 // keeps a message that says what was left behind.

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/promdump/promdump/internal/archive"
+	"github.com/promdump/promdump/internal/fsutil"
 	"github.com/promdump/promdump/internal/term"
 )
 
@@ -261,7 +262,7 @@ func (o *output) Write(p []byte) (int, error) {
 // full says what to do where it is this disk that has no room, and not that of
 // temporary files.
 func (o *output) full(err error) error {
-	if !isNoSpace(err) {
+	if !fsutil.IsNoSpace(err) {
 		return err
 	}
 	return hinted(err, "make room for %s, or -t names a file on another disk", o.name)
@@ -305,13 +306,21 @@ func (o *output) commit() error {
 	} else if err != nil {
 		return fmt.Errorf("rename the complete output to %s: %w; it is in %s", o.name, unnamed(err), o.temp)
 	}
-	dir, err := os.Open(filepath.Dir(o.final))
-	if err != nil {
+	if err := syncDir(filepath.Dir(o.final)); err != nil {
 		return fmt.Errorf("sync directory of %s: %w", o.name, err)
 	}
-	// Some filesystems cannot sync a directory; the dump is whole all the same.
+	return taken
+}
+
+// syncDir makes the names in a directory durable. Some filesystems cannot do that; the
+// files are whole all the same.
+func syncDir(name string) error {
+	dir, err := os.Open(name)
+	if err != nil {
+		return err
+	}
 	_ = dir.Sync()
-	return errors.Join(taken, dir.Close())
+	return dir.Close()
 }
 
 func (o *output) publish() error {

@@ -140,6 +140,7 @@ type syncer struct {
 	file  *os.File
 	bytes int64 // since the last time
 	last  time.Time
+	named bool // its name is durable too
 	busy  sync.WaitGroup
 	now   sync.Mutex // held while it is synced in the background
 
@@ -158,7 +159,7 @@ func (s *syncer) wrote(n int) error {
 	s.bytes, s.last = 0, time.Now()
 	s.busy.Go(func() {
 		defer s.now.Unlock()
-		err := s.file.Sync()
+		err := s.flush()
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.err = errors.Join(s.err, err)
@@ -177,5 +178,14 @@ func (s *syncer) sync() error {
 	if s.err != nil {
 		return s.err
 	}
-	return s.file.Sync()
+	return s.flush()
+}
+
+func (s *syncer) flush() error {
+	err := s.file.Sync()
+	if err == nil && !s.named {
+		s.named = true
+		err = syncDir(filepath.Dir(s.file.Name()))
+	}
+	return err
 }

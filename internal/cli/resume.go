@@ -6,9 +6,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strconv"
 
 	"github.com/promdump/promdump/internal/archive"
 	"github.com/promdump/promdump/internal/dump"
+	"github.com/promdump/promdump/internal/fsutil"
 	"github.com/promdump/promdump/internal/term"
 	"github.com/promdump/promdump/internal/wire"
 )
@@ -17,12 +19,14 @@ import (
 // the disk lacks, where it is full.
 func unfinished(err error, out *output, missing int64) error {
 	code := codeOf(err)
-	full := isNoSpace(err)
+	full := fsutil.IsNoSpace(err)
 	if full || code == Failed {
 		code = Incomplete
 	}
 	hint := fmt.Sprintf("the same command with --resume -t %s, and without times and --match, goes on from there", out.name)
 	switch {
+	case full && hintOf(err) == hintTempDir:
+		hint = hintTempDir + "; " + hint
 	case full && missing > 0:
 		hint = fmt.Sprintf("make room, about %s more are needed; then %s", term.Bytes(missing), hint)
 	case full:
@@ -132,6 +136,9 @@ func (a *app) openResumed(c *dumpConfig) (_ *output, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
+	if err := c.sameFlags(name, k); err != nil {
+		return nil, err
+	}
 	s := k.Manifest.Selection
 	matchers, err := compileMatch(s.Matchers)
 	if err != nil {
@@ -141,6 +148,21 @@ func (a *app) openResumed(c *dumpConfig) (_ *output, err error) {
 	c.request.Selection = wire.Selection{MinTime: s.MinTime, MaxTime: s.MaxTime, Matchers: matchers}
 	c.request.Head, c.request.WholeBlocks = wire.HeadMode(s.Head), s.WholeBlocks
 	return out, nil
+}
+
+// sameFlags refuses flags that say something else than the first command.
+func (c *dumpConfig) sameFlags(name string, k *dump.Kept) error {
+	s := k.Manifest.Selection
+	for _, f := range []struct{ flag, began, now string }{
+		{"head", s.Head, string(c.request.Head)},
+		{"whole-blocks", strconv.FormatBool(s.WholeBlocks), strconv.FormatBool(c.request.WholeBlocks)},
+		{"compression", string(k.Compression), string(c.compression)},
+	} {
+		if c.given(f.flag) && f.began != f.now {
+			return usagef(fmt.Sprintf("leave --%s out, or start over with --force, with the times", f.flag), "%s was begun with --%s=%s", name, f.flag, f.began)
+		}
+	}
+	return nil
 }
 
 func sizeOf(f *os.File) int64 {

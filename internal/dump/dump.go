@@ -178,6 +178,12 @@ func (a *assembler) take(msg wire.Message) error {
 	case *wire.Plan:
 		// A second one has more blocks, after a stream that broke.
 		plan := *m
+		if a.report.Plan == nil && a.spec.Kept != nil {
+			now := archive.Source{Kind: a.kind(), Name: a.spec.Source.Name}
+			if err := a.spec.Kept.check(now, m); err != nil {
+				return err
+			}
+		}
 		a.report.Plan = &plan
 	case *wire.Forget:
 		return a.forget(m.ULID)

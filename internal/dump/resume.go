@@ -199,15 +199,44 @@ func isHeadFile(name string) bool {
 	return dir == "wal" || dir == "wbl" || dir == "chunks_head"
 }
 
-// forget keeps nothing but what was asked for.
-func (k *Kept) forget() {
-	k.Blocks, k.entries, k.Bytes = nil, min(k.entries, 1), 0
-	k.series = block.NewSeriesCounter()
-	if k.entries == 1 {
-		if offset, ok := k.partial.End(1); ok {
-			k.Bytes = offset
+// OtherError refuses to resume the dump of other data. The output is as it was.
+type OtherError struct {
+	Began, Now archive.Source
+}
+
+func (e *OtherError) Error() string {
+	return fmt.Sprintf("the unfinished dump is of other data: of %s (%s), and this is %s (%s)", e.Began.Name, e.Began.Kind, e.Now.Name, e.Now.Kind)
+}
+
+// check returns an [OtherError] if the source has other data than the unfinished dump.
+// The name of a source does not prove anything: a pod that was replaced has another
+// name, and pods in two clusters may have the same one. Blocks do.
+func (k *Kept) check(now archive.Source, plan *wire.Plan) error {
+	began := k.Manifest.Source
+	known := map[string]bool{}
+	for _, b := range k.Manifest.Plan.Blocks {
+		known[b.ULID] = true
+	}
+	for _, b := range k.Blocks {
+		for _, s := range append(b.Sources, b.ULID) {
+			known[s] = true
 		}
 	}
+	same := began.Name == now.Name
+	switch windows := began.Kind == remoteRead; {
+	case windows != (now.Kind == remoteRead):
+		same = len(k.Blocks) == 0
+	case !windows && slices.ContainsFunc(plan.Blocks, func(b wire.PlannedBlock) bool {
+		return known[b.ULID] || slices.ContainsFunc(b.Sources, func(s string) bool { return known[s] })
+	}):
+		same = true
+	case !windows && len(k.Blocks) > 0:
+		same = false
+	}
+	if !same {
+		return &OtherError{Began: began, Now: now}
+	}
+	return nil
 }
 
 func (k *Kept) have() (all []wire.Block) {
@@ -226,9 +255,6 @@ func (a *assembler) reopen() (*archive.Writer, error) {
 	out, ok := a.count.output().(archive.Rewinder)
 	if !ok {
 		return nil, errors.New("go on with the unfinished dump: the output cannot be cut back")
-	}
-	if (k.Manifest.Source.Kind == remoteRead) != (a.kind() == remoteRead) {
-		k.forget() // blocks are not windows
 	}
 	for _, b := range k.Blocks {
 		a.report.Blocks++

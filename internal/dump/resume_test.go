@@ -153,3 +153,41 @@ func digest(names []string, all map[string]string) string {
 	}
 	return b.String()
 }
+
+// The dump of another server is not resumed, and stays as it is: blocks say which server
+// it is, whatever its name is. The windows of a server that is asked do not.
+func TestOtherData(t *testing.T) {
+	a := tsdbtest.Random(t, t.TempDir(), 3, tsdbtest.Options{Series: 3, Interval: 5 * time.Minute})
+	b := tsdbtest.Random(t, t.TempDir(), 4, tsdbtest.Options{Series: 3, Interval: 5 * time.Minute})
+	var part dumpFile
+	s := spec(t, all(wire.HeadNone))
+	s.Lasting, s.Source = true, archive.Source{Kind: "local", Name: "a"}
+	if _, err := dump.Write(t.Context(), &losing{Source: local.New(a.Dir, local.Options{}), after: 12}, s, &part); !errors.Is(err, errLost) {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		dir   string
+		now   archive.Source
+		other bool
+	}{
+		{a.Dir, archive.Source{Kind: "local", Name: "a"}, false},
+		{a.Dir, archive.Source{Kind: "exec", Name: "moved"}, false},
+		{a.Dir, archive.Source{Kind: "remote-read", Name: "a"}, true},
+		{b.Dir, archive.Source{Kind: "local", Name: "a"}, true},
+		{b.Dir, archive.Source{Kind: "local", Name: "b"}, true},
+	} {
+		kept, err := dump.ReadKept(bytes.NewReader(part.Bytes()))
+		if err != nil || len(kept.Blocks) == 0 {
+			t.Fatalf("%v, nothing to resume", err)
+		}
+		out := dumpFile{*bytes.NewBuffer(bytes.Clone(part.Bytes()))}
+		s.Kept, s.Source = kept, tc.now
+		_, err = dump.Write(t.Context(), local.New(tc.dir, local.Options{}), s, &out)
+		if _, other := errors.AsType[*dump.OtherError](err); other != tc.other || err != nil && !other {
+			t.Errorf("%s, %v: %v", tc.dir, tc.now, err)
+		}
+		if tc.other && !bytes.Equal(out.Bytes(), part.Bytes()) {
+			t.Errorf("%s, %v: the unfinished dump was changed", tc.dir, tc.now)
+		}
+	}
+}

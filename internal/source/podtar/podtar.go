@@ -149,7 +149,7 @@ func (s *Source) pull(ctx context.Context, dir string, req wire.Request) error {
 		}](err)
 		advice := retry.Of(err)
 		again := advice == retry.Yes || advice == retry.AfterSuccess && try > 1
-		if err == nil || known && !again || ctx.Err() != nil {
+		if err == nil || known && !again || ctx.Err() != nil || fsutil.IsNoSpace(err) {
 			return err
 		}
 		if dead := s.alive(ctx); dead != nil {

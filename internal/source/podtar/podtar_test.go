@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -122,5 +123,38 @@ func TestCheckKeepsOut(t *testing.T) {
 	src.o.Alive = nil
 	if _, err := src.Inventory(t.Context()); !errors.Is(err, short) || runs != 0 {
 		t.Errorf("%v after %d commands", err, runs)
+	}
+}
+
+// A full disk here is not a broken stream: tar does not begin again.
+func TestFullDisk(t *testing.T) {
+	if _, err := os.Stat("/dev/full"); err != nil {
+		t.Skip("there is no /dev/full")
+	}
+	tsdb := tsdbtest.Random(t, t.TempDir(), 3, tsdbtest.Options{Plain: true})
+	logs, err := filepath.Glob(filepath.Join(tsdb.Dir, "wal", "0*"))
+	if err != nil || len(logs) == 0 {
+		t.Fatalf("no log: %v", err)
+	}
+	staging, streams, notes := t.TempDir(), 0, 0
+	src := New(Options{
+		Name: "test", Dirs: []string{tsdb.Dir}, Staging: staging, pause: time.Millisecond, Note: func(string) { notes++ },
+		Exec: func(ctx context.Context, command []string, s pod.Streams) error {
+			if command[1] == "-chf" {
+				streams++
+				dirs, _ := filepath.Glob(filepath.Join(staging, "*", "files"))
+				for _, dir := range dirs {
+					_ = os.Mkdir(filepath.Join(dir, "wal"), 0o700)
+					for _, log := range logs {
+						_ = os.Symlink("/dev/full", filepath.Join(dir, "wal", filepath.Base(log)))
+					}
+				}
+			}
+			return run(ctx, command, s)
+		},
+	})
+	_, _, _, err = sourcetest.Dump(t, src, wire.Request{Head: wire.HeadBlock, Selection: tsdbtest.Everything()})
+	if !errors.Is(err, syscall.ENOSPC) || streams != 1 || notes != 0 {
+		t.Errorf("%v after %d streams, %d notes", err, streams, notes)
 	}
 }

@@ -1,12 +1,13 @@
 //go:build unix
 
-package cli
+package fsutil
 
 import (
 	"errors"
 	"syscall"
 )
 
-func isNoSpace(err error) bool {
+// IsNoSpace reports whether a disk, or the quota of the user, is full.
+func IsNoSpace(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
