@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -274,11 +275,22 @@ func TestCacheRefuses(t *testing.T) {
 			age(t, path)
 		}
 	}
-	if err := mustOpen(t, c, file).Close(); err != nil {
+	// What has a lock goes when nobody holds it.
+	_, lock, err := c.makeTemp()
+	if err != nil {
 		t.Fatal(err)
 	}
-	if n := entriesOf(t, dir); len(n) != 2 || n[1] != "tmp-new" {
-		t.Errorf("the cache holds %v, want a dump and tmp-new", n)
+	busy, busyLock, err := c.makeTemp()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busyLock.Close()
+	age(t, busy)
+	if err := errors.Join(lock.Close(), mustOpen(t, c, file).Close()); err != nil {
+		t.Fatal(err)
+	}
+	if n := entriesOf(t, dir); len(n) != 3 || !slices.Contains(n, "tmp-new") || !slices.Contains(n, filepath.Base(busy)) {
+		t.Errorf("the cache holds %v, want a dump, tmp-new and %s", n, filepath.Base(busy))
 	}
 }
 

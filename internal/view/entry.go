@@ -176,9 +176,30 @@ func (c *Cache) held() []holding {
 	return all
 }
 
-// abandoned is the age at which a directory that nobody has locked was left by a
-// process that died. Between its making and its locking pass microseconds.
+// abandoned is the age at which a file or a directory that cannot be locked was left by
+// a process that died.
 const abandoned = time.Minute
+
+func (c *Cache) isOld(d fs.DirEntry) bool {
+	fi, err := d.Info()
+	return err == nil && c.now().Sub(fi.ModTime()) > abandoned
+}
+
+func isFile(path string) bool {
+	fi, err := os.Lstat(path)
+	return err == nil && fi.Mode().IsRegular()
+}
+
+// trimKnown removes the temporary files that killed processes left.
+func (c *Cache) trimKnown() {
+	dir := filepath.Join(c.dir, knownDir)
+	entries, _ := os.ReadDir(dir) // nothing is lost if it cannot be read
+	for _, d := range entries {
+		if strings.HasPrefix(d.Name(), tmpPrefix) && c.isOld(d) {
+			_ = os.Remove(filepath.Join(dir, d.Name()))
+		}
+	}
+}
 
 // trim removes what killed processes left, and then what was not used for the
 // longest time, until the cache is below its limit.
@@ -189,10 +210,12 @@ func (c *Cache) trim() {
 		return
 	}
 	for _, d := range entries {
-		if fi, err := d.Info(); err == nil && strings.HasPrefix(d.Name(), tmpPrefix) && c.now().Sub(fi.ModTime()) > abandoned {
-			c.evict(filepath.Join(dumps, d.Name()))
+		dir := filepath.Join(dumps, d.Name())
+		if strings.HasPrefix(d.Name(), tmpPrefix) && (canLock && isFile(filepath.Join(dir, lockName)) || c.isOld(d)) {
+			c.evict(dir)
 		}
 	}
+	c.trimKnown()
 	all := c.held()
 	slices.SortFunc(all, func(a, b holding) int { return cmp.Or(a.used.Compare(b.used), cmp.Compare(a.dir, b.dir)) })
 	var total int64

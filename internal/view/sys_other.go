@@ -6,6 +6,8 @@ import "os"
 
 // Without flock nobody knows who uses what: removing a file that is mapped fails
 // by itself there.
+const canLock = false
+
 func lockShared(*os.File) (bool, error)    { return true, nil }
 func lockExclusive(*os.File) (bool, error) { return true, nil }
 

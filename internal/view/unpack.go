@@ -35,11 +35,11 @@ type unpacking struct {
 // unpack makes an entry of a dump.
 func (c *Cache) unpack(ctx context.Context, r io.Reader, total int64, hooks Hooks) (_ *entry, err error) {
 	c.trim() // what was left behind makes room first
-	dir, err := os.MkdirTemp(filepath.Join(c.dir, dumpsDir), tmpPrefix)
+	dir, lock, err := c.makeTemp()
 	if err != nil {
 		return nil, fmt.Errorf("make room in the cache: %w", err)
 	}
-	u := &unpacking{cache: c, dir: dir, log: c.log.Debug}
+	u := &unpacking{cache: c, dir: dir, lock: lock, log: c.log.Debug}
 	defer func() {
 		if err != nil {
 			if u.lock != nil {
@@ -51,12 +51,6 @@ func (c *Cache) unpack(ctx context.Context, r io.Reader, total int64, hooks Hook
 			}
 		}
 	}()
-	if u.lock, err = os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
-		return nil, err
-	}
-	if _, err := lockShared(u.lock); err != nil {
-		c.log.Debug("cannot lock", "dir", dir, "error", err)
-	}
 	digest := sha256.New()
 	in := &counted{ctx: ctx, r: io.TeeReader(r, digest), total: total, hooks: hooks}
 	if err := u.extract(ctx, in); err != nil {
@@ -71,6 +65,30 @@ func (c *Cache) unpack(ctx context.Context, r io.Reader, total int64, hooks Hook
 		return nil, fmt.Errorf("make blocks of the dump's head: %w", err)
 	}
 	return u.publish(hex.EncodeToString(digest.Sum(nil)))
+}
+
+// makeTemp makes a directory in the cache and locks it.
+func (c *Cache) makeTemp() (dir string, lock *os.File, err error) {
+	const tries = 10 // another process may take it for abandoned before it is locked
+	for range tries {
+		if dir, err = os.MkdirTemp(filepath.Join(c.dir, dumpsDir), tmpPrefix); err != nil {
+			return "", nil, err
+		}
+		name := filepath.Join(dir, lockName)
+		if lock, err = os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
+			return "", nil, errors.Join(err, os.RemoveAll(dir))
+		}
+		ok, locking := lockShared(lock)
+		if locking != nil {
+			c.log.Debug("cannot lock", "dir", dir, "error", locking)
+			return dir, lock, nil
+		}
+		if ok && sameFile(lock, name) {
+			return dir, lock, nil
+		}
+		err = errors.Join(errors.New("it is removed by others again and again"), lock.Close())
+	}
+	return "", nil, err
 }
 
 func (u *unpacking) data() string { return filepath.Join(u.dir, dataName) }
