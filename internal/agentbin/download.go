@@ -2,6 +2,7 @@ package agentbin
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -14,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
 )
@@ -154,7 +156,8 @@ func cached(arch string, p place, w want, o Options) (*Agent, error) {
 
 // fresh downloads the archive and keeps it if it is the right one.
 func fresh(ctx context.Context, arch string, p place, w want, o Options) (_ *Agent, err error) {
-	f, err := os.CreateTemp(o.Dir, ".promdump-agents-*.tmp")
+	removeStale(o.Dir)
+	f, err := os.CreateTemp(o.Dir, stalePattern)
 	if err != nil {
 		return nil, fail(hintTemp, "make a file for the agents: %w", err)
 	}
@@ -182,6 +185,21 @@ func fresh(ctx context.Context, arch string, p place, w want, o Options) (_ *Age
 		o.Logger.Debug("archive of agents is not kept", "file", p.file, "reason", err)
 	}
 	return packed(arch, program, show(p.url))
+}
+
+const (
+	stalePattern = ".promdump-agents-*.tmp"
+	staleAfter   = time.Hour // without a byte more
+)
+
+// removeStale removes downloads whose processes were killed.
+func removeStale(dir string) {
+	names, _ := filepath.Glob(filepath.Join(cmp.Or(dir, os.TempDir()), stalePattern)) // the pattern is right
+	for _, name := range names {
+		if fi, err := os.Lstat(name); err == nil && fi.Mode().IsRegular() && time.Since(fi.ModTime()) > staleAfter {
+			_ = os.Remove(name) // fails if it is another user's
+		}
+	}
 }
 
 func keep(f *os.File, name string) error {
