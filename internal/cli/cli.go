@@ -128,7 +128,7 @@ func Main(ctx context.Context, args []string, streams term.Streams) int {
 func Promdump() Program {
 	return Program{
 		Name:  "promdump",
-		Short: "Take everything around the time of an incident out of a Prometheus data dir or server, and put it into another",
+		Short: "Dump a time range of a Prometheus data directory or server into a file, query it and restore it",
 		Data:  &dirOrURL{},
 	}
 }
@@ -190,7 +190,7 @@ func (a *app) root() *cobra.Command {
 	cmd := a.dumpCommand()
 	cmd.Use = a.Name
 	cmd.Short = a.Short
-	cmd.Long = a.Short + ".\n\nWithout a command it dumps: the flags below are those of the dump command."
+	cmd.Long = a.Short + ".\n\nWithout a command it runs dump: the flags below are those of dump."
 	cmd.Example = a.Example
 	if name, _, two := strings.Cut(a.Name, " "); two {
 		cmd.Use = name
@@ -200,8 +200,8 @@ func (a *app) root() *cobra.Command {
 	cmd.Version = version()
 	cmd.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
-	cmd.PersistentFlags().BoolVarP(&a.quiet, "quiet", "q", false, "no summary, no progress, no notes")
-	cmd.PersistentFlags().BoolVar(&a.debug, "debug", false, "tell what is decided and why, on stderr")
+	cmd.PersistentFlags().BoolVarP(&a.quiet, "quiet", "q", false, "If true, print no summary, no progress and no notes")
+	cmd.PersistentFlags().BoolVar(&a.debug, "debug", false, "If true, log each decision and its reason to stderr")
 	if g, ok := a.Data.(Global); ok {
 		g.AddGlobalFlags(cmd.PersistentFlags())
 	}

@@ -91,24 +91,25 @@ func (a *app) dumpCommand() *cobra.Command {
 	var given func(flag string) bool
 	cmd := &cobra.Command{
 		Use:   "dump",
-		Short: "Write a part of what a Prometheus holds, or all of it, into a dump file",
-		Long: `Write what a data dir holds of a range of time, and of the series that --match
-selects, into one verified file. The data dir is only read, and may be that of a
-running Prometheus.
+		Short: "Write a time range of a Prometheus into a dump file",
+		Long: `Write the samples of a time range, of all series or of those that --match selects,
+into one verified file. The data directory is only read, and may belong to a running
+Prometheus.
 
-Blocks inside the range are copied byte for byte, others are cut to it. What is
-not in a block yet (the head) becomes blocks too; see --head. A block that Prometheus
-cannot load is left out and named; with --strict the exit code says so.
+Blocks inside the range are copied byte for byte; other blocks are cut to the range.
+Samples that are not in a block yet (the head) become blocks too; see --head. A block
+that Prometheus cannot load is left out, and a note names it; with --strict the exit
+code is then 4.
 
-A running server can be asked instead of its data dir, by remote read: it sends the
-selected chunks as it stores them, of blocks and head together, in windows of two
-hours, and its external labels come off again.
+By remote read, promdump reads a running server instead of its data directory: the
+server sends the selected chunks of its blocks and its head as it stores them, in
+windows of two hours. promdump removes the server's external labels from the series.
 
-Both ends of the range are included, to the millisecond. A time may be
+Both ends of the range are included, to the millisecond. A time is
 "2021-04-01 10:00:00" (UTC), a date (its midnight), RFC 3339 with any zone, Unix
-seconds, Unix milliseconds (from 100000000000 on), or now. Without any times the
-last hour is taken; with --max-time alone, the hour that ends there; with
---min-time alone, all from there to now. --min-time 0 takes everything until now.`,
+seconds, Unix milliseconds (from 100000000000 on), or now. The default is the last
+hour; with --max-time alone, the hour that ends there; with --min-time alone,
+everything from there to now. --min-time 0 selects everything until now.`,
 		Example: `  promdump dump -d /prometheus --since 2h -t dump.tar.gz
   promdump dump -d /prometheus --around "2021-04-01 10:00:00" --window 30m --match '{namespace="shop"}' -t dump.tar.zst
   promdump dump -d /prometheus --min-time 2021-04-01 --max-time 2021-04-02 --dry-run`,
@@ -130,17 +131,24 @@ last hour is taken; with --max-time alone, the hour that ends there; with
 	given = fs.Changed
 	a.Data.AddFlags(fs)
 	f.span.add(fs)
-	fs.StringArrayVar(&f.match, "match", nil, "PromQL `selector` of the series to take; may be repeated, a series that any of them selects is taken")
-	fs.StringVar(&f.head, "head", string(wire.HeadBlock), "what is done with the head: `block|raw|none`")
-	fs.BoolVar(&f.wholeBlocks, "whole-blocks", false, "take blocks that overlap the range as they are, whatever --match says")
-	fs.StringVar(&f.compression, "compression", "", "`gzip|zstd|none` (default by the file's ending: .tar.gz, .tar.zst, .tar; else gzip)")
-	fs.StringVarP(&f.file, "dump-file", "t", "-", "`file` to write, - for stdout; it appears when it is complete")
-	fs.StringVar(&f.tempDir, "temp-dir", "", "`dir` for temporary files: blocks that are cut, and the head's (default: the system's)")
+	fs.StringArrayVar(&f.match, "match", nil, "PromQL `selector` of the series to dump; can be repeated, "+
+		"and selects each series that matches any of them")
+	fs.StringVar(&f.head, "head", string(wire.HeadBlock), "How to dump the head: `block|raw|none`; "+
+		"block makes blocks of the selected samples, raw copies the files of the whole head, none leaves the head out")
+	fs.BoolVar(&f.wholeBlocks, "whole-blocks", false,
+		"If true, copy blocks that overlap the range unchanged, regardless of --match")
+	fs.StringVar(&f.compression, "compression", "", "Compression of the dump file: `gzip|zstd|none` "+
+		"(default: by the extension .tar.gz, .tar.zst or .tar, otherwise gzip)")
+	fs.StringVarP(&f.file, "dump-file", "t", "-",
+		"Path to the `file` to write, or - for stdout; the file appears when it is complete")
+	fs.StringVar(&f.tempDir, "temp-dir", "", "Path to the `dir`ectory for temporary files: "+
+		"cut blocks, and blocks made of the head (default: the system's)")
 	fs.BoolVar(&f.strict, "strict", false, "If true, exit with 4 if the dump lacks data that could not be read, "+
 		"such as a block that Prometheus cannot load; the dump is still written")
-	fs.BoolVar(&f.dryRun, "dry-run", false, "print what would be taken and write nothing")
+	fs.BoolVar(&f.dryRun, "dry-run", false, "If true, print what would be dumped and write nothing")
 	addForceFlag(fs, &f.force)
-	fs.BoolVar(&f.resume, "resume", false, "go on with the unfinished FILE.partial, with what was asked for then; it must be of the same data")
+	fs.BoolVar(&f.resume, "resume", false, "If true, resume the interrupted dump in FILE.partial, "+
+		"with the selection of that dump; the source must be the same")
 	return cmd
 }
 

@@ -42,16 +42,21 @@ type Meaning struct {
 // ExitCodes is the table. docs/exit-codes.md and the help say the same.
 func ExitCodes() []Meaning {
 	return []Meaning{
-		{Done, "done", "Everything that was asked for was done."},
-		{Failed, "error", "Something failed; the message says what. An empty selection too."},
+		{Done, "done", "The command did everything that it was asked to do."},
+		{Failed, "error", "The command failed; the message says why. An empty selection is an error too."},
 		{Usage, "usage", "The command line is wrong. Nothing was read or written."},
-		{Incomplete, "incomplete", "A dump without its end: the one that was read was cut, or the one that was written could not be finished; its FILE.partial can be resumed."},
-		{Unverified, "verification failed", "A dump that is damaged: a digest is wrong, or a block in it is not what Prometheus can read. With --strict: a dump that is written, and lacks what could not be read."},
-		{NoTarget, "no such target", "There is no data dir, pod or server there."},
-		{NotPermitted, "not permitted", "A file, a directory or a cluster's rules do not allow it."},
+		{Incomplete, "incomplete", "The dump lacks its end: the file that was read was cut, " +
+			"or the dump that was written could not be finished; its FILE.partial can be resumed."},
+		{Unverified, "verification failed", "The dump is damaged: a checksum does not match, " +
+			"or Prometheus cannot read one of its blocks. " +
+			"With dump --strict: the dump was written, but lacks data that could not be read."},
+		{NoTarget, "no such target", "The data directory, pod or server was not found."},
+		{NotPermitted, "not permitted", "File permissions or the rules of the cluster do not allow it."},
 		{NoAgent, "agent could not run", "The agent could not run in the container."},
-		{Interrupted, "interrupted", "Ctrl-C or SIGTERM. What was begun was removed."},
-		{Piped, "reader gone", "The reader of stdout, like head, went away before the end. Of a dump to stdout: 3."},
+		{Interrupted, "interrupted", "Ctrl-C or SIGTERM stopped the command. " +
+			"Unfinished files were removed, except FILE.partial."},
+		{Piped, "reader gone", "The reader of stdout, such as head, exited before the end. " +
+			"For a dump to stdout the code is 3."},
 	}
 }
 
@@ -61,7 +66,7 @@ func exitCodesTopic() *cobra.Command {
 	for _, m := range ExitCodes() {
 		fmt.Fprintf(&b, "  %3d  %s: %s\n", m.Code, m.Name, m.Text)
 	}
-	return &cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: strings.TrimSuffix(b.String(), "\n")}
+	return &cobra.Command{Use: "exit-codes", Short: "Explain the exit codes", Long: strings.TrimSuffix(b.String(), "\n")}
 }
 
 // codeOf finds the exit code of an error.

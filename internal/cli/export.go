@@ -31,8 +31,9 @@ type exportConfig struct {
 }
 
 func (f *exportFlags) add(fs *pflag.FlagSet) {
-	fs.StringVar(&f.format, "export", "", "write samples as `openmetrics|csv|parquet`, and serve nothing")
-	fs.StringVarP(&f.file, "to", "t", "", "`file` to export to, - for stdout; it appears when it is complete (default -)")
+	fs.StringVar(&f.format, "export", "", "Write the samples as `openmetrics|csv|parquet` and serve nothing")
+	fs.StringVarP(&f.file, "to", "t", "", "Path to the `file` to write the samples to, or - for stdout; "+
+		"the file appears when it is complete (default -)")
 	addForceFlag(fs, &f.force)
 }
 

@@ -11,7 +11,7 @@ import (
 func (a *app) listCommand(l Lister) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
-		Short: "Show what there is to dump",
+		Short: "List the Prometheus pods and how each can be accessed",
 		Args:  noArgs,
 		RunE: a.run(func(ctx context.Context, _ []string) error {
 			all, err := l.List(ctx, a.asked(""))

@@ -23,7 +23,8 @@ type localDir struct {
 }
 
 func (l *localDir) AddFlags(fs *pflag.FlagSet) {
-	fs.StringVarP(&l.path, "data-dir", "d", l.path, "data `dir` of a Prometheus, running or not; it is only read")
+	fs.StringVarP(&l.path, "data-dir", "d", l.path, "Path to the data `dir`ectory of a Prometheus, running or not; "+
+		"it is only read")
 }
 
 func (l *localDir) Given() bool { return l.path != "" }

@@ -75,17 +75,17 @@ func (a *app) metaCommand() *cobra.Command {
 	var f metaFlags
 	cmd := &cobra.Command{
 		Use:   "meta [FILE]",
-		Short: "Say what a data dir, a server or a dump file holds",
-		Long: `Say what a data dir (-d), a running server or a dump file (FILE, - for stdin)
-holds: its blocks, its head, and of a dump what was asked for. Of a server that is
-asked over HTTP some rows are not known: sizes are left out, and what the server does
-not say is unknown.
+		Short: "Show what a data directory, server or dump file contains",
+		Long: `Show the blocks and the head of a data directory (-d), a running server or a dump
+file (FILE, or - for stdin), and for a dump file the selection that it was made with.
+A server that is read over HTTP reports less: sizes are missing, and a value that the
+server does not report is unknown.
 
-The number of series is summed over the blocks: a series that is in two blocks
-counts twice. The latest time of blocks is the end of the last one, which is not
-included, as in its meta.json.
+The number of series is the sum over all blocks: a series in two blocks counts twice.
+The latest time of the blocks is the exclusive end of the last one, as in its
+meta.json.
 
-A dump file is read to its end and its digests are checked on the way.`,
+A dump file is read to its end, and its checksums are verified.`,
 		Example: `  promdump meta -d /prometheus
   promdump meta -o wide dump.tar.gz`,
 		Args: cobra.MaximumNArgs(1),
@@ -100,8 +100,10 @@ A dump file is read to its end and its digests are checked on the way.`,
 	fs := cmd.Flags()
 	fs.SortFlags = false
 	a.Data.AddFlags(fs)
-	fs.StringVarP(&f.output, "output", "o", "table", "`table|wide|json|yaml`; wide has a row for each block")
-	fs.StringVar(&f.tempDir, "temp-dir", "", "`dir` for temporary files: the logs of a raw head in a dump file (default: the system's)")
+	fs.StringVarP(&f.output, "output", "o", "table",
+		"Output format: `table|wide|json|yaml`; wide has a row for each block")
+	fs.StringVar(&f.tempDir, "temp-dir", "", "Path to the `dir`ectory for temporary files: "+
+		"the log files of a raw head in a dump file (default: the system's)")
 	return cmd
 }
 

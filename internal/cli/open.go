@@ -99,22 +99,23 @@ func (a *app) openCommand() *cobra.Command {
 	var f openFlags
 	cmd := &cobra.Command{
 		Use:   "open FILE…",
-		Short: "Look into dumps: PromQL, Prometheus' HTTP API and a page over them",
-		Long: `Serve Prometheus' own HTTP API, and a page, over one dump or several, on this machine
-alone: for a browser, Grafana, promtool, or another Prometheus' remote read. Nothing
-is installed and nothing is restored.
+		Short: "Open dump files: serve the Prometheus HTTP API and a web UI",
+		Long: `Serve the Prometheus HTTP API and a web UI over one or more dump files, on this
+machine only: for a browser, Grafana, promtool, or the remote read of another
+Prometheus. It needs no Prometheus and restores nothing.
 
-A dump is unpacked and verified once, into a cache; the next time it opens at once.
-With -d a data dir is looked at, also that of a running server: what the times and
---match select of it (by default everything) is taken as a dump would take it, and is
-gone when this ends.
+promdump unpacks and verifies a dump once, into a cache; the next time the dump opens
+at once. Without a dump file, promdump reads a data directory or a server, also a
+running one: it takes the samples that the times and --match select as dump does, and
+deletes them when the command ends. Without times, promdump takes all samples, and
+kubectl promdump those of the last hour.
 
-Several dumps are one view. The same series in two of them is one series; with
---label-from-name each gets the label dump="NAME OF ITS FILE", for the replicas of
-a pair. A query without a time is answered for the end of the dump.
+Several dumps are served together: a series that is in two of them is one series. With
+--label-from-name each series gets the label dump="FILE NAME", which keeps the replicas
+of an HA pair apart. A query without a time is evaluated at the end of the dump.
 
 With --export nothing is served: the samples that --match and the times select are
-written as text (openmetrics, csv) or as a Parquet file, a row for each.`,
+written as text (openmetrics, csv) or as a Parquet file, one sample per row.`,
 		Example: `  promdump open dump.tar.gz
   promdump open --label-from-name replica-0.tar.gz replica-1.tar.gz
   promdump open -d /prometheus --since 2h
@@ -130,15 +131,18 @@ written as text (openmetrics, csv) or as a Parquet file, a row for each.`,
 	fs := cmd.Flags()
 	fs.SortFlags = false
 	a.Data.AddFlags(fs)
-	fs.StringVar(&f.listen, "listen", "", "`address` to listen on (default: 127.0.0.1:9090, or the next port that is free)")
-	fs.StringArrayVar(&f.hosts, "allow-host", nil, "`name` by which requests may call this server beside the machine's own; may be repeated")
-	fs.BoolVar(&f.noBrowser, "no-browser", false, "do not open a browser")
-	fs.StringVar(&f.rules, "rules", "", "rules `file` of a Prometheus: which of its alerts would have fired, and when")
+	fs.StringVar(&f.listen, "listen", "", "Listen `address` (default: 127.0.0.1:9090, or the next free port)")
+	fs.StringArrayVar(&f.hosts, "allow-host", nil, "Host `name` that requests may use for this server, "+
+		"in addition to the names of this machine; can be repeated")
+	fs.BoolVar(&f.noBrowser, "no-browser", false, "If true, do not open a browser")
+	fs.StringVar(&f.rules, "rules", "", "Path to a Prometheus rule `file`; "+
+		"the web UI and the API show which of its alerts would have fired, and when")
 	f.view.add(fs)
-	fs.IntVar(&f.concurrency, "query-concurrency", 0, "queries that run at once (default 20)")
+	fs.IntVar(&f.concurrency, "query-concurrency", 0, "Maximum `number` of queries that run at once (default 20)")
 	f.export.add(fs)
 	f.view.span.add(fs)
-	fs.StringArrayVar(&f.view.match, "match", nil, "PromQL `selector` of the series to export, or to take with -d; may be repeated")
+	fs.StringArrayVar(&f.view.match, "match", nil, "PromQL `selector` of the series to export, "+
+		"or to read from a data directory or server; can be repeated")
 	return cmd
 }
 
@@ -218,7 +222,7 @@ func (a *app) tellView(v *view.View, took time.Duration) {
 	if !v.Empty() {
 		when = fmt.Sprintf("from %s to %s", term.Time(v.MinTime), term.Time(v.MaxTime))
 	}
-	a.summary("opened %s, %s, %s, %s in %s; Ctrl-C ends it", term.Counted(len(v.Dumps), "dump", "dumps"),
+	a.summary("opened %s, %s, %s, %s in %s; press Ctrl-C to stop", term.Counted(len(v.Dumps), "dump", "dumps"),
 		term.Counted(blocks, "block", "blocks"), term.Counted(samples, "sample", "samples"), when, term.Duration(took))
 }
 

@@ -132,17 +132,18 @@ func (a *app) queryCommand() *cobra.Command {
 	var f queryFlags
 	cmd := &cobra.Command{
 		Use:   "query FILE… PROMQL",
-		Short: "One answer out of dumps, without a server",
-		Long: `Answer one PromQL query from a dump, or from several together, or with -d from a data
-dir, as a Prometheus would that has this data and nothing else.
+		Short: "Run one PromQL query against dump files",
+		Long: `Evaluate one PromQL query against one or more dump files, a data directory or a
+server, like a Prometheus that has these samples and no others.
 
-Without times it is asked for the dump's last moment; with --start, --end or --step
-for a range, which is all of the dump where they say nothing.
+Without times the query is evaluated at the end of the dump. With --start, --end or
+--step it is evaluated over a range; --start and --end default to the first and the
+last sample.
 
 --since, --min-time, --max-time and --around select the samples that the query sees,
-and --match the series, as they do for a dump: the last moment is then the end of
-these times. "now" is the time of the last sample of a dump file, so that --since 1h
-is its last hour; of a data dir or a server it is the time of this machine.`,
+and --match the series, as they do for dump. The query is then evaluated at the end of
+the selected range. For a dump file "now" is the time of its last sample, so --since 1h
+selects its last hour; for a data directory or a server it is the clock of this machine.`,
 		Example: `  promdump query dump.tar.gz 'sum by (job) (up)'
   promdump query dump.tar.gz 'rate(http_requests_total[5m])' -o graph
   promdump query dump.tar.gz up --start "2021-04-01 10:00" --end "2021-04-01 10:30" --step 1m -o csv`,
@@ -157,14 +158,15 @@ is its last hour; of a data dir or a server it is the time of this machine.`,
 	fs := cmd.Flags()
 	fs.SortFlags = false
 	a.Data.AddFlags(fs)
-	fs.StringVar(&f.at, "time", "", "moment to ask for (default: the end of the dump); forms of a `time` as in dump")
-	fs.StringVar(&f.start, "start", "", "first `time` of a range (default: that of the dump)")
-	fs.StringVar(&f.end, "end", "", "last `time` of a range (default: that of the dump)")
-	fs.StringVar(&f.step, "step", "", "`length` of time between two answers of a range (default: about 250 of them)")
-	fs.StringVarP(&f.output, "output", "o", "table", "`table|json|csv|graph`; json is what Prometheus' API answers")
+	fs.StringVar(&f.at, "time", "", "Evaluation `time` (default: the end of the dump); same formats as in dump")
+	fs.StringVar(&f.start, "start", "", "First `time` of a range query (default: that of the dump)")
+	fs.StringVar(&f.end, "end", "", "Last `time` of a range query (default: that of the dump)")
+	fs.StringVar(&f.step, "step", "", "Resolution of a range query, a `duration` (default: about 250 points)")
+	fs.StringVarP(&f.output, "output", "o", "table",
+		"Output format: `table|json|csv|graph`; json is the format of the Prometheus API")
 	f.view.add(fs)
 	f.view.span.add(fs)
-	fs.StringArrayVar(&f.view.match, "match", nil, "PromQL `selector` of the series that the query sees; may be repeated")
+	fs.StringArrayVar(&f.view.match, "match", nil, "PromQL `selector` of the series that the query sees; can be repeated")
 	return cmd
 }
 

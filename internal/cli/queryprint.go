@@ -108,7 +108,7 @@ func (a *app) printAnswerTable(q asked) error {
 		return err
 	}
 	if len(rows) == 0 {
-		a.summary("the answer is empty at %s", a.when(q))
+		a.summary("the result is empty at %s", a.when(q))
 		return nil
 	}
 	columns := []term.Column{{Name: "SERIES"}, {Name: "VALUE", Right: true}}
@@ -180,7 +180,7 @@ func (a *app) printAnswerGraph(q asked) error {
 		a.notes([]string{fmt.Sprintf("%s cannot be drawn and are left out: histogram_quantile and histogram_avg make numbers of them", term.Counted(histograms, "histogram", "histograms"))})
 	}
 	if len(lines) == 0 {
-		a.summary("the answer is empty from %s", a.when(q))
+		a.summary("the result is empty from %s", a.when(q))
 		return nil
 	}
 	title := "SERIES"

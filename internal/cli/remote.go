@@ -50,21 +50,31 @@ type RemoteConfig struct {
 // a --tls-server-name of its own.
 func (f *RemoteFlags) AddFlags(fs *pflag.FlagSet, prefix string) {
 	f.AddWhoFlags(fs, prefix)
-	fs.IntVar(&f.concurrency, "concurrency", f.concurrency, fmt.Sprintf("`number` of windows that the server is asked for at a time (default %d)", remoteread.DefaultConcurrency))
-	fs.BoolVar(&f.keepExternal, "keep-external-labels", f.keepExternal, "leave the server's external labels on the series")
+	fs.IntVar(&f.concurrency, "concurrency", f.concurrency, fmt.Sprintf(
+		"Maximum `number` of time windows that are requested from the server at once (default %d)",
+		remoteread.DefaultConcurrency))
+	fs.BoolVar(&f.keepExternal, "keep-external-labels", f.keepExternal,
+		"If true, keep the server's external labels on the series")
 }
 
 // AddWhoFlags adds those that say who asks, and no remote read.
 func (f *RemoteFlags) AddWhoFlags(fs *pflag.FlagSet, prefix string) {
-	fs.StringArrayVar(&f.headers, prefix+"header", f.headers, "`name=value` of a header for the server, like X-Scope-OrgID=tenant; may be repeated")
-	fs.StringVar(&f.bearerFile, prefix+"bearer-token-file", f.bearerFile, "`file` with the token for the server")
-	fs.StringVar(&f.user, prefix+"basic-auth-user", f.user, "`name` for the server's basic auth")
-	fs.StringVar(&f.passwordFile, prefix+"basic-auth-password-file", f.passwordFile, "`file` with the password for it")
-	fs.StringVar(&f.caFile, prefix+"tls-ca-file", f.caFile, "`file` with the certificates that may have signed the server's (PEM)")
-	fs.StringVar(&f.certFile, prefix+"tls-cert-file", f.certFile, "`file` with our certificate (PEM)")
-	fs.StringVar(&f.keyFile, prefix+"tls-key-file", f.keyFile, "`file` with the key of our certificate (PEM)")
-	fs.StringVar(&f.serverName, prefix+"tls-server-name", f.serverName, "`name` that the server's certificate must be for (default: that of the URL)")
-	fs.BoolVar(&f.insecure, prefix+"tls-insecure-skip-verify", f.insecure, "take any certificate of the server's")
+	fs.StringArrayVar(&f.headers, prefix+"header", f.headers, "HTTP header for the server, as `name=value`, "+
+		"for example X-Scope-OrgID=tenant; can be repeated")
+	fs.StringVar(&f.bearerFile, prefix+"bearer-token-file", f.bearerFile,
+		"Path to the `file` with the bearer token for the server")
+	fs.StringVar(&f.user, prefix+"basic-auth-user", f.user, "User `name` for basic authentication")
+	fs.StringVar(&f.passwordFile, prefix+"basic-auth-password-file", f.passwordFile,
+		"Path to the `file` with the password for basic authentication")
+	fs.StringVar(&f.caFile, prefix+"tls-ca-file", f.caFile,
+		"Path to the `file` with the CA certificates that the server's certificate is verified with (PEM)")
+	fs.StringVar(&f.certFile, prefix+"tls-cert-file", f.certFile, "Path to the `file` with the client certificate (PEM)")
+	fs.StringVar(&f.keyFile, prefix+"tls-key-file", f.keyFile,
+		"Path to the `file` with the private key of the client certificate (PEM)")
+	fs.StringVar(&f.serverName, prefix+"tls-server-name", f.serverName,
+		"Host `name` that the server's certificate must have (default: that of the URL)")
+	fs.BoolVar(&f.insecure, prefix+"tls-insecure-skip-verify", f.insecure,
+		"If true, do not verify the server's certificate")
 }
 
 // Given reports whether any of the flags was.
@@ -165,7 +175,8 @@ func (c RemoteConfig) Source(u *url.URL, name string, asked Asked) (*remoteread.
 const remoteKind = "remote-read"
 
 // GentleHelp is that of --gentle.
-const GentleHelp = "If true, take longer and slow the server down less: send while it has no work, at the lowest priority (an agent, a data dir on this machine); ask for one window at a time, with pauses (remote read)"
+const GentleHelp = "If true, read more slowly to disturb the server less: an agent, or promdump with -d, " +
+	"at the lowest priority and while the server is idle; remote read one time window at a time, with pauses"
 
 // dirOrURL is the Data of promdump: a data dir on this machine, or a running server.
 type dirOrURL struct {
@@ -177,7 +188,7 @@ type dirOrURL struct {
 
 func (d *dirOrURL) AddFlags(fs *pflag.FlagSet) {
 	d.dir.AddFlags(fs)
-	fs.StringVar(&d.url, "url", d.url, "`URL` of a running server, with its path prefix: it is asked by remote read")
+	fs.StringVar(&d.url, "url", d.url, "`URL` of a running server, with its path prefix, to read by remote read")
 	d.remote.AddFlags(fs, "")
 	fs.BoolVar(&d.gentle, "gentle", d.gentle, GentleHelp)
 }

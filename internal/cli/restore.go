@@ -104,13 +104,14 @@ func (a *app) restoreCommand() *cobra.Command {
 	var f restoreFlags
 	cmd := &cobra.Command{
 		Use:   "restore [FILE]",
-		Short: "Put a dump's blocks into a data dir, beside what is there",
-		Long: `Put a dump's blocks into a data dir, beside what is there. They are unpacked and
-verified before the first of them appears. A running Prometheus serves them
-within a minute, without a restart. A block that is there already is skipped, so
-a restore can be repeated.
+		Short: "Put a dump's blocks into a data directory, beside what is there",
+		Long: `Put a dump's blocks into a data directory, beside what is there. promdump unpacks and
+verifies all blocks before the first one appears. A running Prometheus serves them
+within a minute, without a restart. Blocks that are there already are skipped, so a
+restore can be repeated.
 
---replace empties the data dir first, for which its server must be stopped.`,
+--replace replaces everything in the data directory with the dump. The server must be
+stopped for that.`,
 		Example: `  promdump restore -d /prometheus -t dump.tar.gz --dry-run
   promdump restore -d /prometheus -t dump.tar.gz --wait http://localhost:9090`,
 		Args: cobra.MaximumNArgs(1),
@@ -127,20 +128,26 @@ a restore can be repeated.
 	}
 	fs := cmd.Flags()
 	fs.SortFlags = false
-	fs.StringVarP(&f.dir, "data-dir", "d", "", "data `dir` to restore into; made if only its parent exists")
+	fs.StringVarP(&f.dir, "data-dir", "d", "", "Path to the data `dir`ectory to restore into; "+
+		"it is created if its parent exists")
 	fs.StringVarP(&f.file, "dump-file", "t", "",
 		"Path to the dump `file`, or - for stdin; can be given as an argument instead")
-	fs.BoolVar(&f.dryRun, "dry-run", false, "unpack, verify and print what would be done; the data dir keeps what it has")
-	fs.BoolVar(&f.replace, "replace", false, "remove what the data dir holds")
-	fs.BoolVar(&f.yes, "yes", false, "do not ask before --replace removes anything")
-	fs.StringVar(&f.wait, "wait", "", "`URL` of the server on the data dir: wait until it serves the blocks")
-	fs.StringVar(&f.waitTimeout, "wait-timeout", "", "`length` of time to wait at most (default 3m)")
+	fs.BoolVar(&f.dryRun, "dry-run", false, "If true, unpack and verify the dump and print what would be done, "+
+		"but leave the contents of the data directory unchanged")
+	fs.BoolVar(&f.replace, "replace", false, "If true, replace the contents of the data directory with the dump")
+	fs.BoolVar(&f.yes, "yes", false, "If true, do not ask for confirmation before --replace removes anything")
+	fs.StringVar(&f.wait, "wait", "",
+		"`URL` of the server on the data directory; restore waits until it serves the blocks")
+	fs.StringVar(&f.waitTimeout, "wait-timeout", "", "Maximum `duration` of --wait (default 3m)")
 	f.remote.AddWhoFlags(fs, "")
-	fs.StringVar(&f.retention, "retention", "", "the server's retention as a `length` of time, or none (default: as the server at --wait says, else 15d)")
-	fs.BoolVar(&f.ignoreRetention, "ignore-retention", false, "restore what retention deletes at once")
-	fs.BoolVar(&f.ignoreSpace, "ignore-space", false, "use the last of the disk")
-	fs.BoolVar(&f.allowUpload, "allow-upload", false, "let a Thanos sidecar upload the blocks")
-	fs.StringVar(&f.tempDir, "temp-dir", "", "`dir` to unpack the dump in (default: inside the data dir, so that nothing is copied twice)")
+	fs.StringVar(&f.retention, "retention", "", "Retention of the server, a `duration` or none "+
+		"(default: as the server at --wait reports it, otherwise 15d)")
+	fs.BoolVar(&f.ignoreRetention, "ignore-retention", false,
+		"If true, restore blocks that the server's retention deletes at once")
+	fs.BoolVar(&f.ignoreSpace, "ignore-space", false, "If true, restore even if too little free space remains on the disk")
+	fs.BoolVar(&f.allowUpload, "allow-upload", false, "If true, restore even if a Thanos sidecar will upload the blocks")
+	fs.StringVar(&f.tempDir, "temp-dir", "", "Path to the `dir`ectory to unpack the dump in "+
+		"(default: inside the data directory, so that blocks are not copied again)")
 	return cmd
 }
 

@@ -68,19 +68,18 @@ func (a *app) restoreRemoteCommand() *cobra.Command {
 	var f restoreFlags
 	cmd := &cobra.Command{
 		Use:   "restore [FILE]",
-		Short: "Put a dump's blocks into a running Prometheus, beside what it has",
-		Long: `Put a dump's blocks into the data dir of a running Prometheus, beside what is
-there. They are unpacked and verified on this machine and sent; all of them are
-there, whole, before the first of them appears. The server serves them within a
-minute, without a restart. A block that is there already is skipped, so a restore
-can be repeated.
+		Short: "Put a dump's blocks into a running Prometheus, beside what is there",
+		Long: `Put a dump's blocks into the data directory of a running Prometheus, beside what is
+there. promdump unpacks and verifies the blocks on this machine and sends them; the
+first one appears in the data directory when all have been received completely. The
+server serves them within a minute, without a restart. Blocks that are there already
+are skipped, so a restore can be repeated.
 
---replace puts the dump in the place of all that the data dir holds, its head too,
-and all of it or nothing. The server still has the old files open, so it must be
-restarted then: --restart deletes its pod, waits until the next one serves what
-was restored, and only then removes what was there. Without --restart what was
-there is removed at once, and the server opens no file any more until you restart
-it.`,
+--replace replaces everything in the data directory, the head included, with the dump:
+completely or not at all. The server still has the old files open and must be
+restarted: --restart deletes its pod, waits until the next one serves what was
+restored, and only then removes the old data. Without --restart the old data is
+removed at once, and the server cannot open files until you restart it.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: a.run(func(ctx context.Context, args []string) error {
 			if err := f.take(args); err != nil {
@@ -100,16 +99,21 @@ it.`,
 	a.Remote.AddFlags(fs)
 	fs.StringVarP(&f.file, "dump-file", "t", "",
 		"Path to the dump `file`, or - for stdin; can be given as an argument instead")
-	fs.BoolVar(&f.dryRun, "dry-run", false, "unpack, verify and print what would be done; nothing is sent")
-	fs.BoolVar(&f.replace, "replace", false, "remove what the data dir holds; the server must be restarted then")
-	fs.BoolVar(&f.yes, "yes", false, "do not ask before --replace removes anything")
-	fs.BoolVar(&f.restart, "restart", false, "after --replace: delete the pod, so that its controller makes another one, and wait for that")
-	fs.BoolVar(&f.noWait, "no-wait", false, "do not wait until the server serves the blocks")
-	fs.StringVar(&f.retention, "retention", "", "the server's retention as a `length` of time, or none (default: as its flags say, else 15d)")
-	fs.BoolVar(&f.ignoreRetention, "ignore-retention", false, "restore what retention deletes at once")
-	fs.BoolVar(&f.ignoreSpace, "ignore-space", false, "use the last of the disk")
-	fs.BoolVar(&f.allowUpload, "allow-upload", false, "let a Thanos sidecar upload the blocks")
-	fs.StringVar(&f.tempDir, "temp-dir", "", "`dir` to unpack the dump in (default: the system's)")
+	fs.BoolVar(&f.dryRun, "dry-run", false,
+		"If true, unpack and verify the dump, print what would be done and send nothing")
+	fs.BoolVar(&f.replace, "replace", false, "If true, replace the contents of the data directory with the dump; "+
+		"the server must be restarted afterwards")
+	fs.BoolVar(&f.yes, "yes", false, "If true, do not ask for confirmation before --replace removes anything")
+	fs.BoolVar(&f.restart, "restart", false, "If true, delete the pod after --replace, "+
+		"so that its controller creates a new one, and wait until that serves the dump")
+	fs.BoolVar(&f.noWait, "no-wait", false, "If true, do not wait until the server serves the blocks")
+	fs.StringVar(&f.retention, "retention", "", "Retention of the server, a `duration` or none "+
+		"(default: as the server or its flags report it, otherwise 15d)")
+	fs.BoolVar(&f.ignoreRetention, "ignore-retention", false,
+		"If true, restore blocks that the server's retention deletes at once")
+	fs.BoolVar(&f.ignoreSpace, "ignore-space", false, "If true, restore even if too little free space remains on the disk")
+	fs.BoolVar(&f.allowUpload, "allow-upload", false, "If true, restore even if a Thanos sidecar will upload the blocks")
+	fs.StringVar(&f.tempDir, "temp-dir", "", "Path to the `dir`ectory to unpack the dump in (default: the system's)")
 	return cmd
 }
 

@@ -23,17 +23,18 @@ type spanFlags struct {
 
 func (f *spanFlags) add(fs *pflag.FlagSet) {
 	f.addEnds(fs)
-	fs.StringVar(&f.around, "around", "", "`time` in the middle of the window that is taken")
-	fs.StringVar(&f.window, "window", "", "`length` of the window of --around, half of it before and half after (default 30m)")
+	fs.StringVar(&f.around, "around", "", "Middle `time` of the range")
+	fs.StringVar(&f.window, "window", "",
+		"Length of the range of --around, a `duration`: half before, half after (default 30m)")
 }
 
 // addEnds adds the flags without those of a window.
 func (f *spanFlags) addEnds(fs *pflag.FlagSet) {
-	fs.StringVar(&f.min, "min-time", "", "first `time`, included (default: an hour before the last)")
-	fs.StringVar(&f.max, "max-time", "", "last `time`, included (default: now)")
-	fs.StringVar(&f.start, "start-time", "", "the same `time` as --min-time")
-	fs.StringVar(&f.end, "end-time", "", "the same `time` as --max-time")
-	fs.StringVar(&f.since, "since", "", "`length` of time before now to begin at: 2h, 30m, 7d")
+	fs.StringVar(&f.min, "min-time", "", "First `time` of the range, included (default: an hour before the last)")
+	fs.StringVar(&f.max, "max-time", "", "Last `time` of the range, included (default: now)")
+	fs.StringVar(&f.start, "start-time", "", "First `time` of the range; same as --min-time")
+	fs.StringVar(&f.end, "end-time", "", "Last `time` of the range; same as --max-time")
+	fs.StringVar(&f.since, "since", "", "Start of the range, as a `duration` before now: 2h, 30m, 7d")
 }
 
 // span is a closed range of time in Unix milliseconds.

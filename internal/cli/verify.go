@@ -40,13 +40,14 @@ func (a *app) verifyCommand() *cobra.Command {
 	var f verifyFlags
 	cmd := &cobra.Command{
 		Use:   "verify FILE",
-		Short: "Check a dump file: its digests, and each block down to its samples",
-		Long: `Check a dump file (- for stdin): that it is complete, that every digest is right,
-that every block is what Prometheus can read down to its samples, and that a raw
-head's logs can be read to their end. What is wrong is listed on stdout, with its
-place. What is only odd, so that Prometheus serves it all the same, is listed on
-stderr as a warning, and changes neither result nor exit code. The dump is
-unpacked into a temporary directory for this.`,
+		Short: "Check that a dump file is complete and that Prometheus can read all of it",
+		Long: `Check a dump file (FILE, or - for stdin): that it is complete, that all checksums
+match, that Prometheus can read every block down to its samples, and that the logs of
+a raw head can be read to their end.
+
+Each error is listed on stdout with its place. What is odd, but Prometheus serves it,
+is listed on stderr as a warning and changes neither the result nor the exit code.
+promdump unpacks the dump into a temporary directory for this.`,
 		Example: "  promdump verify dump.tar.gz",
 		RunE: a.run(func(ctx context.Context, args []string) error {
 			c, err := f.compile(args)
@@ -56,7 +57,8 @@ unpacked into a temporary directory for this.`,
 			return a.runVerify(ctx, c)
 		}),
 	}
-	cmd.Flags().StringVar(&f.tempDir, "temp-dir", "", "`dir` to unpack the dump in (default: the system's)")
+	cmd.Flags().StringVar(&f.tempDir, "temp-dir", "",
+		"Path to the `dir`ectory to unpack the dump in (default: the system's)")
 	return cmd
 }
 
@@ -75,12 +77,13 @@ func (a *app) runVerify(ctx context.Context, c verifyConfig) (err error) {
 			return err
 		}
 		if v.findings > 0 {
-			return &codedError{Unverified, fmt.Errorf("%s did not pass: %s", shown, term.Counted(v.findings, "finding", "findings"))}
+			return &codedError{Unverified,
+				fmt.Errorf("%s is not valid: %s", shown, term.Counted(v.findings, "finding", "findings"))}
 		}
 		if a.quiet {
 			return nil
 		}
-		_, err := fmt.Fprintf(a.Out, "%s is whole and right: %s, %s, %s%s\n", term.Printable(shown),
+		_, err := fmt.Fprintf(a.Out, "%s is complete and valid: %s, %s, %s%s\n", term.Printable(shown),
 			term.Counted(v.blocks, "block", "blocks"), distinctOf(v.series, v.stats.Series, v.blocks),
 			term.Counted(v.stats.Samples, "sample", "samples"), v.rest())
 		return err
@@ -114,7 +117,8 @@ func (v *verification) rest() string {
 		s += ", and a raw head of " + term.Counted(v.records, "record", "records")
 	}
 	if v.stats.Unknown > 0 {
-		s += fmt.Sprintf(" (the samples of %s have an encoding that this promdump does not know)", term.Counted(v.stats.Unknown, "chunk", "chunks"))
+		s += fmt.Sprintf(" (%s of an encoding that this promdump does not know were not decoded)",
+			term.Counted(v.stats.Unknown, "chunk", "chunks"))
 	}
 	return s
 }

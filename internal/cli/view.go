@@ -56,16 +56,18 @@ const (
 )
 
 func (f *viewFlags) add(fs *pflag.FlagSet) {
-	fs.StringVar(&f.cacheDir, "cache-dir", "", "`dir` that keeps dumps unpacked for the next time (default: promdump in the user's cache directory)")
-	fs.StringVar(&f.cacheSize, "cache-size", defaultCacheSize, "`bytes` that are kept there; 0 keeps nothing")
-	fs.StringVar(&f.label, "label-from-name", "", "give each series a label that says which file it is from; its `name` is dump unless another is given with =")
+	fs.StringVar(&f.cacheDir, "cache-dir", "", "Path to the `dir`ectory that caches unpacked dumps "+
+		"(default: promdump in the user's cache directory)")
+	fs.StringVar(&f.cacheSize, "cache-size", defaultCacheSize, "Maximum `size` of the cache; 0 keeps nothing")
+	fs.StringVar(&f.label, "label-from-name", "", "Add a label with the name of the dump file to each series; "+
+		"the label's `name` is dump unless you give another one with =")
 	fs.Lookup("label-from-name").NoOptDefVal = "dump"
-	fs.IntVar(&f.samples, "max-samples", 0, "samples that a query may hold at once (default 50000000)")
+	fs.IntVar(&f.samples, "max-samples", 0, "Maximum `number` of samples that a query may hold at once (default 50000000)")
 	fs.StringVar(&f.memory, "max-memory", defaultMaxMemory,
-		"Maximum `bytes` of memory, without the dump's mapped pages; queries that need more are refused")
-	fs.StringVar(&f.timeout, "query-timeout", "", "`length` of time that a query may take (default 2m)")
-	fs.StringVar(&f.lookback, "lookback", "", "`length` of time for which a sample stands (default 5m)")
-	fs.StringVar(&f.tempDir, "temp-dir", "", "`dir` for temporary files (default: the system's)")
+		"Maximum `size` of memory, without the dump's mapped pages; queries that need more are refused")
+	fs.StringVar(&f.timeout, "query-timeout", "", "Maximum `duration` of a query (default 2m)")
+	fs.StringVar(&f.lookback, "lookback", "", "Maximum `duration` that a query looks back for a sample (default 5m)")
+	fs.StringVar(&f.tempDir, "temp-dir", "", "Path to the `dir`ectory for temporary files (default: the system's)")
 }
 
 func (f viewFlags) compile(files []string, data Data, everything bool, now time.Time) (viewConfig, error) {

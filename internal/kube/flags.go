@@ -37,7 +37,8 @@ func NewFlags() *Flags {
 func (f *Flags) Add(fs *pflag.FlagSet) {
 	f.config.AddFlags(fs)
 	if t := fs.Lookup("request-timeout"); t != nil {
-		t.Usage = "How long to wait for the answer to a single request, for example 30s; 0: for ever. The streams of data have no such limit."
+		t.Usage = "Maximum time to wait for the answer to a single request, for example 30s; 0 waits for ever. " +
+			"It does not limit streams of data."
 	}
 }
 

@@ -49,7 +49,8 @@ func (p *pods) List(ctx context.Context, asked cli.Asked) (cli.Listing, error) {
 	if err := group.Wait(); err != nil {
 		return cli.Listing{}, err
 	}
-	return cli.Listing{Columns: append(columns(), term.Column{Name: "WAYS IN"}), Rows: rows, Legend: legend(doubts)}, nil
+	columns := append(columns(), term.Column{Name: "ACCESS METHODS"})
+	return cli.Listing{Columns: columns, Rows: rows, Legend: legend(doubts)}, nil
 }
 
 // doubt is why it could not be found out what works in a pod; without a reason there is

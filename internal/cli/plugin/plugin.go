@@ -50,7 +50,7 @@ func program() (cli.Program, *made) {
 	p := &pods{kube: kube.NewFlags(), made: &made{}}
 	return cli.Program{
 		Name:  "kubectl promdump",
-		Short: "Take everything around the time of an incident out of a Prometheus in a pod, and put it into another",
+		Short: "Dump a time range of a Prometheus in a pod into a file, query it and restore it",
 		Example: `  kubectl promdump --since 2h -t dump.tar.gz
   kubectl promdump -n monitoring -p prometheus-0 -c prometheus -d /prometheus --start-time "2021-04-01 00:00:00" --end-time "2021-04-01 04:00:00" > dump.tar.gz
   kubectl promdump meta -p statefulset/prometheus
@@ -83,37 +83,49 @@ type pods struct {
 func (p *pods) AddGlobalFlags(fs *pflag.FlagSet) { p.kube.Add(fs) }
 
 func (p *pods) AddFlags(fs *pflag.FlagSet) {
-	p.addAgentFlags(fs, "way in: `auto|exec|tar|remote-read|debug|pvc`; an agent in the container, just tar there, the server itself, an agent in a debug container or in a pod that mounts the volume; auto takes the first that works",
-		"`image` of the container that debug and pvc make; has a shell, or is promdump's own")
-	fs.DurationVar(&p.reconnect, "reconnect-timeout", 90*time.Second, "`duration` that the agent in the container waits for this client after the connection broke; 0: it ends then, and another one is uploaded")
+	p.addAgentFlags(fs, "Access method: `auto|exec|tar|remote-read|debug|pvc`; exec runs an agent in the container, "+
+		"tar runs the container's tar, remote-read reads from the server, debug and pvc run an agent in a debug container "+
+		"or in a pod that mounts the volume; auto uses the first one that works",
+		"Container `image` for debug and pvc; it has a shell, or is promdump's own image")
+	fs.DurationVar(&p.reconnect, "reconnect-timeout", 90*time.Second,
+		"Maximum `duration` that the agent waits for the client to reconnect after the connection breaks; "+
+			"with 0 it exits at once, and promdump uploads another one")
 	fs.BoolVar(&p.gentle, "gentle", p.gentle, cli.GentleHelp)
 	p.addSchemeFlag(fs)
 	p.remote.AddFlags(fs, "web-")
 }
 
 func (p *pods) addSchemeFlag(fs *pflag.FlagSet) {
-	fs.StringVar(&p.scheme, "web-scheme", p.scheme, "`scheme` by which the server is asked, http or https (default: that of the pod's probes)")
+	fs.StringVar(&p.scheme, "web-scheme", p.scheme,
+		"URL `scheme` of the server, http or https (default: that of the pod's probes)")
 }
 
 // addAgentFlags adds those of the ways that write, too.
 func (p *pods) addAgentFlags(fs *pflag.FlagSet, ways, image string) {
 	q := &p.query
-	fs.StringVarP(&q.Pod, "pod", "p", q.Pod, "`pod` of the Prometheus, or TYPE/NAME: "+strings.Join(kube.Types(), ", ")+" (default: the one that is found)")
-	fs.StringVarP(&q.Container, "container", "c", q.Container, "`container` of the pod (default: that of the Prometheus)")
-	fs.StringVarP(&q.DataDir, "data-dir", "d", q.DataDir, "data `dir` in the container (default: as the pod's spec says)")
+	fs.StringVarP(&q.Pod, "pod", "p", q.Pod, "Prometheus `pod`, or TYPE/NAME: "+strings.Join(kube.Types(), ", ")+
+		" (default: the Prometheus pod of the namespace)")
+	fs.StringVarP(&q.Container, "container", "c", q.Container,
+		"Name of the `container` in the pod (default: the one that runs Prometheus)")
+	fs.StringVarP(&q.DataDir, "data-dir", "d", q.DataDir,
+		"Path to the data `dir`ectory in the container (default: from the pod's spec)")
 	p.AddListFlags(fs)
 	fs.StringVar(&p.via, "via", string(viaAuto), ways)
-	fs.StringVar(&p.agentURL, "agent-url", p.agentURL, "`URL` of the agents that are not built in (default: $PROMDUMP_AGENT_URL, or our releases)")
-	fs.BoolVar(&p.download, "download-agent", p.download, "If true, download the agent even if one is built in")
-	fs.StringVar(&p.memory, "memory-limit", p.memory, "`bytes` that the agent may take in the container, like 64MiB, which is the default")
+	fs.StringVar(&p.agentURL, "agent-url", p.agentURL, "`URL` to download agents from that are not embedded "+
+		"(default: $PROMDUMP_AGENT_URL, or the releases of promdump)")
+	fs.BoolVar(&p.download, "download-agent", p.download, "If true, download the agent even if one is embedded")
+	fs.StringVar(&p.memory, "memory-limit", p.memory,
+		"Memory limit of the agent in the container, a `size` (default 64MiB)")
 	fs.StringVar(&p.image, "image", kube.DefaultImage, image)
-	fs.StringVar(&p.runAs, "run-as-user", p.runAs, "`uid` of that container (default: that of the server)")
-	fs.StringVar(&p.bandwidth, "bandwidth", p.bandwidth, "`bytes` a second that the agent may send, like 10MiB (default: any)")
+	fs.StringVar(&p.runAs, "run-as-user", p.runAs,
+		"User ID of the container that --image names, a `uid` (default: that of the server)")
+	fs.StringVar(&p.bandwidth, "bandwidth", p.bandwidth,
+		"Maximum `size` per second that the agent sends, for example 10MiB (default: no limit)")
 }
 
 func (p *pods) AddListFlags(fs *pflag.FlagSet) {
-	fs.StringVarP(&p.query.Selector, "selector", "l", p.query.Selector, "`labels` of the pod")
-	fs.BoolVarP(&p.query.AllNamespaces, "all-namespaces", "A", p.query.AllNamespaces, "look in all namespaces")
+	fs.StringVarP(&p.query.Selector, "selector", "l", p.query.Selector, "Label `selector` of the pod")
+	fs.BoolVarP(&p.query.AllNamespaces, "all-namespaces", "A", p.query.AllNamespaces, "If true, search all namespaces")
 }
 
 func (p *pods) Given() bool { return p.query != kube.Query{} }

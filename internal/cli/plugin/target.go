@@ -23,8 +23,9 @@ import (
 type remoteTarget struct{ pods *pods }
 
 func (p remoteTarget) AddFlags(fs *pflag.FlagSet) {
-	p.pods.addAgentFlags(fs, "way in: `auto|exec|debug`; an agent in the container, or in a debug container of the pod; auto takes the first that works",
-		"`image` of the container that debug makes; has a shell, or is promdump's own")
+	p.pods.addAgentFlags(fs, "Access method: `auto|exec|debug`; exec runs an agent in the container, "+
+		"debug in a debug container of the pod; auto uses the first one that works",
+		"Container `image` for debug; it has a shell, or is promdump's own image")
 	p.pods.addSchemeFlag(fs)
 	p.pods.remote.AddWhoFlags(fs, "web-")
 }
