@@ -54,7 +54,7 @@ func ExitCodes() []Meaning {
 		{NotPermitted, "not permitted", "File permissions or the rules of the cluster do not allow it."},
 		{NoAgent, "agent could not run", "The agent could not run in the container."},
 		{Interrupted, "interrupted", "Ctrl-C or SIGTERM stopped the command. " +
-			"Unfinished files were removed, except FILE.partial."},
+			"What it had written was removed."},
 		{Piped, "reader gone", "The reader of stdout, such as head, exited before the end. " +
 			"For a dump to stdout the code is 3."},
 	}
