@@ -15,12 +15,12 @@ import (
 	"time"
 )
 
-// Names in a cache directory. The version is that of what is below it.
+// Names in a cache directory. The version is that of the layout below it.
 const (
 	cacheVersion = "v1"
 	dumpsDir     = "dumps" // <digest of the file>/{entry.json,lock,data/<ULID>/…}
-	knownDir     = "known" // <digest of the path>: which dump that file is
-	busyDir      = "busy"  // <digest of the path>: locked while one unpacks it
+	knownDir     = "known" // <digest of the path>: the digest of that file
+	busyDir      = "busy"  // <digest of the path>: locked while a process unpacks it
 	tmpPrefix    = "tmp-"
 
 	entryName = "entry.json"
@@ -36,37 +36,37 @@ type Cache struct {
 	now   func() time.Time
 }
 
-// OpenCache opens the cache in dir, which is made if it is not there. It is kept
-// below limit bytes as far as nobody uses what is in it; 0 keeps nothing that is
-// not in use.
+// OpenCache opens the cache in dir, and creates the directory if it does not exist. The
+// cache removes unused dumps while it has more than limit bytes; with 0 it keeps only
+// dumps that are in use.
 func OpenCache(dir string, limit int64, log *slog.Logger) (*Cache, error) {
 	c := &Cache{dir: filepath.Join(dir, cacheVersion), limit: limit, log: log, now: time.Now}
 	for _, name := range []string{dumpsDir, knownDir, busyDir} {
-		// What was dumped is nobody else's to read.
+		// Other users must not read the dumps.
 		if err := os.MkdirAll(filepath.Join(c.dir, name), 0o700); err != nil {
-			return nil, &Error{Err: fmt.Errorf("make the cache: %w", err), Code: 1, Tip: "--cache-dir names another place for it"}
+			return nil, &Error{Err: fmt.Errorf("create the cache: %w", err), Code: 1, Tip: "choose another directory with --cache-dir"}
 		}
 	}
 	tag := filepath.Join(dir, "CACHEDIR.TAG")
 	if _, err := os.Stat(tag); errors.Is(err, fs.ErrNotExist) {
-		// Backups leave a directory with this file out.
-		_ = os.WriteFile(tag, []byte("Signature: 8a477f597d28d172789f06886806bc55\n# made by promdump; may be removed at any time\n"), 0o600)
+		// Backup programs skip a directory with this file.
+		_ = os.WriteFile(tag, []byte("Signature: 8a477f597d28d172789f06886806bc55\n# created by promdump; may be removed at any time\n"), 0o600)
 	}
 	return c, nil
 }
 
 // Input is a dump to open.
 type Input struct {
-	Name string // for a person
-	Path string // of a file that can be looked at again; empty: a stream
+	Name string // for messages
+	Path string // of the file, if R is one; empty for a stream
 	R    io.Reader
-	Once bool // nobody will open it again: the cache forgets it when it is closed
+	Once bool // the cache removes the dump when it is closed
 }
 
-// Hooks are told how opening goes. All of them may be nil.
+// Hooks are called while a dump is opened. All of them may be nil.
 type Hooks struct {
-	Progress func(done, total int64) // bytes of the dump read; total 0: not known
-	Note     func(string)
+	Progress func(done, total int64) // in bytes of the dump file; total is 0 if unknown
+	Note     func(string)            // a sentence for the user
 }
 
 func (h Hooks) progress(done, total int64) {
@@ -81,7 +81,7 @@ func (h Hooks) note(s string) {
 	}
 }
 
-// identity is what the file system knows of a file.
+// identity is the file system's metadata of a file; it changes when the file changes.
 type identity struct {
 	Path     string `json:"path"`
 	Device   uint64 `json:"device"`
@@ -91,17 +91,17 @@ type identity struct {
 	Changed  int64  `json:"changed"`
 }
 
-// settled is how long a file must have been at rest before its times tell
-// anything: a second change within one tick of a coarse clock leaves no trace.
+// settled is how long a file must have been unchanged before its times identify it: a
+// second change within one tick of a coarse clock does not change them.
 const settled = 2 * time.Second
 
-// known is what a file in knownDir says.
+// known is the content of a file in knownDir.
 type known struct {
 	identity
 	Digest string `json:"digest"`
 }
 
-// open gives the unpacked dump, from the cache or anew.
+// open returns the unpacked dump: that in the cache, or else a new one.
 func (c *Cache) open(ctx context.Context, in Input, hooks Hooks) (_ *entry, err error) {
 	f, _ := in.R.(*os.File)
 	if in.Path == "" || f == nil {
@@ -141,19 +141,19 @@ func (c *Cache) open(ctx context.Context, in Input, hooks Hooks) (_ *entry, err 
 	if identified {
 		if key := c.recall(id); key != "" {
 			if e := c.take(key); e != nil {
-				c.log.Debug("the file is known by its times", "file", path, "digest", key)
+				c.log.Debug("file found in the cache by its times", "file", path, "digest", key)
 				return e, nil
 			}
 		}
 	}
-	// A file of a size that no unpacked dump had is none of these.
+	// Without a dump of that size in the cache, the digest need not be computed.
 	if c.hasSize(fi.Size()) {
 		key, err := digestOf(ctx, f, fi.Size(), hooks)
 		if err != nil {
 			return nil, err
 		}
 		if e := c.take(key); e != nil {
-			c.log.Debug("the file is known by its digest", "file", path, "digest", key)
+			c.log.Debug("file found in the cache by its digest", "file", path, "digest", key)
 			return remember(e), nil
 		}
 		if _, err := f.Seek(0, io.SeekStart); err != nil {
@@ -175,7 +175,7 @@ func digestOf(ctx context.Context, r io.Reader, total int64, hooks Hooks) (strin
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// counted is a dump as it is read.
+// counted reads a dump, reports the progress, and stops when its context ends.
 type counted struct {
 	ctx         context.Context
 	r           io.Reader
@@ -198,7 +198,8 @@ func nameOf(path string) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// recall gives the digest of a file that was opened before and has not changed.
+// recall returns the digest of a file that was opened before and has not changed
+// since, or "".
 func (c *Cache) recall(id identity) string {
 	text, err := os.ReadFile(filepath.Join(c.dir, knownDir, nameOf(id.Path)))
 	if err != nil {
@@ -211,18 +212,19 @@ func (c *Cache) recall(id identity) string {
 	return k.Digest
 }
 
-// remember is for speed alone; when it fails, nothing is lost.
+// remember records the digest of a file. Errors are only logged: without the record
+// the file is read again.
 func (c *Cache) remember(k known) {
 	text, err := json.Marshal(k)
 	if err == nil {
 		err = writeWhole(filepath.Join(c.dir, knownDir, nameOf(k.Path)), text)
 	}
 	if err != nil {
-		c.log.Debug("cannot remember a file", "file", k.Path, "error", err)
+		c.log.Debug("cannot record the digest of a file", "file", k.Path, "error", err)
 	}
 }
 
-// writeWhole writes a file that is there with all its bytes, or not at all.
+// writeWhole writes a file atomically: it appears with all its bytes or not at all.
 func writeWhole(path string, text []byte) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), tmpPrefix)
 	if err != nil {
@@ -240,26 +242,27 @@ func writeWhole(path string, text []byte) (err error) {
 	return os.Rename(f.Name(), path)
 }
 
-// wait keeps two processes from unpacking the same file at the same time. A flock
-// cannot be waited for with a context, so it is asked for again and again.
+// wait waits until no other process unpacks the same file, and prevents others from
+// doing so until free is called. It polls, because waiting for a flock ignores contexts.
 func (c *Cache) wait(ctx context.Context, path string, hooks Hooks) (free func(), err error) {
 	f, err := os.OpenFile(filepath.Join(c.dir, busyDir, nameOf(path)), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	for told := false; ; {
+	for noted := false; ; {
 		ok, err := lockExclusive(f)
 		if ok {
 			return func() { _ = f.Close() }, nil
 		}
 		if err != nil {
-			// A file system without locks: then it is unpacked twice, and one wins.
+			// The file system has no locks: the file may be unpacked twice, and one
+			// result is used.
 			c.log.Debug("cannot lock", "file", f.Name(), "error", err)
 			return func() { _ = f.Close() }, nil
 		}
-		if !told {
-			hooks.note("another promdump unpacks this dump; waiting for it")
-			told = true
+		if !noted {
+			hooks.note("waiting for another promdump that unpacks this dump")
+			noted = true
 		}
 		select {
 		case <-ctx.Done():

@@ -18,7 +18,7 @@ import (
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// What was unpacked once is not unpacked again, whatever way the file is known by.
+// A dump that is in the cache is not unpacked again, however the file is identified.
 func TestCacheUnpacksOnce(t *testing.T) {
 	file, _ := dumptest.Random(t, 1, wire.HeadBlock)
 	dir := t.TempDir()
@@ -28,7 +28,7 @@ func TestCacheUnpacksOnce(t *testing.T) {
 	}
 	first := indexes(t, dir)
 
-	// By its digest: the file is too young for its times to tell.
+	// By its digest: the file is too new to be identified by its times.
 	if err := mustOpen(t, c, file).Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func TestCacheUnpacksOnce(t *testing.T) {
 	if !same(first, indexes(t, dir)) {
 		t.Error("a copy of it was unpacked again")
 	}
-	// By its times, once it is at rest: its bytes are not even read.
+	// By its times, once it is old enough: its bytes are not read.
 	c.now = func() time.Time { return time.Now().Add(time.Minute) }
 	if err := mustOpen(t, c, file).Close(); err != nil {
 		t.Fatal(err)
@@ -61,7 +61,7 @@ func TestCacheUnpacksOnce(t *testing.T) {
 	}
 	id, ok := identify(file, fi)
 	if !ok || c.recall(id) == "" {
-		t.Fatal("the file is not remembered by its times")
+		t.Fatal("the digest of the file was not recorded")
 	}
 	f, err := os.Open(file)
 	if err != nil {
@@ -87,8 +87,7 @@ func TestCacheUnpacksOnce(t *testing.T) {
 	}
 }
 
-// A change that leaves size and modification time alone is seen by the change
-// time, and within the tick of a clock by not trusting it.
+// A change that keeps size and modification time is noticed by the change time.
 func TestCacheSeesChangedFile(t *testing.T) {
 	file, _ := dumptest.Random(t, 1, wire.HeadBlock)
 	c := cacheIn(t, t.TempDir(), 1<<40)
@@ -113,11 +112,11 @@ func TestCacheSeesChangedFile(t *testing.T) {
 	}
 	if d, err := openFile(t, c, file); err == nil {
 		_ = d.Close()
-		t.Error("a changed file was taken for the old one")
+		t.Error("the change was not noticed")
 	}
 }
 
-// A directory that lost something is unpacked anew.
+// A dump whose directory lost a file is unpacked again.
 func TestCacheTorn(t *testing.T) {
 	file, _ := dumptest.Random(t, 1, wire.HeadBlock)
 	for name, tear := range map[string]func(entry string) error{
@@ -156,7 +155,7 @@ func anyIndex(t *testing.T, dir string) string {
 	return ""
 }
 
-// Several at once: all of them get it, and it is there once.
+// Several processes open one dump at once: all succeed, and the cache has it once.
 func TestCacheConcurrent(t *testing.T) {
 	file, _ := dumptest.Random(t, 1, wire.HeadBlock)
 	dir := t.TempDir()
@@ -166,7 +165,7 @@ func TestCacheConcurrent(t *testing.T) {
 		c := cacheIn(t, dir, 1<<40) // as another process would
 		wg.Go(func() {
 			if i%2 == 1 {
-				// As from a pipe: nobody knows that it is the same file.
+				// As from a pipe: it cannot be identified before it is read.
 				b, err := os.ReadFile(file)
 				if err == nil {
 					dumps[i], err = c.Open(t.Context(), Input{Name: "pipe", R: bytes.NewReader(b)}, Hooks{})
@@ -204,8 +203,8 @@ func TestCacheConcurrent(t *testing.T) {
 	}
 }
 
-// The cache stays below its limit, never at the cost of what is open; what was
-// used longest ago goes first.
+// The cache stays below its limit, but keeps open dumps. It removes the least recently
+// used dump first.
 func TestCacheBound(t *testing.T) {
 	one, _ := dumptest.Random(t, 1, wire.HeadBlock)
 	two, _ := dumptest.Random(t, 2, wire.HeadBlock)
@@ -233,11 +232,11 @@ func TestCacheBound(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n := entriesOf(t, dir); len(n) != 0 {
-		t.Errorf("a cache of nothing holds %v", n)
+		t.Errorf("a cache with limit 0 holds %v", n)
 	}
 }
 
-// What is not whole never gets a name, and leaves nothing behind.
+// An incomplete or damaged dump is never published, and leaves nothing behind.
 func TestCacheRefuses(t *testing.T) {
 	file, _ := dumptest.Random(t, 1, wire.HeadBlock)
 	b, err := os.ReadFile(file)
@@ -265,7 +264,7 @@ func TestCacheRefuses(t *testing.T) {
 	if n := entriesOf(t, dir); len(n) != 0 {
 		t.Errorf("left behind: %v", n)
 	}
-	// What a killed process left goes when it is old, not before.
+	// A directory that a killed process left is removed when it is old, not before.
 	for name, old := range map[string]bool{"tmp-old": true, "tmp-new": false} {
 		path := filepath.Join(dir, cacheVersion, dumpsDir, name)
 		if err := os.Mkdir(path, 0o700); err != nil {
@@ -298,7 +297,7 @@ type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// A raw head becomes blocks: it serves the same as the data dir.
+// Blocks are built of a raw head: the view serves the same samples as the data directory.
 func TestOpenRawHead(t *testing.T) {
 	for _, head := range []wire.HeadMode{wire.HeadRaw, wire.HeadBlock} {
 		file, src := dumptest.Random(t, 3, head)

@@ -15,16 +15,16 @@ import (
 	"github.com/promdump/promdump/internal/block"
 )
 
-// Dump is an opened dump: its blocks are mapped into memory, and nobody removes
-// them until it is closed.
+// Dump is an opened dump. Its blocks are mapped into memory, and stay in the cache until
+// it is closed.
 type Dump struct {
-	Name      string // of the file, without directory and endings
-	File      string // as it was given
+	Name      string // of the file, without directory and extensions
+	File      string // as the user named it
 	FileBytes int64
 	Manifest  archive.Manifest
 	Blocks    []Block
-	MinTime   int64 // of the first and the last sample, Unix milliseconds
-	MaxTime   int64 // without samples it is less than MinTime
+	MinTime   int64 // time of the first sample, in Unix milliseconds
+	MaxTime   int64 // time of the last sample; less than MinTime if there are no samples
 
 	entry *entry
 }
@@ -32,12 +32,15 @@ type Dump struct {
 // Block is a block of an opened dump.
 type Block struct {
 	*tsdb.Block
-	FirstMs, LastMs int64  // of its samples
-	Origin          string // "whole": as the source had it; "built": cut, or made of the head; "head": made of the raw head just now
+	FirstMs, LastMs int64 // times of its first and last sample, in Unix milliseconds
+
+	// Origin is "whole" for a copy of the source's block, "built" for one that the dump
+	// cut or built of the head, and "head" for one that was built of the dump's raw head.
+	Origin string
 }
 
-// Open unpacks and verifies a dump unless the cache has it, and opens it. It must
-// be closed.
+// Open opens a dump. If the cache does not have it, Open unpacks and verifies it first.
+// The caller must close the dump.
 func (c *Cache) Open(ctx context.Context, in Input, hooks Hooks) (_ *Dump, err error) {
 	e, err := c.open(ctx, in, hooks)
 	if err != nil {
@@ -70,7 +73,8 @@ func (c *Cache) Open(ctx context.Context, in Input, hooks Hooks) (_ *Dump, err e
 	return d, nil
 }
 
-// Close unmaps the blocks, once no query reads them any more.
+// Close waits until no query reads the blocks, unmaps them, and releases the dump in
+// the cache.
 func (d *Dump) Close() error {
 	var err error
 	for _, b := range d.Blocks {
@@ -79,7 +83,7 @@ func (d *Dump) Close() error {
 	return errors.Join(err, d.entry.Close())
 }
 
-// shortName names a dump by its file.
+// shortName returns the name of a file without its directory and extensions.
 func shortName(file string) string {
 	name := filepath.Base(file)
 	for _, end := range []string{".gz", ".zst", ".tgz", ".tar"} {

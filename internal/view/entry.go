@@ -16,7 +16,7 @@ import (
 	"github.com/promdump/promdump/internal/block"
 )
 
-// entry is an unpacked dump that this process holds.
+// entry is an unpacked dump in the cache that this process has locked.
 type entry struct {
 	cache *Cache
 	key   string
@@ -26,8 +26,8 @@ type entry struct {
 	about about
 }
 
-// about is what entry.json says. It is written last: a directory without it is
-// rubbish.
+// about is the content of entry.json. It is written last: a directory without it is
+// incomplete.
 type about struct {
 	FileSize int64            `json:"fileSize"` // of the dump
 	Manifest archive.Manifest `json:"manifest"`
@@ -36,10 +36,10 @@ type about struct {
 	Bytes    int64            `json:"bytes"` // of Files
 }
 
-// aboutBlock is what verification found in a block.
+// aboutBlock describes a block as verification found it.
 type aboutBlock struct {
 	ULID    string `json:"ulid"`
-	MinTime int64  `json:"minTime"` // of the first and the last sample
+	MinTime int64  `json:"minTime"` // times of the first and the last sample
 	MaxTime int64  `json:"maxTime"`
 	Origin  string `json:"origin"`
 
@@ -48,8 +48,8 @@ type aboutBlock struct {
 
 func (e *entry) data() string { return filepath.Join(e.dir, dataName) }
 
-// take gives an unpacked dump that is in the cache, whole, and holds it. One that
-// is torn is removed. nil: it is not there.
+// take returns the unpacked dump with that digest and locks it, or returns nil if the
+// cache does not have it. It removes an incomplete one.
 func (c *Cache) take(key string) *entry {
 	if len(key) != 64 || strings.Trim(key, "0123456789abcdef") != "" {
 		return nil
@@ -64,22 +64,22 @@ func (c *Cache) take(key string) *entry {
 	}
 	e.lock = lock
 	if ok, err := lockShared(lock); !ok {
-		c.log.Debug("cannot hold a dump of the cache", "digest", key, "error", err)
+		c.log.Debug("cannot lock a dump in the cache", "digest", key, "error", err)
 		_ = lock.Close()
 		return nil
 	}
-	// Between opening and locking it may have been removed.
+	// Another process may have removed it between opening and locking.
 	if !sameFile(lock, filepath.Join(e.dir, lockName)) {
 		_ = lock.Close()
 		return nil
 	}
 	if err := e.check(); err != nil {
-		c.log.Debug("a dump of the cache is torn, and removed", "digest", key, "error", err)
+		c.log.Debug("removing an incomplete dump from the cache", "digest", key, "error", err)
 		_ = lock.Close()
 		c.discard(e.dir)
 		return nil
 	}
-	// When it was used last.
+	// The time of the last use, for trim.
 	now := c.now()
 	_ = os.Chtimes(lock.Name(), now, now)
 	return e
@@ -91,9 +91,9 @@ func sameFile(f *os.File, path string) bool {
 	return errA == nil && errB == nil && os.SameFile(a, b)
 }
 
-// check finds what a crash, a full disk or a person leaves of a directory: files
-// that are missing or have another size. Bytes are checked by the chunks' own
-// checksums when they are read.
+// check returns an error if files are missing or have another size, as after a crash, on
+// a full disk, or when a user removed them. It does not read the bytes: queries check
+// the checksums of the chunks.
 func (e *entry) check() error {
 	text, err := os.ReadFile(filepath.Join(e.dir, entryName))
 	if err != nil {
@@ -108,15 +108,16 @@ func (e *entry) check() error {
 			return err
 		}
 		if !fi.Mode().IsRegular() || fi.Size() != f.Size {
-			return fmt.Errorf("%s has %d bytes, not %d", f.Name, fi.Size(), f.Size)
+			return fmt.Errorf("%s has %d bytes, want %d", f.Name, fi.Size(), f.Size)
 		}
 	}
 	return nil
 }
 
-// discard removes a directory of the cache. Who has its files mapped keeps them.
+// discard removes a directory from the cache. Processes that have mapped its files keep
+// the mappings.
 func (c *Cache) discard(dir string) {
-	// Renamed first, so that nobody finds a half of it.
+	// Rename it first, so that no process finds a part of it.
 	gone, err := os.MkdirTemp(filepath.Join(c.dir, dumpsDir), tmpPrefix)
 	if err == nil {
 		err = os.Rename(dir, filepath.Join(gone, dataName))
@@ -127,7 +128,7 @@ func (c *Cache) discard(dir string) {
 	}
 }
 
-// Close lets others remove it, and removes it if the cache is too full.
+// Close unlocks the entry, and then trims the cache.
 func (e *entry) Close() error {
 	err := e.lock.Close()
 	if e.once {
@@ -137,9 +138,9 @@ func (e *entry) Close() error {
 	return err
 }
 
-// hasSize tells whether a dump file of that size was ever unpacked here.
+// hasSize reports whether the cache has a dump whose file has that size.
 func (c *Cache) hasSize(size int64) bool {
-	for _, h := range c.held() {
+	for _, h := range c.list() {
 		if h.about.FileSize == size {
 			return true
 		}
@@ -147,37 +148,38 @@ func (c *Cache) hasSize(size int64) bool {
 	return false
 }
 
-// holding is a directory of the cache.
-type holding struct {
+// stored is the directory of a dump in the cache.
+type stored struct {
 	dir   string
 	used  time.Time
 	about about
 }
 
-func (c *Cache) held() []holding {
+// stored returns all dumps in the cache.
+func (c *Cache) list() []stored {
 	entries, err := os.ReadDir(filepath.Join(c.dir, dumpsDir))
 	if err != nil {
 		return nil
 	}
-	var all []holding
+	var all []stored
 	for _, d := range entries {
 		if strings.HasPrefix(d.Name(), tmpPrefix) {
 			continue
 		}
-		h := holding{dir: filepath.Join(c.dir, dumpsDir, d.Name())}
+		h := stored{dir: filepath.Join(c.dir, dumpsDir, d.Name())}
 		if fi, err := os.Stat(filepath.Join(h.dir, lockName)); err == nil {
 			h.used = fi.ModTime()
 		}
 		if text, err := os.ReadFile(filepath.Join(h.dir, entryName)); err == nil {
-			_ = json.Unmarshal(text, &h.about) // of nothing known: the first to go
+			_ = json.Unmarshal(text, &h.about) // if it fails, trim counts no bytes
 		}
 		all = append(all, h)
 	}
 	return all
 }
 
-// abandoned is the age at which a file or a directory that cannot be locked was left by
-// a process that died.
+// abandoned is the age from which a file or directory that cannot be locked belongs to a
+// process that died.
 const abandoned = time.Minute
 
 func (c *Cache) isOld(d fs.DirEntry) bool {
@@ -190,7 +192,7 @@ func isFile(path string) bool {
 	return err == nil && fi.Mode().IsRegular()
 }
 
-// trimKnown removes the temporary files that killed processes left.
+// trimKnown removes the temporary files that killed processes left behind.
 func (c *Cache) trimKnown() {
 	dir := filepath.Join(c.dir, knownDir)
 	entries, _ := os.ReadDir(dir) // nothing is lost if it cannot be read
@@ -201,8 +203,8 @@ func (c *Cache) trimKnown() {
 	}
 }
 
-// trim removes what killed processes left, and then what was not used for the
-// longest time, until the cache is below its limit.
+// trim removes what killed processes left behind, and then the least recently used dumps
+// until the cache is below its limit.
 func (c *Cache) trim() {
 	dumps := filepath.Join(c.dir, dumpsDir)
 	entries, err := os.ReadDir(dumps)
@@ -216,8 +218,8 @@ func (c *Cache) trim() {
 		}
 	}
 	c.trimKnown()
-	all := c.held()
-	slices.SortFunc(all, func(a, b holding) int { return cmp.Or(a.used.Compare(b.used), cmp.Compare(a.dir, b.dir)) })
+	all := c.list()
+	slices.SortFunc(all, func(a, b stored) int { return cmp.Or(a.used.Compare(b.used), cmp.Compare(a.dir, b.dir)) })
 	var total int64
 	for _, h := range all {
 		total += h.about.Bytes
@@ -232,7 +234,7 @@ func (c *Cache) trim() {
 	}
 }
 
-// evict removes a directory unless somebody holds it.
+// evict removes a directory unless a process has locked it, and reports whether it did.
 func (c *Cache) evict(dir string) bool {
 	lock, err := os.Open(filepath.Join(dir, lockName))
 	if err == nil {

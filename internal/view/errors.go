@@ -18,27 +18,27 @@ func (e *DamagedError) Error() string {
 	return s
 }
 
-// Is matches archive.ErrDamaged: who opens a dump does not ask at which depth.
+// Is reports that it is an [archive.ErrDamaged], as damage of the archive is.
 func (e *DamagedError) Is(target error) bool { return target == archive.ErrDamaged }
 
-// ExitCode is that of a verification that failed.
+// ExitCode returns the exit code of a failed verification.
 func (e *DamagedError) ExitCode() int { return 4 }
 
-// Hint returns what to do about it.
-func (e *DamagedError) Hint() string { return "promdump verify FILE lists all of it" }
+// Hint returns what the user can do.
+func (e *DamagedError) Hint() string { return "promdump verify FILE lists all errors" }
 
-// Error is a problem that knows what to do about itself.
+// Error is an error with an exit code and a hint.
 type Error struct {
 	Err  error
-	Code int // exit code
-	Tip  string
+	Code int    // exit code
+	Tip  string // the hint
 }
 
 func (e *Error) Error() string { return e.Err.Error() }
 func (e *Error) Unwrap() error { return e.Err }
 
-// ExitCode is what the process says about it.
+// ExitCode returns the exit code.
 func (e *Error) ExitCode() int { return e.Code }
 
-// Hint returns what to do about it.
+// Hint returns what the user can do.
 func (e *Error) Hint() string { return e.Tip }

@@ -39,7 +39,7 @@ func mustOpen(t *testing.T, c *Cache, file string) *Dump {
 	return d
 }
 
-// indexes gives the index files in a cache, by name, with their inode and time.
+// indexes returns the index files in a cache by name, with their inode and time.
 func indexes(t *testing.T, dir string) map[string]os.FileInfo {
 	t.Helper()
 	all := map[string]os.FileInfo{}

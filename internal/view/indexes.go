@@ -16,7 +16,7 @@ import (
 	"github.com/promdump/promdump/internal/archive"
 )
 
-// maxIndex is the largest index that is held in memory, in bytes.
+// maxIndex is the size of the largest index that EachIndex reads into memory, in bytes.
 const maxIndex = 256 << 20
 
 // EachIndex calls f with the index of each block of a dump file, without unpacking or
@@ -77,7 +77,7 @@ func EachIndexOfDir(ctx context.Context, dir string, f func(*index.Reader) error
 	}
 	for _, file := range files {
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // the time for reading is over
+			return nil //nolint:nilerr // the context has ended
 		}
 		x, err := index.NewFileReader(file, index.DecodePostingsRaw)
 		if err != nil {
@@ -97,8 +97,8 @@ func end(err error) error {
 	return err
 }
 
-// cached returns the unpacked blocks of a file in the cache. They are kept until free
-// is called.
+// cached returns the directory with the unpacked blocks of a file, or "" if the cache
+// does not have it. The directory stays until free is called.
 func cached(cacheDir, file string) (dir string, free func()) {
 	c := &Cache{dir: filepath.Join(cacheDir, cacheVersion), log: slog.New(slog.DiscardHandler), now: time.Now}
 	fi, err := os.Stat(file)
@@ -124,7 +124,7 @@ func cached(cacheDir, file string) (dir string, free func()) {
 	return e.data(), func() { _ = e.Close() }
 }
 
-// bytesOf is an index in memory.
+// bytesOf is an index in memory, as an index.ByteSlice.
 type bytesOf []byte
 
 func (b bytesOf) Len() int                    { return len(b) }

@@ -9,8 +9,8 @@ import (
 	"github.com/prometheus/prometheus/util/annotations"
 )
 
-// labelled is the part that queriers of samples and of chunks have in common: of
-// a block whose series all get one more label.
+// labelled is the common part of the queriers of samples and of chunks that add a label
+// to each series of a block.
 type labelled struct {
 	storage.LabelQuerier
 	name, value string
@@ -20,7 +20,7 @@ type labelled struct {
 // heldBytes is the memory of a series without its labels and chunks.
 const heldBytes = 400
 
-// hold counts a series that is kept until all of them can be sorted.
+// hold counts the memory of a series that is kept until all series can be sorted.
 func (l labelled) hold(ctx context.Context, ls labels.Labels) error {
 	if err := ctx.Err(); err != nil || l.held == nil {
 		return err
@@ -28,9 +28,8 @@ func (l labelled) hold(ctx context.Context, ls labels.Labels) error {
 	return l.held(ctx, heldBytes+2*int64(ls.ByteSize()))
 }
 
-// strip takes the matchers that are about the label off. no: they select nothing
-// here. A block's querier wants a matcher, so where none is left there is the one
-// that it takes for everything.
+// strip removes the matchers of the added label. It returns no = true if one of them does
+// not match the label's value, so that nothing is selected.
 func (l labelled) strip(matchers []*labels.Matcher) (rest []*labels.Matcher, no bool) {
 	for _, m := range matchers {
 		if m.Name != l.name {
@@ -42,6 +41,8 @@ func (l labelled) strip(matchers []*labels.Matcher) (rest []*labels.Matcher, no 
 	return rest, false
 }
 
+// orAll returns the matchers, or the one that selects everything if there are none: a
+// block's querier needs at least one.
 func orAll(matchers []*labels.Matcher) []*labels.Matcher {
 	if len(matchers) == 0 {
 		return []*labels.Matcher{{Type: labels.MatchEqual}}
@@ -78,7 +79,7 @@ func (l labelled) LabelValues(ctx context.Context, name string, hints *storage.L
 	if name != l.name {
 		return l.LabelQuerier.LabelValues(ctx, name, hints, rest...)
 	}
-	// The dump's name is a value where a series is selected, and then it has labels.
+	// The label has its value only if a series is selected; that series has labels.
 	names, warnings, err := l.LabelQuerier.LabelNames(ctx, nil, rest...)
 	if err != nil || len(names) == 0 {
 		return nil, warnings, err
@@ -91,10 +92,9 @@ type labelQuerier struct {
 	q storage.Querier
 }
 
-// Select implements storage.Querier. With one more label the order of the series
-// is another ({b} stands before {a,b}, and behind it with a label a0), so they
-// are sorted anew. They stay valid behind the end of their set, as the engine
-// needs it too.
+// Select implements storage.Querier. The added label changes the order of the series
+// ({b} is before {a,b}, but after it once both have a label a0), so they are sorted
+// again. The series stay valid after the end of their set, which the engine needs too.
 func (l *labelQuerier) Select(ctx context.Context, sorted bool, hints *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
 	rest, no := l.strip(matchers)
 	if no {
@@ -151,7 +151,7 @@ type labelChunkSeries struct {
 
 func (s *labelChunkSeries) Labels() labels.Labels { return s.labels }
 
-// list is a set of series that are there already.
+// list is a set of series in memory.
 type list[S any] struct {
 	all      []S
 	next     int

@@ -14,8 +14,8 @@ import (
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// A dump opens with a block that is odd or damaged, and says so each time; it serves
-// what Prometheus serves.
+// A dump with an odd or a damaged block opens, each time with notes, and serves what
+// Prometheus serves.
 func TestNotesOfBlocks(t *testing.T) {
 	data := t.TempDir()
 	b := tsdbtest.HandBlock{

@@ -4,8 +4,7 @@ package view
 
 import "os"
 
-// Without flock nobody knows who uses what: removing a file that is mapped fails
-// by itself there.
+// canLock is false on these systems. Removing a mapped file fails there anyway.
 const canLock = false
 
 func lockShared(*os.File) (bool, error)    { return true, nil }

@@ -10,10 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lockShared and lockExclusive take the lock of f, or tell that somebody else has
-// it. It is gone when f is closed, or its process dies.
 const canLock = true
 
+// lockShared and lockExclusive lock f, and report false if another process has the lock.
+// The lock ends when f is closed or the process exits.
 func lockShared(f *os.File) (bool, error) { return flock(f, unix.LOCK_SH|unix.LOCK_NB) }
 
 func lockExclusive(f *os.File) (bool, error) { return flock(f, unix.LOCK_EX|unix.LOCK_NB) }
@@ -32,7 +32,8 @@ func flock(f *os.File, how int) (bool, error) {
 	}
 }
 
-// identify tells what a file is as far as the file system knows.
+// identify returns the identity of the file at path, or false if the system does not
+// report it.
 func identify(path string, fi os.FileInfo) (identity, bool) {
 	st, ok := fi.Sys().(*syscall.Stat_t)
 	if !ok {
@@ -53,7 +54,7 @@ func isNoSpace(err error) bool {
 	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
 }
 
-// syncDir makes the names in a directory survive a crash.
+// syncDir syncs the names in a directory to the disk.
 func syncDir(dir string) error {
 	f, err := os.Open(dir)
 	if err != nil {

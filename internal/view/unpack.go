@@ -21,7 +21,7 @@ import (
 	"github.com/promdump/promdump/internal/source/local"
 )
 
-// unpacking is a dump on its way into the cache.
+// unpacking is a dump that is being unpacked into the cache.
 type unpacking struct {
 	cache *Cache
 	dir   string // tmp-…
@@ -32,12 +32,12 @@ type unpacking struct {
 	done  chan aboutBlock
 }
 
-// unpack makes an entry of a dump.
+// unpack reads a dump and returns it as a new, locked entry of the cache.
 func (c *Cache) unpack(ctx context.Context, r io.Reader, total int64, hooks Hooks) (_ *entry, err error) {
-	c.trim() // what was left behind makes room first
+	c.trim() // remove what killed processes left behind first
 	dir, lock, err := c.makeTemp()
 	if err != nil {
-		return nil, fmt.Errorf("make room in the cache: %w", err)
+		return nil, fmt.Errorf("create a directory in the cache: %w", err)
 	}
 	u := &unpacking{cache: c, dir: dir, lock: lock, log: c.log.Debug}
 	defer func() {
@@ -47,7 +47,7 @@ func (c *Cache) unpack(ctx context.Context, r io.Reader, total int64, hooks Hook
 			}
 			err = errors.Join(err, os.RemoveAll(dir))
 			if isNoSpace(err) {
-				err = &Error{Err: err, Code: 1, Tip: "--cache-dir names a place with more room; what was unpacked there is removed again"}
+				err = &Error{Err: err, Code: 1, Tip: "choose a directory with more free space with --cache-dir; what was unpacked has been removed"}
 			}
 		}
 	}()
@@ -56,20 +56,20 @@ func (c *Cache) unpack(ctx context.Context, r io.Reader, total int64, hooks Hook
 	if err := u.extract(ctx, in); err != nil {
 		return nil, err
 	}
-	// The reader of the archive stops at its end, and that of a pipe must be read.
+	// The archive reader stops at the end of the archive, but a pipe must be read to its end.
 	if _, err := io.Copy(io.Discard, in); err != nil {
 		return nil, fmt.Errorf("read dump: %w", err)
 	}
 	u.about.FileSize = in.done
 	if err := u.rawHead(ctx); err != nil {
-		return nil, fmt.Errorf("make blocks of the dump's head: %w", err)
+		return nil, fmt.Errorf("build blocks of the dump's head: %w", err)
 	}
 	return u.publish(hex.EncodeToString(digest.Sum(nil)))
 }
 
-// makeTemp makes a directory in the cache and locks it.
+// makeTemp creates a directory in the cache and locks it.
 func (c *Cache) makeTemp() (dir string, lock *os.File, err error) {
-	const tries = 10 // another process may take it for abandoned before it is locked
+	const tries = 10 // another process may remove the directory as abandoned before it is locked
 	for range tries {
 		if dir, err = os.MkdirTemp(filepath.Join(c.dir, dumpsDir), tmpPrefix); err != nil {
 			return "", nil, err
@@ -93,8 +93,8 @@ func (c *Cache) makeTemp() (dir string, lock *os.File, err error) {
 
 func (u *unpacking) data() string { return filepath.Join(u.dir, dataName) }
 
-// extract unpacks and verifies: the digests of the dump, and each block down to
-// its samples, as soon as the next one begins.
+// extract unpacks the dump and verifies its checksums. It verifies each block down to its
+// samples, in the background, as soon as the next block begins.
 func (u *unpacking) extract(ctx context.Context, in io.Reader) error {
 	if err := os.Mkdir(u.data(), 0o700); err != nil {
 		return err
@@ -136,7 +136,7 @@ func (u *unpacking) extract(ctx context.Context, in io.Reader) error {
 	verified := group.Wait()
 	close(u.done)
 	u.about.Blocks = <-collected
-	if err != nil { // first: it says more of a damaged dump than a block of it does
+	if err != nil { // it says more about a damaged dump than the error of a block does
 		return fmt.Errorf("unpack dump: %w", err)
 	}
 	u.about.Manifest = m
@@ -155,7 +155,7 @@ func (u *unpacking) verify(ctx context.Context, dir, origin string) (aboutBlock,
 		return aboutBlock{}, err
 	}
 	b := aboutBlock{ULID: filepath.Base(dir), MinTime: stats.MinTime, MaxTime: stats.MaxTime, Origin: origin, Findings: findings}
-	if stats.Samples == 0 { // of unknown encodings, perhaps: what its meta.json says will do
+	if stats.Samples == 0 { // perhaps of unknown encodings: use the times in meta.json
 		meta, err := block.ReadMeta(dir)
 		if err != nil {
 			return b, err
@@ -166,7 +166,7 @@ func (u *unpacking) verify(ctx context.Context, dir, origin string) (aboutBlock,
 	return b, nil
 }
 
-// rawHead makes blocks of the head's files.
+// rawHead builds blocks of the files of a raw head, and removes these files.
 func (u *unpacking) rawHead(ctx context.Context) error {
 	raw := false
 	names := []string{"wal", "wbl", "chunks_head"}
@@ -182,7 +182,7 @@ func (u *unpacking) rawHead(ctx context.Context) error {
 	if err := os.Mkdir(work, 0o700); err != nil {
 		return err
 	}
-	// The dump with its blocks is a data dir: its head counts from where they end.
+	// The unpacked dump is a data directory: its head begins where its blocks end.
 	built, err := restore.BuildHead(ctx, local.New(u.data(), local.Options{Logger: u.cache.log}), work)
 	if err != nil {
 		return err
@@ -194,7 +194,7 @@ func (u *unpacking) rawHead(ctx context.Context) error {
 		}
 		to := filepath.Join(u.data(), found.ULID)
 		if _, err := os.Stat(to); err == nil {
-			continue // its content names it: the dump has it already
+			continue // its ULID is derived from its content: the dump has the same block
 		}
 		if err := os.Rename(b.Dir, to); err != nil {
 			return err
@@ -209,7 +209,7 @@ func (u *unpacking) rawHead(ctx context.Context) error {
 	return nil
 }
 
-// origins says of each block what the dump says of where it came from.
+// origins sets the origin of each block by the dump's plan.
 func (u *unpacking) origins() {
 	whole := map[string]bool{}
 	for _, p := range u.about.Manifest.Plan.Blocks {
@@ -222,13 +222,13 @@ func (u *unpacking) origins() {
 		case whole[b.ULID]:
 			b.Origin = "whole"
 		default:
-			b.Origin = "built" // cut from one of the source's, or made of its head
+			b.Origin = "built" // cut from a block of the source, or built of its head
 		}
 	}
 	slices.SortFunc(u.about.Blocks, func(a, b aboutBlock) int { return strings.Compare(a.ULID, b.ULID) })
 }
 
-// publish syncs what was unpacked, and gives it its name.
+// publish syncs the unpacked files, and renames their directory into place.
 func (u *unpacking) publish(key string) (*entry, error) {
 	u.origins()
 	var dirs []string
@@ -275,18 +275,18 @@ func (u *unpacking) publish(key string) (*entry, error) {
 		c.trim()
 		return e, nil
 	}
-	// Somebody was faster, with the same bytes.
+	// Another process has published the same dump first.
 	if there := c.take(key); there != nil {
 		return there, errors.Join(u.lock.Close(), os.RemoveAll(u.dir))
 	}
-	// What was there was torn, and is gone now.
+	// take has removed an incomplete directory of that name.
 	if again := os.Rename(u.dir, e.dir); again != nil {
-		return nil, fmt.Errorf("put the dump into the cache: %w", err)
+		return nil, fmt.Errorf("rename the unpacked dump: %w", err)
 	}
 	return e, nil
 }
 
-// syncFile makes the bytes of a file survive a crash.
+// syncFile syncs the content of a file to the disk.
 func syncFile(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {

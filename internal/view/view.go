@@ -13,28 +13,27 @@ import (
 	"github.com/prometheus/prometheus/tsdb"
 )
 
-// View is several dumps as one storage. Where their blocks hold the same series,
-// in one dump or in two, its samples are merged as a Prometheus merges blocks that
-// overlap.
+// View is several dumps as one storage. It merges the samples of a series that several
+// blocks have, of one dump or of two, as Prometheus merges overlapping blocks.
 type View struct {
 	Dumps []*Dump
-	Label string // that tells by its value which dump a series is of; empty: none
+	Label string // name of the label that has the dump's name as its value; empty: none
 
 	// Held is called with the bytes that a querier holds before it returns its first
 	// series, which it does if Label is set. An error ends the querier. If nil, the
 	// bytes are not counted.
 	Held func(ctx context.Context, bytes int64) error
 
-	MinTime int64 // of the first and the last sample of all, Unix milliseconds
-	MaxTime int64 // without samples it is less than MinTime
+	MinTime int64 // time of the first sample, in Unix milliseconds
+	MaxTime int64 // time of the last sample; less than MinTime if there are no samples
 
 	restricted bool // to MinTime, MaxTime and the series of lists
 	lists      [][]*labels.Matcher
 }
 
-// New makes a view of opened dumps, which it closes. With a label each series
-// gets it, its value being the name of its dump, so that two replicas of a pair
-// stay apart.
+// New returns a view of opened dumps. [View.Close] closes them; if New fails, the caller
+// does. If label is not empty, each series gets this label with the name of its dump as
+// the value, which keeps the replicas of an HA pair apart.
 func New(ctx context.Context, label string, dumps ...*Dump) (*View, error) {
 	v := &View{Dumps: dumps, Label: label, MinTime: math.MaxInt64, MaxTime: math.MinInt64}
 	names := map[string]string{}
@@ -44,7 +43,10 @@ func New(ctx context.Context, label string, dumps ...*Dump) (*View, error) {
 			continue
 		}
 		if other, ok := names[d.Name]; ok {
-			return nil, &Error{Err: fmt.Errorf("%s and %s have the same name, so that %s=%q would not tell them apart", other, d.File, label, d.Name), Code: 2, Tip: "rename one of the files"}
+			return nil, &Error{
+				Err:  fmt.Errorf("%s and %s have the same name: both would get the label %s=%q", other, d.File, label, d.Name),
+				Code: 2, Tip: "rename one of the files",
+			}
 		}
 		names[d.Name] = d.File
 		for _, b := range d.Blocks {
@@ -54,8 +56,8 @@ func New(ctx context.Context, label string, dumps ...*Dump) (*View, error) {
 			}
 			if slices.Contains(has, label) {
 				return nil, &Error{
-					Err:  fmt.Errorf("series of %s have a label %q already", d.File, label),
-					Code: 2, Tip: "--label-from-name=NAME names another label",
+					Err:  fmt.Errorf("series of %s already have a label %q", d.File, label),
+					Code: 2, Tip: "choose another label with --label-from-name=NAME",
 				}
 			}
 		}
@@ -72,8 +74,9 @@ func (v *View) Close() error {
 	return err
 }
 
-// Abandon lets the cache have the dumps back though something may still read them,
-// when the process ends. What is mapped stays mapped until then.
+// Abandon releases the dumps in the cache without waiting for queries that still read
+// them, which stay possible: the blocks stay mapped until the process exits. It is for a
+// process that is about to exit.
 func (v *View) Abandon() error {
 	var err error
 	for _, d := range v.Dumps {
@@ -82,7 +85,7 @@ func (v *View) Abandon() error {
 	return err
 }
 
-// Empty reports whether there is no sample in it.
+// Empty reports whether the view has no samples.
 func (v *View) Empty() bool { return v.MinTime > v.MaxTime }
 
 // Querier implements storage.Queryable.
@@ -125,7 +128,7 @@ func (v *View) ChunkQuerier(mint, maxt int64) (storage.ChunkQuerier, error) {
 	return storage.NewMergeChunkQuerier(all, nil, storage.NewCompactingChunkSeriesMerger(storage.ChainedSeriesMerge)), nil
 }
 
-// queriers opens one for each block with something in the range.
+// queriers opens a querier for each block that overlaps the range.
 func queriers[Q io.Closer](v *View, mint, maxt int64, open func(*Dump, *tsdb.Block) (Q, error)) ([]Q, error) {
 	var all []Q
 	for _, d := range v.Dumps {
