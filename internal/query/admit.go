@@ -19,9 +19,9 @@ import (
 )
 
 const (
-	maxBody  = 1 << 20          // of a request
-	bodyTime = 30 * time.Second // in which it must have arrived
-	grace    = 2 * time.Second  // to send the reason, after a request has ended
+	maxBody  = 1 << 20          // maximum size of a request's body, in bytes
+	bodyTime = 30 * time.Second // maximum time to receive the body
+	grace    = 2 * time.Second  // time to send the error after a request has ended
 )
 
 // admission admits requests and enforces the Limits until the last byte of the answer
@@ -47,7 +47,7 @@ func (s *Server) admit(next http.Handler) *admission {
 type request struct {
 	*http.Request
 	control *http.ResponseController
-	body    []byte      // of remote read: it has no form
+	body    []byte      // of a remote read request, which has no form
 	samples bool        // a remote read that is answered in one piece
 	read    bool        // remote read
 	weight  int64       // of its queries
@@ -190,7 +190,7 @@ func (a *admission) once(w http.ResponseWriter, r *request, ctx context.Context,
 // connection and the compression of its answer.
 const requestBytes = 2 << 20
 
-// refuse answers as Prometheus' API does.
+// refuse writes an error in the format of the Prometheus API.
 func (a *admission) refuse(w http.ResponseWriter, err error) {
 	code, kind := http.StatusInternalServerError, "internal"
 	_, limit := errors.AsType[*LimitError](err)

@@ -15,14 +15,14 @@ import (
 	"github.com/promdump/promdump/internal/view"
 )
 
-// Question is a PromQL query. With a Step it is one over a range.
+// Question is a PromQL query: a range query if Step is not zero, else an instant query.
 type Question struct {
 	Expr       string
-	Start, End time.Time // for one moment: both the same
+	Start, End time.Time // equal for an instant query
 	Step       time.Duration
 }
 
-// Answer is what comes of it.
+// Answer is the result of a query.
 type Answer struct {
 	Value    parser.Value
 	Warnings []string
@@ -75,9 +75,9 @@ func (e *Engine) ask(ctx context.Context, m *meter, q Question) (_ Answer, relea
 	return a, query.Close, nil
 }
 
-// Wrong is for a query that is no PromQL: it shows where.
+// Wrong returns the error of a query that is not valid PromQL, with a marker at the place.
 func Wrong(expr string, err error) error {
-	e := &view.Error{Err: err, Code: 2, Tip: "the language: https://prometheus.io/docs/prometheus/latest/querying/basics/"}
+	e := &view.Error{Err: err, Code: 2, Tip: "PromQL is described at https://prometheus.io/docs/prometheus/latest/querying/basics/"}
 	many, ok := errors.AsType[parser.ParseErrors](err)
 	if !ok || len(many) == 0 {
 		return e
@@ -95,7 +95,7 @@ func Wrong(expr string, err error) error {
 	return e
 }
 
-// WriteJSON writes the answer as Prometheus' API does, piece by piece.
+// WriteJSON writes the answer in the format of the Prometheus API, piece by piece.
 func (a Answer) WriteJSON(w io.Writer) error {
 	err := encode(w, &v1.Response{
 		Status: "success", Data: &v1.QueryData{ResultType: a.Value.Type(), Result: a.Value}, Warnings: a.Warnings, Infos: a.Infos,

@@ -23,7 +23,7 @@ type budget struct {
 	max      int64
 	levels   []level
 	patience time.Duration // how long a request waits for a level
-	restore  int64         // the runtime's memory limit before
+	restore  int64         // the runtime's previous memory limit
 
 	mu       sync.Mutex
 	open     map[*account]struct{}

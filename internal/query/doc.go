@@ -1,10 +1,10 @@
-// Package query answers PromQL over opened dumps, as Prometheus would.
+// Package query serves and evaluates PromQL over opened dumps, as Prometheus does.
 //
-// A [Server] puts Prometheus' own HTTP API in front of a view of dumps, made of
-// Prometheus' own packages, so that Grafana, promtool and another Prometheus
-// (remote read) cannot tell the difference:
+// A [Server] serves the Prometheus HTTP API over a view of dumps. It uses Prometheus'
+// own packages, so Grafana, promtool and another Prometheus (remote read) get the answers
+// of a real server:
 //
-//	view ─> engine ─> Server, one answer (Ask), an Export
+//	view ─> engine ─> Server, one query (Ask), an Export
 //
 // # Limits
 //
@@ -13,15 +13,13 @@
 // The Engine has a Prometheus engine for each level of the budget. The codec and the
 // answerWriter stream answers that Prometheus' API would encode as a whole.
 //
-// # What is served, and what is not
+// # Differences from Prometheus
 //
-// Nothing is ever written: there is no appender behind the API, and what a
-// Prometheus would let one change is refused by its path before it gets there.
-// A browser is let in by the names in Host and Origin, since any page on the web
-// may point a name of its own at 127.0.0.1.
+// The server is read-only: the API has no appender, and the guard refuses the paths that
+// change a Prometheus before the API sees them. The guard also checks Host and Origin,
+// because any web page may point a name of its own at 127.0.0.1.
 //
-// What is not promised: exemplars and metric metadata, which no block holds (the
-// API answers that there are none); status/tsdb, which is of the head in
-// Prometheus, is of all blocks here. A query without a time is answered for the
-// end of the dump, not for now.
+// The API returns no exemplars and no metric metadata, because blocks contain none.
+// status/tsdb describes all blocks; in Prometheus it describes the head. A query without
+// a time is evaluated at the end of the dump, not at the current time.
 package query

@@ -7,11 +7,11 @@ import (
 	"github.com/promdump/promdump/internal/archive"
 )
 
-// dumpsView is the answer of /api/promdump/v1/dumps: what the page knows beside
-// Prometheus' API. Times are Unix milliseconds.
+// dumpsView is the answer of /api/promdump/v1/dumps, which the page uses in addition to
+// the Prometheus API. Times are Unix milliseconds.
 type dumpsView struct {
 	Dumps   []dumpView `json:"dumps"`
-	Label   string     `json:"label,omitempty"` // that has the name of its dump on each series
+	Label   string     `json:"label,omitempty"` // the label that has the dump's name, on each series
 	MinTime int64      `json:"minTime"`
 	MaxTime int64      `json:"maxTime"`
 	Version string     `json:"version"`
@@ -22,10 +22,10 @@ type dumpView struct {
 	Name      string           `json:"name"`
 	File      string           `json:"file"`
 	Manifest  archive.Manifest `json:"manifest"`
-	Verified  bool             `json:"verified"` // nothing else is opened
+	Verified  bool             `json:"verified"` // always true: other dumps are not opened
 	SizeBytes int64            `json:"sizeBytes"`
 	Blocks    []blockView      `json:"blocks"`
-	MinTime   int64            `json:"minTime"` // of the first and the last sample
+	MinTime   int64            `json:"minTime"` // times of the first and the last sample
 	MaxTime   int64            `json:"maxTime"`
 }
 
@@ -68,5 +68,5 @@ func (s *Server) dumps(w http.ResponseWriter, _ *http.Request) {
 	answer(w, all)
 }
 
-// answer writes JSON. Who does not want it any more has it no more.
+// answer writes v as JSON. Write errors are ignored: the client has disconnected.
 func answer(w http.ResponseWriter, v any) { _ = json.NewEncoder(w).Encode(v) }

@@ -14,9 +14,8 @@ import (
 // encodeBuffer is how many bytes of an answer are buffered while it is written.
 const encodeBuffer = 1 << 15
 
-// encode writes a response as v1.JSONCodec does, to the byte, but piece by piece:
-// an answer of some hundred megabytes is never in memory as text. It ends at the
-// first error of w.
+// encode writes the same bytes as v1.JSONCodec, but piece by piece, so that an answer of
+// some hundred megabytes is never in memory as text. It returns the first error of w.
 func encode(w io.Writer, r *v1.Response) error {
 	e := &encoder{jsoniter.NewStream(jsoniter.ConfigCompatibleWithStandardLibrary, w, encodeBuffer)}
 	e.response(r)
@@ -168,7 +167,7 @@ func mayExceed(r *v1.Response, n int64) bool {
 	return size > n
 }
 
-// bucketJSON is how much longer a histogram is as text.
+// bucketJSON is the factor by which a histogram is longer as text than in memory.
 const bucketJSON = 24
 
 // limited is a writer that counts bytes, and fails beyond a limit.

@@ -13,9 +13,9 @@ import (
 	"github.com/prometheus/prometheus/storage"
 )
 
-// NewParser is PromQL with everything that Prometheus has a feature flag for: who
-// reads a dump cannot restart the server that it is from with another flag. No
-// query that is valid without them means something else with them.
+// NewParser returns a PromQL parser with all features that Prometheus has behind feature
+// flags, because a user of a dump cannot restart the server with another flag. The
+// features do not change the meaning of a query that is valid without them.
 func NewParser() parser.Parser {
 	return parser.NewParser(parser.Options{
 		EnableExperimentalFunctions: true, ExperimentalDurationExpr: true,
@@ -30,8 +30,8 @@ type Engine struct {
 	levels []*promql.Engine // one for each level of the budget
 }
 
-// NewEngine makes an engine for one query at a time, which may use all the memory
-// that the limits give to queries.
+// NewEngine returns an engine for one query at a time, which may use all memory that the
+// limits give to queries. The caller must close it.
 func NewEngine(limits Limits, logger *slog.Logger) *Engine {
 	limits = limits.withDefaults()
 	return newEngine(limits, newBudget(limits, true), logger, nil)

@@ -24,16 +24,16 @@ import (
 	"github.com/promdump/promdump/internal/view"
 )
 
-// Format is how samples are written for other tools.
+// Format is a file format for samples.
 type Format string
 
 const (
-	OpenMetrics Format = "openmetrics" // text; promtool makes blocks of it
+	OpenMetrics Format = "openmetrics" // text; promtool can build blocks of it
 	CSV         Format = "csv"         // timestamp, metric, labels as JSON, value, histogram as JSON
 	Parquet     Format = "parquet"     // the same columns, labels as a map
 )
 
-// Export says what is written.
+// Export selects the samples to write, and their format.
 type Export struct {
 	Format   Format
 	MinTime  int64 // Unix milliseconds, both included
@@ -41,26 +41,25 @@ type Export struct {
 	Matchers [][]*labels.Matcher // a series that one of them selects is written; none: all
 }
 
-// Exported says what was written, and what the format cannot hold.
+// Exported counts what was written, and what was left out.
 type Exported struct {
 	Series, Samples uint64
-	Histograms      uint64 // of Samples, where the format has them
-	NoHistograms    uint64 // left out: the format has none
-	NoName          uint64 // samples left out: of series without a name
-	Stale           uint64 // left out: marks that a series ended, which are no values
+	Histograms      uint64 // those of Samples that are native histograms
+	NoHistograms    uint64 // native histograms left out: the format cannot represent them
+	NoName          uint64 // samples left out: their series have no name
+	Stale           uint64 // staleness markers left out: they are not values
 }
 
-// rows is one format. A sample is a float, or a histogram.
+// rows writes one format. A sample is a float or a histogram.
 type rows interface {
-	begin(labels.Labels) (ok bool, err error) // a series; false: the format cannot hold it
+	begin(labels.Labels) (ok bool, err error) // begins a series; false if the format cannot represent it
 	float(t int64, v float64) error
 	histogram(t int64, h *histogram.FloatHistogram) (ok bool, err error)
 	end() error
 }
 
-// Write writes samples, metric by metric in the order of their names, series by
-// series, in the order of time. Nothing is held but a series' chunk and what a
-// format collects (a Parquet file: a group of rows).
+// Write writes the samples, ordered by metric name, series and time. It keeps in memory
+// only one chunk of a series and what the format buffers (for Parquet a group of rows).
 func (x Export) Write(ctx context.Context, v *view.View, w io.Writer) (_ Exported, err error) {
 	bw := bufio.NewWriterSize(w, 1<<16)
 	var out rows
@@ -80,8 +79,8 @@ func (x Export) Write(ctx context.Context, v *view.View, w io.Writer) (_ Exporte
 	}
 	defer func() { err = errors.Join(err, q.Close()) }()
 	e := &exporting{ctx: ctx, q: q, export: x, out: out}
-	// By name and not by one walk over all: label names that begin with a capital
-	// sort before __name__, and would tear a metric apart.
+	// One name after another, not one pass over all series: label names that begin with a
+	// capital sort before __name__, and would split a metric.
 	names, _, err := q.LabelValues(ctx, model.MetricNameLabel, nil)
 	if err != nil {
 		return e.Exported, err
@@ -107,7 +106,7 @@ type exporting struct {
 	it     chunkenc.Iterator
 }
 
-// metric writes all series of a name; the empty name is that of those without one.
+// metric writes all series with a name, or those without a name if it is empty.
 func (e *exporting) metric(name string) error {
 	own := labels.MustNewMatcher(labels.MatchEqual, model.MetricNameLabel, name)
 	lists := e.export.Matchers
@@ -189,7 +188,7 @@ func (e *exporting) sample(kind chunkenc.ValueType, holds bool) error {
 	return err
 }
 
-// openMetrics is the text format, with types unknown: blocks have none.
+// openMetrics writes the text format. All types are unknown, because blocks have none.
 type openMetrics struct {
 	w      *bufio.Writer
 	series string // with its labels, ready to be written
@@ -226,7 +225,7 @@ func (o *openMetrics) begin(ls labels.Labels) (bool, error) {
 	return true, nil
 }
 
-// quoted escapes what the format says, and nothing else.
+// quoted quotes a string, and escapes the characters that the format requires.
 func quoted(s string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, "\n", `\n`, `"`, `\"`).Replace(s) + `"`
 }
@@ -288,7 +287,7 @@ func (c *csvRows) histogram(t int64, h *histogram.FloatHistogram) (bool, error) 
 	return true, c.w.Write(c.row[:])
 }
 
-// histogramJSON is what Prometheus' API says of a histogram.
+// histogramJSON returns a histogram in the format of the Prometheus API.
 func histogramJSON(h *histogram.FloatHistogram) string {
 	stream := jsoniter.ConfigDefault.BorrowStream(nil)
 	defer jsoniter.ConfigDefault.ReturnStream(stream)

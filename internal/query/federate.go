@@ -20,8 +20,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// federate gives the last samples of the dump as text. Native histograms have no
-// text, so they are left out, as a Prometheus does that is asked for text.
+// federate writes the last samples of the dump as text. It leaves native histograms out,
+// which have no text form, as Prometheus does for clients that accept text.
 func (s *Server) federate(w http.ResponseWriter, r *http.Request) {
 	if err := r.ParseForm(); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)

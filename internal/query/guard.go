@@ -10,13 +10,13 @@ import (
 	"strings"
 )
 
-// guard lets in what may come in.
+// guard refuses requests of other web pages, and those that change something.
 //
-// A page on the web can make a browser ask 127.0.0.1, and after it has pointed its
-// own name at 127.0.0.1 it can read the answer too (DNS rebinding). Then the
-// request has that name as its Host; so it must be one of ours, or an address,
-// which nobody can point anywhere else. What another page asks without that trick
-// has its Origin, or says cross-site.
+// A web page can make a browser send requests to 127.0.0.1. If it points its own name at
+// 127.0.0.1, it can also read the answers (DNS rebinding). Such a request has that name
+// as its Host, so the guard accepts only its own names and IP addresses, which cannot be
+// pointed anywhere else. Without DNS rebinding, the request of another page has an Origin
+// or is marked as cross-site.
 type guard struct {
 	hosts map[string]bool
 	next  http.Handler
@@ -39,18 +39,18 @@ func newGuard(addr string, hosts []string, next http.Handler) *guard {
 	return g
 }
 
-// writes are the paths by which a Prometheus can be changed. Nothing stands behind
-// them here; they are refused before anything looks at a body.
+// writes are the paths that change a Prometheus. They are refused before their body is
+// read.
 var writes = []string{"/api/v1/write", "/api/v1/otlp/", "/api/v1/admin/"}
 
 func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	host := hostOf(r.Host)
 	switch {
 	case !g.ours(host):
-		refuse(w, http.StatusForbidden, fmt.Sprintf("this server does not answer to the name %q; --allow-host %s lets it", host, host))
+		refuse(w, http.StatusForbidden, fmt.Sprintf("this server does not accept the host name %q; allow it with --allow-host %s", host, host))
 		return
 	case !sameOrigin(r):
-		refuse(w, http.StatusForbidden, "this server does not answer to other pages")
+		refuse(w, http.StatusForbidden, "this server does not accept requests from other web pages")
 		return
 	case r.Method != http.MethodGet && r.Method != http.MethodHead && r.Method != http.MethodPost && r.Method != http.MethodOptions:
 		refuse(w, http.StatusMethodNotAllowed, errReadOnly.Error())
@@ -70,7 +70,8 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g.next.ServeHTTP(w, r)
 }
 
-// refuse answers as Prometheus' API does, so that its clients show the reason.
+// refuse writes an error in the format of the Prometheus API, so that its clients show
+// the reason.
 func refuse(w http.ResponseWriter, code int, why string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
@@ -92,8 +93,8 @@ func (g *guard) ours(host string) bool {
 	return g.hosts[host] || strings.HasSuffix(host, ".localhost")
 }
 
-// sameOrigin: no browser sent it, or one for our own page, or a person followed a
-// link.
+// sameOrigin reports whether a request was sent by the server's own page, by no browser,
+// or because the user followed a link.
 func sameOrigin(r *http.Request) bool {
 	if origin := r.Header.Get("Origin"); origin != "" {
 		u, err := url.Parse(origin)

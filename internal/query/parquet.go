@@ -10,16 +10,16 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 )
 
-// parquetRow is a sample: either value or histogram is there.
+// parquetRow is a sample, with either a value or a histogram.
 type parquetRow struct {
 	Time      int64             `parquet:"timestamp,timestamp(millisecond),delta"`
 	Metric    string            `parquet:"metric,dict"`
 	Labels    map[string]string `parquet:"labels" parquet-key:",dict" parquet-value:",dict"`
 	Value     *float64          `parquet:"value,optional"`
-	Histogram *string           `parquet:"histogram,optional"` // JSON, as Prometheus' API has it
+	Histogram *string           `parquet:"histogram,optional"` // JSON in the format of the Prometheus API
 }
 
-// A group of rows is held until it is full: some tens of megabytes.
+// A group of rows is kept in memory until it is full: some tens of megabytes.
 const (
 	rowsAtOnce    = 1024
 	rowsInAGroup  = 1 << 19

@@ -22,21 +22,21 @@ import (
 	"github.com/promdump/promdump/internal/view"
 )
 
-// Rules are the alerting rules of a rules file, to be evaluated over a view by
-// Prometheus' own code. Recording rules are not: a dump has what they recorded.
+// Rules are the alerting rules of a rule file, to be evaluated over a view by Prometheus'
+// own code. Recording rules are not evaluated: a dump contains what they recorded.
 type Rules struct {
 	file   string
 	groups []rulefmt.RuleGroup
 
-	turn chan struct{}              // of the one that evaluates
+	turn chan struct{}              // held by the request that evaluates
 	done map[*rulefmt.Rule]ruleView // rules that were evaluated to their end
 	kept int64                      // bytes of done
 }
 
-// evalInterval is of groups that do not say theirs: Prometheus' default.
+// evalInterval is the interval of groups without one: Prometheus' default.
 const evalInterval = time.Minute
 
-// ReadRules reads a rules file.
+// ReadRules reads a rule file. A file without alerting rules is an error.
 func ReadRules(file string) (*Rules, error) {
 	f, err := os.Open(file)
 	if err != nil {
@@ -50,8 +50,8 @@ func ReadRules(file string) (*Rules, error) {
 	groups, errs := rulefmt.Parse(text, false, model.UTF8Validation, NewParser(), slog.New(slog.DiscardHandler))
 	if len(errs) > 0 {
 		return nil, &view.Error{
-			Err:  fmt.Errorf("rules file %s: %w", file, errors.Join(distinct(errs)...)),
-			Code: 1, Tip: "promtool check rules " + file + " says more",
+			Err:  fmt.Errorf("rule file %s: %w", file, errors.Join(distinct(errs)...)),
+			Code: 1, Tip: "check it with: promtool check rules " + file,
 		}
 	}
 	r := &Rules{file: file, groups: groups.Groups, turn: make(chan struct{}, 1), done: map[*rulefmt.Rule]ruleView{}}
@@ -62,7 +62,10 @@ func ReadRules(file string) (*Rules, error) {
 			}
 		}
 	}
-	return nil, &view.Error{Err: fmt.Errorf("rules file %s has no alerting rule", file), Code: 1, Tip: "recording rules are not evaluated: a dump has what they recorded"}
+	return nil, &view.Error{
+		Err:  fmt.Errorf("rule file %s has no alerting rules", file),
+		Code: 1, Tip: "recording rules are not evaluated: a dump contains what they recorded",
+	}
 }
 
 // distinct removes repeated errors: the parser reads the file twice.
@@ -101,15 +104,15 @@ type ruleView struct {
 	Instances     []*instanceView   `json:"instances"`
 }
 
-// instanceView is one alert: labels that were pending or firing. A piece of time
-// goes from the evaluation that saw it first to the one that saw it no more.
+// instanceView is one alert: a set of labels that was pending or firing. An interval is
+// from the first evaluation in the state to the first one after it.
 type instanceView struct {
 	Labels      map[string]string `json:"labels"`
-	Annotations map[string]string `json:"annotations"` // as they were last
+	Annotations map[string]string `json:"annotations"` // of the last evaluation
 	Pending     [][2]int64        `json:"pending"`
 	Firing      [][2]int64        `json:"firing"`
 
-	state rules.AlertState // in the evaluation before
+	state rules.AlertState // in the previous evaluation
 }
 
 func (s *Server) alerts(w http.ResponseWriter, r *http.Request) {
@@ -180,14 +183,14 @@ const keptPart = 16
 // dropped.
 func (r *Rules) keep(v ruleView, bytes, limit int64) ruleView {
 	if r.kept+bytes > limit {
-		v.Error, v.Instances = "its alerts need more memory than there is", []*instanceView{}
+		v.Error, v.Instances = "the alerts need more memory than the limit", []*instanceView{}
 		return v
 	}
 	r.kept += bytes
 	return v
 }
 
-// evaluation is of one rule over all of the view.
+// evaluation evaluates one rule over the whole view.
 type evaluation struct {
 	server   *Server
 	group    rulefmt.RuleGroup
@@ -196,9 +199,9 @@ type evaluation struct {
 
 	view      *ruleView
 	instances map[uint64]*instanceView
-	ahead     map[int64]promql.Vector // what the rule's expression gives, by time
-	until     int64                   // up to which it was asked
-	oneByOne  bool                    // a range fails where one moment of it does
+	ahead     map[int64]promql.Vector // results of the rule's expression by time
+	until     int64                   // end of the times in ahead
+	oneByOne  bool                    // set after a range query failed: instant queries follow
 
 	account *account // of the request
 	begin   int64    // held when the evaluation began
@@ -210,10 +213,10 @@ type evaluation struct {
 const (
 	aheadBytes    = 96   // a sample of ahead
 	instanceBytes = 2048 // an alert, without its labels
-	pieceBytes    = 64   // a piece of time
+	pieceBytes    = 64   // an interval
 )
 
-// chunkSteps is for how many evaluations the expression is asked at once.
+// chunkSteps is the number of evaluations that one range query covers.
 const chunkSteps = 500
 
 func (e *evaluation) run(ctx context.Context) (ruleView, error) {
@@ -260,7 +263,7 @@ func (e *evaluation) run(ctx context.Context) (ruleView, error) {
 			if err := e.mustEnd(ctx); err != nil {
 				return *e.view, err
 			}
-			// A server goes on with the next evaluation; the first reason is kept.
+			// A server continues with the next evaluation; keep the first reason.
 			if e.view.Error == "" {
 				e.view.Error = fmt.Sprintf("at %s: %v", term.Time(at), err)
 			}
@@ -270,7 +273,7 @@ func (e *evaluation) run(ctx context.Context) (ruleView, error) {
 			if err := e.mustEnd(ctx); err != nil {
 				return *e.view, err
 			}
-			e.view.Error, e.view.Instances = "its alerts need more memory than there is", []*instanceView{}
+			e.view.Error, e.view.Instances = "the alerts need more memory than the limit", []*instanceView{}
 			return *e.view, nil
 		}
 		last = at
@@ -302,7 +305,7 @@ func (e *evaluation) hold() error {
 	return e.account.charge(n)
 }
 
-// steady tells whether a range gives the same as moments one by one.
+// steady reports whether a range query returns the same as instant queries at its steps.
 func steady(expr string) bool {
 	for _, f := range []string{"start()", "end()", "range()", "step()"} {
 		if strings.Contains(expr, f) {
@@ -312,7 +315,8 @@ func steady(expr string) bool {
 	return true
 }
 
-// lookAhead asks for many moments at once, and serves them one by one.
+// lookAhead evaluates the expression at many times at once, and returns the results one
+// by one.
 func (e *evaluation) lookAhead(ctx context.Context, expr string, at time.Time) (promql.Vector, error) {
 	ms := at.UnixMilli()
 	if e.ahead == nil || ms > e.until {
@@ -356,7 +360,7 @@ func (e *evaluation) lookAhead(ctx context.Context, expr string, at time.Time) (
 	return e.ahead[ms], nil
 }
 
-// see notes which alerts are pending and firing after an evaluation.
+// see records which alerts are pending and firing after an evaluation.
 func (e *evaluation) see(alert *rules.AlertingRule, at int64) {
 	active := map[uint64]bool{}
 	for _, a := range alert.ActiveAlerts() {

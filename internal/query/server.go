@@ -27,22 +27,22 @@ import (
 	"github.com/promdump/promdump/internal/view"
 )
 
-// PrometheusVersion is that of the packages which answer. Grafana decides by it
-// what it may ask.
+// PrometheusVersion is the version of the Prometheus packages that the server uses.
+// Grafana chooses its requests by it.
 const PrometheusVersion = "3.15.0"
 
-// ServerConfig says what is served, and to whom.
+// ServerConfig configures a [Server].
 type ServerConfig struct {
 	View    *view.View
 	Limits  Limits
 	Version string // of this program
 
-	// Addr is what is listened on. Hosts are names, beside those of the machine
-	// itself, by which requests may call it.
+	// Addr is the address that the server listens on. Hosts are the host names that
+	// requests may use in addition to those of the machine.
 	Addr  string
 	Hosts []string
 
-	Page   http.Handler // of / and everything that is not the API; nil: a line of text
+	Page   http.Handler // serves all paths that are not of the API; nil: a line of text
 	Rules  *Rules       // evaluated for /api/promdump/v1/alerts; nil: none
 	Logger *slog.Logger
 	Now    func() time.Time
@@ -53,7 +53,7 @@ type ServerConfig struct {
 	Explain func(error) string
 }
 
-// Server answers Prometheus' HTTP API from a view.
+// Server serves the Prometheus HTTP API over a view.
 type Server struct {
 	config  ServerConfig
 	engine  *Engine
@@ -66,7 +66,7 @@ type Server struct {
 	description *v1.OpenAPIBuilder
 }
 
-// NewServer makes a server. It must be closed, before the view is.
+// NewServer returns a server. The caller must close it before the view.
 func NewServer(c ServerConfig) *Server {
 	c.Limits = c.Limits.withDefaults()
 	c.View.Held = held
@@ -76,7 +76,7 @@ func NewServer(c ServerConfig) *Server {
 		card: newCardinality(c.View),
 	}
 	chunks := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "prometheus_tsdb_head_chunks", Help: "Chunks of all blocks: where status/tsdb looks for them.",
+		Name: "prometheus_tsdb_head_chunks", Help: "Chunks of all blocks; status/tsdb reads this metric.",
 	})
 	for _, d := range c.View.Dumps {
 		for _, b := range d.Blocks {
@@ -95,14 +95,14 @@ func NewServer(c ServerConfig) *Server {
 	mux.Handle("GET /api/v1/openapi.yaml", s.admit(http.HandlerFunc(s.openAPI)))
 	mux.Handle("GET /api/promdump/v1/dumps", s.admit(http.HandlerFunc(s.dumps)))
 	alerts := s.admit(http.HandlerFunc(s.alerts))
-	alerts.endless = true // all rules over all of a dump take longer than a query
+	alerts.endless = true // evaluating all rules over a dump takes longer than a query
 	mux.Handle("GET /api/promdump/v1/alerts", alerts)
 	mux.HandleFunc("GET /-/ready", text("Prometheus Server is Ready.\n"))
 	mux.HandleFunc("GET /-/healthy", text("Prometheus Server is Healthy.\n"))
 	mux.Handle("GET /federate", s.admit(http.HandlerFunc(s.federate)))
 	page := c.Page
 	if page == nil {
-		page = text("promdump serves Prometheus' HTTP API here, below /api/v1/\n")
+		page = text("promdump serves the Prometheus HTTP API below /api/v1/\n")
 	}
 	mux.Handle("/", page)
 	s.handler = newGuard(c.Addr, c.Hosts, mux)
@@ -112,7 +112,7 @@ func NewServer(c ServerConfig) *Server {
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
 
-// Close waits for the queries that run.
+// Close waits for running queries.
 func (s *Server) Close() error { return s.engine.Close() }
 
 func (s *Server) explain(err error) string {
@@ -136,8 +136,8 @@ func (s *Server) count(next http.Handler) http.Handler {
 	})
 }
 
-// now is the end of the dump: what is asked for no time is asked for the last one
-// that has samples.
+// now returns the end of the dump, the time of its last sample. Queries without a time are
+// evaluated there.
 func (s *Server) now() time.Time {
 	if s.config.View.Empty() {
 		return s.config.Now()
@@ -145,8 +145,8 @@ func (s *Server) now() time.Time {
 	return time.UnixMilli(s.config.View.MaxTime)
 }
 
-// atTheEnd gives an instant query without a time the end of the dump. A real
-// server takes now, when a dump has nothing.
+// atTheEnd sets the time of an instant query without one to the end of the dump. A
+// Prometheus uses the current time, at which a dump has no samples.
 func (s *Server) atTheEnd(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/query" && r.FormValue("time") == "" {
@@ -159,11 +159,11 @@ func (s *Server) atTheEnd(next http.Handler) http.Handler {
 func text(s string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		_, _ = w.Write([]byte(s)) // who does not want it any more has it no more
+		_, _ = w.Write([]byte(s)) // an error means that the client has disconnected
 	}
 }
 
-// api is Prometheus' own, without anything to scrape, alert or write.
+// api returns Prometheus' API with nothing to scrape, alert or write.
 func (s *Server) api(reg *prometheus.Registry) *v1.API {
 	c := s.config
 	cfg := config.DefaultConfig
@@ -189,11 +189,11 @@ func (s *Server) api(reg *prometheus.Registry) *v1.API {
 		func() []notifications.Notification { return nil },
 		func() (<-chan notifications.Notification, func(), bool) { return nil, nil, false },
 		reg, reg, nil, false, nil, false, false, false, false, c.Limits.Lookback, false, false, nil, nil,
-		// It renders its own description at once, which takes longer than all else here.
+		// The API renders its description at the start, which would take most of it.
 		v1.OpenAPIOptions{IncludePaths: []string{"none: see openAPI"}}, NewParser())
 }
 
-// openAPI describes the API, once somebody asks.
+// openAPI serves the description of the API, which the first request renders.
 func (s *Server) openAPI(w http.ResponseWriter, r *http.Request) {
 	s.described.Do(func() {
 		s.description = v1.NewOpenAPIBuilder(v1.OpenAPIOptions{ExternalURL: "http://" + s.config.Addr, Version: PrometheusVersion}, s.config.Logger)
@@ -209,7 +209,7 @@ func runtimeInfo(born, now time.Time) v1.RuntimeInfo {
 	}
 }
 
-// nothing stands for what a dump has not got.
+// nothing implements the parts of a Prometheus that a dump does not have.
 type nothing struct{ rules *Rules }
 
 func (*nothing) ScrapePools() []string                       { return []string{} }

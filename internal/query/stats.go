@@ -17,11 +17,11 @@ import (
 	"github.com/promdump/promdump/internal/view"
 )
 
-// errReadOnly is what an API that changes something answers.
-var errReadOnly = errors.New("this is a dump: it is read-only")
+// errReadOnly is the error of requests that would change something.
+var errReadOnly = errors.New("a dump is read-only")
 
-// cardinality answers status/tsdb. It counts all series once, when it is first
-// asked, and keeps what the API may ask for.
+// cardinality serves status/tsdb. The first request counts all series; cardinality keeps
+// the counts that the API may return.
 type cardinality struct {
 	view *view.View
 	turn chan struct{} // held by the request that counts
@@ -56,8 +56,8 @@ func (c *cardinality) count(ctx context.Context, m *meter) (err error) {
 	}
 	defer func() { err = errors.Join(err, q.Close()) }()
 	pairs := map[string]map[string]uint64{} // label, value: series
-	// Func "series": labels are asked for, no chunk is looked at. Merged in order, so
-	// that a series of many blocks counts once.
+	// Func "series" selects labels without chunks. The series are merged in order, so that
+	// one in many blocks counts once.
 	hints := &storage.SelectHints{Start: math.MinInt64, End: math.MaxInt64, Func: "series"}
 	set := q.Select(ctx, true, hints, &labels.Matcher{Type: labels.MatchEqual})
 	account, series := accountOf(ctx), uint64(0)
@@ -109,8 +109,8 @@ func (c *cardinality) count(ctx context.Context, m *meter) (err error) {
 	return nil
 }
 
-// first is of the blocks all together, where Prometheus has its head alone. It was
-// counted before: see Server.count.
+// first returns the statistics of all blocks, with at most limit entries in each list.
+// [Server.count] must have counted them.
 func (c *cardinality) first(limit int) (*tsdb.Stats, error) {
 	c.turn <- struct{}{}
 	defer func() { <-c.turn }()
@@ -129,7 +129,7 @@ func (c *cardinality) first(limit int) (*tsdb.Stats, error) {
 
 type top []index.Stat
 
-// add keeps the most, and not much more.
+// add adds an entry. It keeps the largest, and a bounded number of others.
 func (t *top) add(s index.Stat) {
 	if *t = append(*t, s); len(*t) >= 4*mostStats {
 		*t = slices.Clone(t.first(mostStats))
@@ -141,13 +141,13 @@ func (t top) first(n int) []index.Stat {
 	return t[:min(n, len(t))]
 }
 
-// admin is what the API knows of a TSDB beside its samples.
+// admin implements the parts of a TSDB that the API needs besides its samples.
 type admin struct {
 	view *view.View
 	card *cardinality
 }
 
-// Stats implements v1.TSDBAdminStats. The API asks for metric names alone.
+// Stats implements v1.TSDBAdminStats. The API requests only the statistics of metric names.
 func (a *admin) Stats(_ string, limit int) (*tsdb.Stats, error) { return a.card.first(limit) }
 
 func (a *admin) BlockMetas() ([]tsdb.BlockMeta, error) {

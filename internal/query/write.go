@@ -141,7 +141,7 @@ func (w *answerWriter) send(p []byte) (int, error) {
 
 func (w *answerWriter) header() {
 	h := w.Header()
-	if all := h["Vary"]; len(all) > 1 { // each of the compressions says it
+	if all := h["Vary"]; len(all) > 1 { // each compression adds one
 		h["Vary"] = all[:1]
 	}
 	if w.code != 0 {

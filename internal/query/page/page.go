@@ -1,27 +1,25 @@
-// Package page serves the page over a dump: plain files, built from TypeScript
-// and embedded. Everything that the page shows it asks of the server that it came
-// from, Prometheus' HTTP API under api/v1 and our own under api/promdump/v1, both
-// relative to the page.
+// Package page serves the web UI of a dump: static files, built from TypeScript and
+// embedded. The UI requests its data from the server that it came from: the Prometheus
+// HTTP API under api/v1, and promdump's own under api/promdump/v1, both relative to the
+// page.
 //
 //	web/    the source: Preact, CodeMirror with Prometheus' PromQL support, uPlot
-//	dist/   what esbuild makes of it, committed, so that building promdump needs no Node
+//	dist/   the output of esbuild, committed, so that building promdump needs no Node
 //
-// After a change in web/, `make page` builds dist/; both are committed together.
-// `make page-check` builds once more elsewhere and compares byte for byte, for
-// what is embedded must be what the source says: nobody reads a bundle.
-// package-lock.json pins what is bundled, dist/licenses.txt has its licences. To
-// see a change at once: `make page build && bin/promdump open FILE`.
+// After a change in web/, `make page` builds dist/; commit both together. `make
+// page-check` builds it again elsewhere and compares byte for byte, because a bundle
+// cannot be reviewed. package-lock.json pins the bundled packages, dist/licenses.txt has
+// their licences. To try a change: `make page build && bin/promdump open FILE`.
 //
-// The map of web/src: main.tsx asks what the dump is and begins; state.ts is where
-// the page is (its place, which url.ts writes as the URL's hash and reads back);
-// app.tsx is the frame with the keys; timeline, overview, explore, panel and
-// alerts are what is seen; worker.ts asks and parses away from the page, so that
-// an answer of 50 MB does not stop it. Queries end at the end of the dump: nothing
-// in the page knows what time it is now.
+// Files of web/src: main.tsx reads what the dump is and starts the UI; state.ts has the
+// state of the UI (the current place, which url.ts reads from and writes to the URL's
+// hash); app.tsx is the frame with the keys; timeline, overview, explore, panel and alerts
+// are its parts; worker.ts requests and parses answers off the main thread, so that an
+// answer of 50 MB does not block the UI. Queries end at the end of the dump: the UI does
+// not use the current time.
 //
-// A dump comes from strangers, and so do the names and labels in it: the page puts
-// them into the document as text alone, and Policy lets no script run that is not
-// one of these files, wherever it came from.
+// A dump may be untrusted, and so may its names and labels: the UI inserts them into the
+// document only as text, and Policy allows only scripts that are among these files.
 package page
 
 import (
@@ -43,8 +41,8 @@ var dist embed.FS
 const Policy = "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; img-src 'self' data:; connect-src 'self'; " +
 	"worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types promdump"
 
-// By the name's ending, not by the machine: a system's own table may say that
-// JavaScript is text/plain, which no browser runs.
+// types are the content types by file extension. The system's own table may say that
+// JavaScript is text/plain, which browsers do not run.
 var types = map[string]string{
 	".html":  "text/html; charset=utf-8",
 	".js":    "text/javascript; charset=utf-8",
@@ -61,12 +59,12 @@ type file struct {
 	cache       string
 }
 
-// Handler serves the page at / and its files beside it. What it does not know is
-// 404, so that it can stand behind the API's paths.
+// Handler serves the page at / and its files beside it. Other paths are 404, so the
+// handler can be used for all paths outside of the API.
 func Handler() http.Handler {
 	files, err := load()
 	if err != nil {
-		// Embedded files are read without fail, and TestFiles has seen their types.
+		// Embedded files can always be read, and TestFiles checks their types.
 		panic(err)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -98,7 +96,7 @@ func Handler() http.Handler {
 			return
 		}
 		h.Set("Content-Length", strconv.Itoa(len(f.body)))
-		_, _ = w.Write(f.body) // who went away has no use for the error
+		_, _ = w.Write(f.body) // an error means that the client has disconnected
 	})
 }
 
@@ -114,12 +112,12 @@ func load() (map[string]file, error) {
 		}
 		contentType, ok := types[path.Ext(name)]
 		if !ok {
-			return fmt.Errorf("%s: no content type is known", name)
+			return fmt.Errorf("%s: unknown content type", name)
 		}
 		sum := sha256.Sum256(body)
 		f := file{body: body, contentType: contentType, etag: `"` + hex.EncodeToString(sum[:12]) + `"`, cache: "no-cache"}
 		name = strings.TrimPrefix(name, "dist/")
-		if strings.HasPrefix(name, "assets/") { // a hash of the bytes is in the name
+		if strings.HasPrefix(name, "assets/") { // their names contain a hash of the content
 			f.cache = "public, max-age=31536000, immutable"
 		}
 		files[name] = f
