@@ -1,9 +1,9 @@
-// Command manual writes the help of promdump and of kubectl promdump as files: the
-// reference in docs/cli, and man pages for packages. It is part of no release: what
-// it needs for that would make the programs a quarter bigger.
+// Command manual writes the help of promdump and of kubectl promdump to files: the
+// reference in docs/cli, and the man pages of the packages. It is a program of its own
+// because the generators would make the released programs a quarter larger.
 //
-//	go run ./internal/cli/manual -markdown DIR   which is emptied first
-//	go run ./internal/cli/manual -man DIR        the same; their date is SOURCE_DATE_EPOCH
+//	go run ./internal/cli/manual -markdown DIR   empties DIR first
+//	go run ./internal/cli/manual -man DIR        too; the pages have the date SOURCE_DATE_EPOCH
 package main
 
 import (
@@ -20,10 +20,10 @@ import (
 )
 
 func main() {
-	markdown := flag.String("markdown", "", "directory for Markdown")
-	man := flag.String("man", "", "directory for man pages")
+	markdown := flag.String("markdown", "", "Path to the `dir`ectory for Markdown")
+	man := flag.String("man", "", "Path to the `dir`ectory for man pages")
 	flag.Parse()
-	err := errors.New("-markdown DIR or -man DIR, and nothing else")
+	err := errors.New("give either -markdown DIR or -man DIR, and nothing else")
 	if flag.NArg() == 0 && (*markdown == "") != (*man == "") {
 		err = write(*markdown, *man)
 	}
@@ -33,6 +33,7 @@ func main() {
 	}
 }
 
+// write empties the directory whose name is not empty, and writes the files there.
 func write(markdown, man string) error {
 	dir := markdown + man
 	if err := os.RemoveAll(dir); err != nil {
@@ -43,7 +44,7 @@ func write(markdown, man string) error {
 	}
 	for _, p := range []cli.Program{cli.Promdump(), plugin.Program()} {
 		cmd := cli.Command(p)
-		plain(cmd)
+		omitDate(cmd)
 		if man != "" {
 			if err := doc.GenManTree(cmd, &doc.GenManHeader{Section: "1", Source: "promdump", Manual: "promdump"}, dir); err != nil {
 				return err
@@ -55,10 +56,11 @@ func write(markdown, man string) error {
 	return nil
 }
 
-// plain leaves the day out of what is written.
-func plain(cmd *cobra.Command) {
+// omitDate omits the generation date from the Markdown of the command and its
+// subcommands, so that the files change only with the help.
+func omitDate(cmd *cobra.Command) {
 	cmd.DisableAutoGenTag = true
 	for _, c := range cmd.Commands() {
-		plain(c)
+		omitDate(c)
 	}
 }

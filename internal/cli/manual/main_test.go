@@ -25,7 +25,7 @@ func read(t *testing.T, dir string) map[string]string {
 	return all
 }
 
-// The reference in docs/cli is what the commands say of themselves.
+// The reference in docs/cli is up to date with the help of the commands.
 func TestReferenceIsFresh(t *testing.T) {
 	dir := t.TempDir()
 	if err := write(dir, ""); err != nil {
@@ -36,7 +36,7 @@ func TestReferenceIsFresh(t *testing.T) {
 		t.Fatalf("%d pages", len(got))
 	}
 	if d := cmp.Diff(read(t, "../../../docs/cli"), got); d != "" {
-		t.Errorf("make docs writes it anew (-there +should be)\n%s", d)
+		t.Errorf("docs/cli is out of date, run make docs (-got +want)\n%s", d)
 	}
 }
 
