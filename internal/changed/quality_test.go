@@ -106,8 +106,8 @@ func compare(ctx context.Context, w *world) (*changed.Result, error) {
 }
 
 // The culprit of generated incidents is in the first 5 rows in 90 of 100 cases, and in
-// the first 10 in all. PROMDUMP_QUALITY=all runs more seeds, and =tune those kinds and
-// seeds at which one may look while the statistics are changed.
+// the first 10 in all. PROMDUMP_QUALITY=kinds runs all kinds, =all also more seeds, and
+// =tune those kinds and seeds at which one may look while the statistics are changed.
 func TestQuality(t *testing.T) {
 	mode := os.Getenv("PROMDUMP_QUALITY")
 	seeds := []uint64{101}
@@ -119,8 +119,9 @@ func TestQuality(t *testing.T) {
 	}
 	total, five, ten := 0, 0, 0
 	var report strings.Builder
-	for _, kind := range incidents() {
-		if mode == "tune" && kind.hold {
+	const few = 5 // of the kinds run without PROMDUMP_QUALITY, for make test is to be fast
+	for i, kind := range incidents() {
+		if mode == "tune" && kind.hold || mode == "" && i%few != 0 {
 			continue
 		}
 		fmt.Fprintf(&report, "%-22s", kind.name)

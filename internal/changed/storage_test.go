@@ -14,7 +14,7 @@ import (
 )
 
 // memory is a storage of floats for the quality bench, which needs a new one for each
-// incident. TestStorage holds it against a TSDB.
+// incident.
 type memory struct {
 	series map[string]*memorySeries
 	sorted []*memorySeries
