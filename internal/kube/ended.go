@@ -10,7 +10,6 @@ import (
 	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/exec"
 )
 
@@ -61,7 +60,7 @@ func (c *Client) gone(ctx context.Context, t Target) error {
 	ctx, cancel := context.WithTimeout(quiet(ctx), aside) // it may be cancelled at any time
 	defer cancel()
 	e := &GoneError{Namespace: t.Namespace, Pod: t.Pod}
-	p, err := c.core.Pods(t.Namespace).Get(ctx, t.Pod, metav1.GetOptions{})
+	p, err := c.podOnce(ctx, t)
 	switch {
 	case apierrors.IsNotFound(err):
 		e.Reason, e.final = "it was deleted", !t.comesBack()

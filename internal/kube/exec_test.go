@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/rest"
 )
 
 var target = Target{Namespace: "mon", Pod: "p", UID: "uid of p", Container: "prometheus"}
@@ -331,5 +333,44 @@ func TestGoneForGood(t *testing.T) {
 				t.Errorf("owner %q, evicted %v: %v", owner, pod != nil, err)
 			}
 		}
+	}
+}
+
+// What is asked of a pod when a stream broke is asked once: a link that resets each
+// connection costs no time, and what cannot be found out is no error.
+func TestAskedOnce(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var asked atomic.Int32
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			asked.Add(1)
+			conn.(*net.TCPConn).SetLinger(0)
+			conn.Close()
+		}
+	}()
+	t.Cleanup(func() { l.Close() })
+	c := clientOf(t, &rest.Config{Host: "http://" + l.Addr().String()})
+	begin := time.Now()
+	if err := c.Same(t.Context(), onNode); err != nil {
+		t.Error(err)
+	}
+	if err := c.gone(t.Context(), onNode); err != nil {
+		t.Error(err)
+	}
+	if text := c.notReady(t.Context(), "n1"); text != "" {
+		t.Error(text)
+	}
+	if b := c.raw(t.Context(), "/stats", "", ""); b != nil {
+		t.Errorf("%s", b)
+	}
+	if took := time.Since(begin); asked.Load() != 4 || took > time.Second {
+		t.Errorf("%d connections for 4 questions, in %v", asked.Load(), took)
 	}
 }

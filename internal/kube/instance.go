@@ -9,7 +9,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // Instance is one run of a container, from its start to its end.
@@ -55,7 +54,7 @@ func (e *RestartedError) Stops() bool { return true }
 func (c *Client) Same(ctx context.Context, t Target) error {
 	ctx, cancel := context.WithTimeout(quiet(ctx), aside)
 	defer cancel()
-	p, err := c.core.Pods(t.Namespace).Get(ctx, t.Pod, metav1.GetOptions{})
+	p, err := c.podOnce(ctx, t)
 	e := &RestartedError{Namespace: t.Namespace, Pod: t.Pod, Container: t.Container}
 	switch {
 	case apierrors.IsNotFound(err):
@@ -85,6 +84,15 @@ func (c *Client) Same(ctx context.Context, t Target) error {
 		return e
 	}
 	return nil
+}
+
+// podOnce asks for the pod of a target once. client-go repeats a GET whose connection breaks
+// ten times, a second apart: a caller that retries by itself, or can do without the answer,
+// would wait for each of them.
+func (c *Client) podOnce(ctx context.Context, t Target) (*corev1.Pod, error) {
+	p := &corev1.Pod{}
+	err := c.core.RESTClient().Get().MaxRetries(0).Namespace(t.Namespace).Resource("pods").Name(t.Pod).Do(ctx).Into(p)
+	return p, err
 }
 
 func instanceOf(s *corev1.ContainerStatus) Instance {

@@ -62,7 +62,7 @@ const oomKilled = "OOMKilled"
 
 // raw is the answer to a GET, nil if there is none.
 func (c *Client) raw(ctx context.Context, path, key, value string) []byte {
-	r := c.core.RESTClient().Get().AbsPath(path).SetHeader("Accept", "application/json")
+	r := c.core.RESTClient().Get().MaxRetries(0).AbsPath(path).SetHeader("Accept", "application/json")
 	if key != "" {
 		r = r.Param(key, value)
 	}

@@ -221,8 +221,8 @@ func (c *Client) nodeError(ctx context.Context, t Target, text string, begun boo
 func (c *Client) notReady(ctx context.Context, node string) string {
 	ctx, cancel := context.WithTimeout(quiet(ctx), aside)
 	defer cancel()
-	n, err := c.core.Nodes().Get(ctx, node, metav1.GetOptions{})
-	if err != nil {
+	n := &corev1.Node{}
+	if err := c.core.RESTClient().Get().MaxRetries(0).Resource("nodes").Name(node).Do(ctx).Into(n); err != nil {
 		return ""
 	}
 	for _, s := range n.Status.Conditions {

@@ -2,7 +2,7 @@
 //
 // An error answers by a method Retry() Advice, and may name a pause by a method
 // RetryAfter() time.Duration. Packages that return errors and packages that retry
-// share nothing else.
+// share nothing else. A [Budget] bounds how often and for how long is tried.
 package retry
 
 import (

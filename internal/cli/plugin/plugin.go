@@ -88,8 +88,8 @@ func (p *pods) AddFlags(fs *pflag.FlagSet) {
 		"or in a pod that mounts the volume; auto uses the first one that works",
 		"Container `image` for debug and pvc; it has a shell, or is promdump's own image")
 	fs.DurationVar(&p.reconnect, "reconnect-timeout", 90*time.Second,
-		"Maximum `duration` that the agent waits for the client to reconnect after the connection breaks; "+
-			"with 0 it exits at once, and promdump uploads another one")
+		"Maximum `duration` for which promdump retries after the connection breaks, and for which the agent waits; "+
+			"with 0 the agent exits at once, and promdump uploads another one")
 	fs.BoolVar(&p.gentle, "gentle", p.gentle, cli.GentleHelp)
 	p.addSchemeFlag(fs)
 	p.remote.AddFlags(fs, "web-")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/promdump/promdump/internal/retry"
@@ -25,7 +26,7 @@ func (e *adviceError) RetryAfter() time.Duration { return e.after }
 
 // What an error says of retrying decides how often it is tried, and what ends it.
 func TestAgain(t *testing.T) {
-	const pauses = 3
+	const retries = 3
 	cause := func(a retry.Advice) error { return fmt.Errorf("start a shell: %w", &adviceError{advice: a}) }
 	broken := errors.New("broken")
 	for _, c := range []struct {
@@ -38,17 +39,20 @@ func TestAgain(t *testing.T) {
 		{"never, at first", false, []error{cause(retry.No)}, 1, false},
 		{"never, later", false, []error{broken, cause(retry.No)}, 2, true},
 		{"after a success, at first", false, []error{cause(retry.AfterSuccess)}, 1, false},
-		{"after a success", true, []error{cause(retry.AfterSuccess)}, pauses + 1, true},
-		{"after a success, later", false, []error{broken, cause(retry.AfterSuccess)}, pauses + 1, true},
-		{"always", false, []error{cause(retry.Yes)}, pauses + 1, true},
+		{"after a success", true, []error{cause(retry.AfterSuccess)}, retries + 1, true},
+		{"after a success, later", false, []error{broken, cause(retry.AfterSuccess)}, retries + 1, true},
+		{"always", false, []error{cause(retry.Yes)}, retries + 1, true},
 		{"always, until it works", false, []error{cause(retry.Yes), nil}, 2, false},
 	} {
-		s := New(Options{times: times{stall: time.Second, pause: make([]time.Duration, pauses)}})
-		s.worked.Store(c.worked)
 		tries := 0
-		err := s.again(t.Context(), func(context.Context) (bool, error) {
-			tries++
-			return false, c.errs[min(tries, len(c.errs))-1]
+		var err error
+		synctest.Test(t, func(t *testing.T) {
+			s := New(Options{times: times{stall: time.Second, limit: retries * time.Second, anew: time.Second, tries: 1}})
+			s.worked.Store(c.worked)
+			err = s.again(t.Context(), func(context.Context, *retry.Budget) (bool, error) {
+				tries++
+				return false, c.errs[min(tries, len(c.errs))-1]
+			})
 		})
 		lost, ok := errors.AsType[*LostError](err)
 		if tries != c.tries || ok != c.lost {
@@ -63,10 +67,10 @@ func TestAgain(t *testing.T) {
 // The pause that a server asks for is kept.
 func TestAgainAfter(t *testing.T) {
 	var notes strings.Builder
-	s := New(Options{Note: func(n string) { notes.WriteString(n) }, times: times{stall: time.Second, pause: make([]time.Duration, 3)}})
+	s := New(Options{Note: func(n string) { notes.WriteString(n) }, times: times{stall: time.Second, limit: time.Second, tries: 2}})
 	tries := 0
 	begin := time.Now()
-	err := s.again(t.Context(), func(context.Context) (bool, error) {
+	err := s.again(t.Context(), func(context.Context, *retry.Budget) (bool, error) {
 		if tries++; tries == 1 {
 			return false, &adviceError{retry.Yes, 100 * time.Millisecond}
 		}

@@ -22,7 +22,7 @@ func TestCheckKeepsOut(t *testing.T) {
 	c := newContainer(t)
 	short := errors.New("short")
 	_, err := c.source(t.TempDir(), func(o *Options) {
-		o.times.pause = nil
+		o.times.limit = 0
 		o.Check = func(context.Context) (bool, error) { return false, short }
 	}).Inventory(t.Context())
 	if !errors.Is(err, short) || c.started.Load() != 0 {
@@ -73,11 +73,11 @@ type restartedError struct{ error }
 
 func (e *restartedError) Stops() bool { return true }
 
-// A container that was restarted gets no second stream, whether that is known at once,
-// after the pause, or by the check before the upload.
+// A container that was restarted gets no second stream, whether the cluster knows that or
+// the check before the upload finds out.
 func TestNoStreamIntoARestartedContainer(t *testing.T) {
 	tsdb := tsdbtest.Random(t, t.TempDir(), 3, tsdbtest.Options{Plain: true})
-	for _, known := range []string{"at once", "after the pause", "by the check"} {
+	for _, known := range []string{"before the next stream", "by the check"} {
 		c := newContainer(t)
 		c.cut = func(int) int64 { return 500 }
 		asked, checked := 0, 0
@@ -85,7 +85,7 @@ func TestNoStreamIntoARestartedContainer(t *testing.T) {
 		src := c.source(tsdb.Dir, func(o *Options) {
 			o.Alive = func(context.Context) error {
 				asked++
-				if known == "at once" || known == "after the pause" && asked == 2 {
+				if known == "before the next stream" && asked == 1 {
 					return dead
 				}
 				return nil

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/promdump/promdump/internal/retry"
 	"github.com/promdump/promdump/internal/wire"
 )
 
@@ -19,6 +20,10 @@ type link struct {
 	s    *Source
 	ctx  context.Context
 	call wire.Call
+
+	tries *retry.Budget
+	start retry.Budget // tries as they are when bytes come from the agent
+	stale bool         // tries is not start, since none have come
 
 	c     *conversation
 	stall time.Duration
@@ -32,8 +37,9 @@ type link struct {
 }
 
 // newLink makes the call. Its error shows in the first Read.
-func (s *Source) newLink(ctx context.Context, c *conversation, call wire.Call) *link {
-	l := &link{s: s, ctx: ctx, call: call, c: c, stall: s.o.times.stall, ack: make(chan struct{}, 1)}
+func (s *Source) newLink(ctx context.Context, tries *retry.Budget, c *conversation, call wire.Call) *link {
+	l := &link{s: s, ctx: ctx, call: call, tries: tries, start: *tries, stale: true, c: c, stall: s.o.times.stall, ack: make(chan struct{}, 1)}
+	l.start.Moved()
 	if c.waits() {
 		l.stall = s.o.times.silence
 	}
@@ -77,6 +83,9 @@ func (l *link) Read(p []byte) (int, error) {
 	for {
 		n, err := l.c.Read(p)
 		if n > 0 {
+			if l.stale {
+				*l.tries, l.stale = l.start, false
+			}
 			if have := l.have.Add(int64(n)); have-l.acked >= min(l.call.Limits.Window()/2, wire.AckEvery) {
 				l.acked = have
 				select {
@@ -98,26 +107,16 @@ func (l *link) Read(p []byte) (int, error) {
 // reconnect connects with the same agent again, for as long as it waits.
 func (l *link) reconnect(cause error) error {
 	place, broke := l.c.place, l.drop(cause)
-	last, begin := broke, time.Now()
-	for try := 0; !isEnd(last) && !stops(last) && l.ctx.Err() == nil; try++ {
-		pause := time.Duration(0)
-		if try > 0 {
-			pause = l.s.o.times.pause[min(try, len(l.s.o.times.pause))-1]
-		}
-		if time.Since(begin)+pause > l.s.o.Wait {
-			break
-		}
-		l.s.o.Logger.Debug("stream broke, reconnecting to its agent", "error", last, "byte", l.have.Load(), "pause", pause)
-		if pause > 0 {
-			l.s.o.Note(fmt.Sprintf("%v: going on in %v", last, pause))
-		}
-		select {
-		case <-l.ctx.Done():
-		case <-time.After(pause):
-		}
-		if dead := l.s.alive(l.ctx); dead != nil { // nothing is started in such a container
+	l.stale = true
+	last := broke
+	for !isEnd(last) && !stops(last) {
+		more, dead := l.s.retry(l.ctx, l.tries, last, 0)
+		if dead != nil { // nothing is started in such a container
 			l.err = dead
 			return dead
+		}
+		if !more {
+			break
 		}
 		c, err := l.attach(place)
 		if err == nil {
@@ -155,7 +154,7 @@ func isEnd(err error) bool {
 
 // attach connects with the agent by another command in the container.
 func (l *link) attach(place wire.Place) (_ *conversation, err error) {
-	c := l.s.run(l.ctx, []string{place.Program, wire.ToAttach, place.Name})
+	c := l.s.run(l.ctx, l.tries, []string{place.Program, wire.ToAttach, place.Name})
 	defer func() {
 		if err != nil {
 			err = c.explain(fmt.Errorf("reconnect to the agent: %w", err))
@@ -180,7 +179,7 @@ func (l *link) attach(place wire.Place) (_ *conversation, err error) {
 	}
 	if end == have && called == wire.AttachedCalled {
 		// The agent had nothing to say: it is slow, and the connection may have been good.
-		l.stall = min(2*l.stall, max(2*time.Minute, l.stall))
+		l.stall = min(2*l.stall, max(l.s.o.times.stall, l.stall))
 	}
 	c.setPlace(place)
 	l.s.o.Logger.Debug("reconnected to the agent", "byte", have, "ahead", end-have)

@@ -72,8 +72,9 @@ type Options struct {
 	Limits wire.Limits
 	Debug  bool // the agent tells what it decides
 
-	// Wait is how long an agent that reads waits for us when the connection broke. 0: it
-	// ends then, and another one is uploaded.
+	// Wait is how long an agent that reads waits for us when the connection broke, and how
+	// long a container that cannot be reached is tried. 0: the agent ends then, another one
+	// is uploaded, and it is tried for 90 seconds.
 	Wait time.Duration
 
 	// Note tells a person what is not as it should be, while it happens.
@@ -96,14 +97,24 @@ type times struct {
 	stall   time.Duration   // a stream without a byte for so long is dead
 	silence time.Duration   // the same of an agent that waits: another connection costs little
 	ping    time.Duration   // between the lines that tell the agent that we live
-	pause   []time.Duration // before the next try; after all of them without a byte more we give up
+	limit   time.Duration   // a container that cannot be reached for so long is given up, if Wait is 0
+	answer  time.Duration   // the last try is given so long of it, and a try is never given less
+	pause   []time.Duration // before the retries, the last one again and again
+	anew    time.Duration   // least pause before another agent is uploaded
+	tries   int             // attempts in a row that may reach the container and get no further
 }
 
+// A link that is dead from some moment on is given up after stall + limit, two minutes, and
+// some seconds for the last questions: the one is until it shows, the other all retries.
 var usual = times{
 	stall:   30 * time.Second,
 	silence: 15 * time.Second,
 	ping:    15 * time.Second,
-	pause:   []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 15 * time.Second, 15 * time.Second, 15 * time.Second},
+	limit:   90 * time.Second,
+	answer:  10 * time.Second,
+	pause:   []time.Duration{0, time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 15 * time.Second},
+	anew:    time.Second,
+	tries:   8,
 }
 
 // Source is a data dir in a container.
@@ -134,8 +145,8 @@ func (s *Source) String() string { return s.o.Name }
 
 // Inventory implements source.Source.
 func (s *Source) Inventory(ctx context.Context) (inv *wire.Inventory, err error) {
-	err = s.again(ctx, func(ctx context.Context) (bool, error) {
-		return false, s.talk(ctx, wire.Call{Do: wire.DoInventory}, func(_ *conversation, r *wire.Reader) error {
+	err = s.again(ctx, func(ctx context.Context, tries *retry.Budget) (bool, error) {
+		return false, s.talk(ctx, tries, wire.Call{Do: wire.DoInventory}, func(_ *conversation, r *wire.Reader) error {
 			inv = &wire.Inventory{}
 			return r.Answer(inv)
 		})
@@ -162,10 +173,10 @@ func (s *Source) read(ctx context.Context, req wire.Request, yield func(wire.Mes
 	done := make(chan error, 1)
 	go func() {
 		defer close(h.items)
-		err := s.again(ctx, func(ctx context.Context) (bool, error) {
+		err := s.again(ctx, func(ctx context.Context, tries *retry.Budget) (bool, error) {
 			before := st.got
-			err := s.talk(ctx, wire.Call{Do: wire.DoRead, Request: st.request()}, st.listen)
-			return st.got > before, err
+			err := s.talk(ctx, tries, wire.Call{Do: wire.DoRead, Request: st.request()}, st.listen)
+			return st.further(before), err
 		})
 		st.abandon()
 		done <- err
@@ -181,12 +192,24 @@ func (s *Source) read(ctx context.Context, req wire.Request, yield func(wire.Mes
 // errLeft: who asked does not want more.
 var errLeft = errors.New("left")
 
-// again tries until f succeeds, until its error is one that no try mends, or
-// until it failed often in a row without getting any further.
-func (s *Source) again(ctx context.Context, f func(context.Context) (further bool, err error)) error {
-	failed := 0
+// budget returns the retries of one operation.
+func (s *Source) budget() *retry.Budget {
+	limit := s.o.Wait
+	if limit <= 0 {
+		limit = s.o.times.limit
+	}
+	return &retry.Budget{Limit: max(0, limit-s.o.times.answer), Tries: s.o.times.tries, Pauses: s.o.times.pause}
+}
+
+// left is how much time is left until the last try is given up.
+func (s *Source) left(tries *retry.Budget) time.Duration { return tries.Left() + s.o.times.answer }
+
+// again tries until f succeeds, until its error is one that no try mends, or until the
+// budget is used up. f returns whether it got further.
+func (s *Source) again(ctx context.Context, f func(context.Context, *retry.Budget) (further bool, err error)) error {
+	tries := s.budget()
 	for first := true; ; first = false {
-		further, err := f(ctx)
+		further, err := f(ctx, tries)
 		if err == nil {
 			s.worked.Store(true)
 			return nil
@@ -195,30 +218,45 @@ func (s *Source) again(ctx context.Context, f func(context.Context) (further boo
 			return ctx.Err()
 		}
 		if further {
-			failed, first = 0, false
+			tries.Further()
+			first = false
 		}
 		if final(err, first, s.worked.Load()) || stops(err) {
 			return err
 		}
+		failed := tries.Failed() + 1
+		if !forGood(err) {
+			more, dead := s.retry(ctx, tries, err, max(s.o.times.anew, min(retry.After(err), longestPause)))
+			if dead != nil {
+				return dead
+			}
+			if more {
+				continue
+			}
+		}
 		if dead := s.alive(ctx); dead != nil {
 			return dead
 		}
-		if failed == len(s.o.times.pause) || forGood(err) {
-			return &LostError{Tries: failed + 1, Err: err}
-		}
-		pause := max(s.o.times.pause[failed], min(retry.After(err), longestPause))
-		failed++
-		s.o.Logger.Debug("stream broke", "error", err, "try", failed, "pause", pause)
-		s.o.Note(fmt.Sprintf("%v: going on in %v (try %d of %d)", err, pause, failed, len(s.o.times.pause)))
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(pause):
-		}
-		if dead := s.alive(ctx); dead != nil { // the cluster may have known nothing before
-			return dead
-		}
+		return &LostError{Tries: failed, Err: err}
 	}
+}
+
+// retry waits until the next try, and looks whether the container is still the same, since
+// nothing may be started in another. If more is false the budget is used up.
+func (s *Source) retry(ctx context.Context, tries *retry.Budget, err error, least time.Duration) (more bool, dead error) {
+	pause, ok := tries.Next(least)
+	if !ok {
+		return false, nil
+	}
+	s.o.Logger.Debug("stream broke", "error", err, "try", tries.Failed(), "pause", pause)
+	if pause > 0 {
+		s.o.Note(fmt.Sprintf("%v: going on in %v (try %d, gives up in %v)",
+			err, pause.Round(time.Millisecond), tries.Failed(), s.left(tries).Round(time.Second)))
+	}
+	if err := retry.Sleep(ctx, pause); err != nil {
+		return false, err
+	}
+	return true, s.alive(ctx)
 }
 
 func (s *Source) alive(ctx context.Context) error {

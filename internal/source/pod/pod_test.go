@@ -175,7 +175,10 @@ func (c *cutting) Write(p []byte) (int, error) {
 func (c *container) source(dir string, change ...func(*Options)) *Source {
 	o := Options{
 		Name: "test", Exec: c.exec, Agent: agents, Dirs: []string{dir}, Codec: wire.Zstd,
-		times: times{stall: 20 * time.Second, silence: 20 * time.Second, ping: 50 * time.Millisecond, pause: []time.Duration{time.Millisecond, time.Millisecond, time.Millisecond}},
+		times: times{
+			stall: 20 * time.Second, silence: 20 * time.Second, ping: 50 * time.Millisecond,
+			limit: 40 * time.Second, answer: 5 * time.Second, pause: []time.Duration{time.Millisecond}, tries: 4,
+		},
 	}
 	for _, f := range change {
 		f(&o)
@@ -213,7 +216,7 @@ func TestCutStreams(t *testing.T) {
 					write = sourcetest.DumpToStream
 				}
 				_, _, got, err2 := write(t, c.source(tsdb.Dir, func(o *Options) {
-					o.times.pause = make([]time.Duration, 20)
+					o.times.tries = 20
 					o.Codec = []wire.Codec{wire.Plain, wire.Zstd}[i%2]
 				}), req)
 				if (err1 == nil) != (err2 == nil) || !bytes.Equal(want, got) {
@@ -229,17 +232,27 @@ func TestCutStreams(t *testing.T) {
 	}
 }
 
-// A stream that is cut again and again at its beginning is given up.
+// A stream that is cut again and again at its beginning is given up, before its agent runs
+// and after, though each stream brings the plan again.
 func TestGivesUp(t *testing.T) {
 	tsdb := tsdbtest.Random(t, t.TempDir(), 3, tsdbtest.Options{Plain: true})
-	c := newContainer(t)
-	c.cut = func(int) int64 { return 70 }
-	var notes []string
-	src := c.source(tsdb.Dir, func(o *Options) { o.Note = func(s string) { notes = append(notes, s) } })
-	_, _, _, err := sourcetest.Dump(t, src, wire.Request{Head: wire.HeadNone, Selection: tsdbtest.Everything()})
-	lost, ok := errors.AsType[*LostError](err)
-	if !ok || lost.Tries != 4 || len(notes) != 3 {
-		t.Errorf("got %v, notes %q", err, notes)
+	for _, one := range []struct {
+		cut   int64
+		limit time.Duration // above the time for the last answer
+		tries int           // 0: as many as there is time for
+	}{{5, 300 * time.Millisecond, 0}, {70, time.Minute, 4}, {400, time.Minute, 4}} {
+		c := newContainer(t)
+		c.cut = func(int) int64 { return one.cut }
+		var notes []string
+		src := c.source(tsdb.Dir, func(o *Options) {
+			o.Note = func(s string) { notes = append(notes, s) }
+			o.times.limit = o.times.answer + one.limit
+		})
+		_, _, _, err := sourcetest.Dump(t, src, wire.Request{Head: wire.HeadNone, Selection: tsdbtest.Everything()})
+		lost, ok := errors.AsType[*LostError](err)
+		if !ok || one.tries > 0 && lost.Tries != one.tries || lost.Tries < 2 || len(notes) != lost.Tries-1 {
+			t.Errorf("cut at byte %d: got %v, notes %q", one.cut, err, notes)
+		}
 	}
 }
 
@@ -249,7 +262,7 @@ func TestStall(t *testing.T) {
 	c := newContainer(t)
 	src := c.source(tsdb.Dir, func(o *Options) {
 		o.times.stall = 300 * time.Millisecond
-		o.times.pause = o.times.pause[:1]
+		o.times.limit = o.times.answer + 100*time.Millisecond
 		o.Exec = func(ctx context.Context, command []string, s Streams) error {
 			s.Out = &cutting{s.Out, 500, make(chan struct{})} // and nobody is told
 			return c.exec(ctx, command, s)

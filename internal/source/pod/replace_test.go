@@ -161,7 +161,7 @@ func replaceCut(t *testing.T, x exchange) {
 			return -1
 		}
 		src := c.source(x.dir, func(o *Options) {
-			o.times.pause = o.times.pause[:2]
+			o.times.tries = 3
 			n := 0
 			o.Exec = func(ctx context.Context, command []string, s Streams) error {
 				if n++; n <= tries && i%2 == 1 {

@@ -9,14 +9,15 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/promdump/promdump/internal/retry"
 	"github.com/promdump/promdump/internal/wire"
 )
 
 // Inspect tells what a restore must know of the data dir.
 func (s *Source) Inspect(ctx context.Context) (*wire.Target, error) {
 	t := &wire.Target{}
-	err := s.again(ctx, func(ctx context.Context) (bool, error) {
-		return false, s.talk(ctx, wire.Call{Do: wire.DoInspect}, func(_ *conversation, r *wire.Reader) error { return r.Answer(t) })
+	err := s.again(ctx, func(ctx context.Context, tries *retry.Budget) (bool, error) {
+		return false, s.talk(ctx, tries, wire.Call{Do: wire.DoInspect}, func(_ *conversation, r *wire.Reader) error { return r.Answer(t) })
 	})
 	return t, err
 }
@@ -82,8 +83,8 @@ func Settling(ctx context.Context) bool { return ctx.Value(settling{}) != nil }
 // dir is as it was. One that stopped half-way is undone.
 func (s *Source) Settle(ctx context.Context, id string) (done *wire.Restored, err error) {
 	ctx = WithSettling(ctx)
-	err = s.again(ctx, func(ctx context.Context) (bool, error) {
-		return false, s.talk(ctx, wire.Call{Do: wire.DoReceive, Replace: &wire.Replace{ID: id}}, func(c *conversation, r *wire.Reader) error {
+	err = s.again(ctx, func(ctx context.Context, tries *retry.Budget) (bool, error) {
+		return false, s.talk(ctx, tries, wire.Call{Do: wire.DoReceive, Replace: &wire.Replace{ID: id}}, func(c *conversation, r *wire.Reader) error {
 			ready := wire.Ready{}
 			if err := r.Answer(&ready); err != nil {
 				return err
@@ -100,18 +101,21 @@ func (s *Source) Settle(ctx context.Context, id string) (done *wire.Restored, er
 // Discard removes what a replacement has taken away.
 func (s *Source) Discard(ctx context.Context, id string) error {
 	ctx = WithSettling(ctx)
-	return s.again(ctx, func(ctx context.Context) (bool, error) {
-		return false, s.talk(ctx, wire.Call{Do: wire.DoDiscard, Replace: &wire.Replace{ID: id}}, func(_ *conversation, r *wire.Reader) error {
+	return s.again(ctx, func(ctx context.Context, tries *retry.Budget) (bool, error) {
+		return false, s.talk(ctx, tries, wire.Call{Do: wire.DoDiscard, Replace: &wire.Replace{ID: id}}, func(_ *conversation, r *wire.Reader) error {
 			return r.Answer(&wire.Discarded{})
 		})
 	})
 }
 
+// moved is from when on a link carries what is sent, in bytes: buffers on the way take less.
+const moved = 16 << 20
+
 func (s *Source) receive(ctx context.Context, call wire.Call, files []Upload, progress func(bytes int64)) (*wire.Restored, error) {
 	result := &wire.Restored{}
-	err := s.again(ctx, func(ctx context.Context) (bool, error) {
+	err := s.again(ctx, func(ctx context.Context, tries *retry.Budget) (bool, error) {
 		*result = wire.Restored{}
-		return false, s.talk(ctx, call, func(c *conversation, r *wire.Reader) error {
+		return false, s.talk(ctx, tries, call, func(c *conversation, r *wire.Reader) error {
 			ready := wire.Ready{}
 			if err := r.Answer(&ready); err != nil {
 				return err
@@ -122,7 +126,12 @@ func (s *Source) receive(ctx context.Context, call wire.Call, files []Upload, pr
 			}
 			answer := make(chan error, 1)
 			go func() { answer <- r.Answer(result) }()
-			err := send(c.in, files, &upload{progress: progress, answer: answer})
+			err := send(c.in, files, &upload{answer: answer, progress: func(bytes int64) {
+				if bytes > moved {
+					tries.Moved()
+				}
+				progress(bytes)
+			}})
 			if errors.Is(err, errAnswered) {
 				err = nil
 			}

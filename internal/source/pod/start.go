@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/promdump/promdump/internal/retry"
 	"github.com/promdump/promdump/internal/wire"
 )
 
@@ -118,32 +119,45 @@ func (e *noShellError) Error() string { return e.err.Error() }
 // start uploads the agent and runs it. The agent waits for so long for us when its
 // streams break; 0: not at all. The conversation that it gives is the agent's: the caller
 // closes it.
-func (s *Source) start(ctx context.Context, wait time.Duration) (*conversation, error) {
+func (s *Source) start(ctx context.Context, tries *retry.Budget, wait time.Duration) (*conversation, error) {
 	name := agentName + strings.ToLower(rand.Text()[:12])
 	if s.o.Installed != "" {
-		c := s.run(ctx, append([]string{s.o.Installed}, startArgs(wait)...))
+		c := s.run(ctx, tries, append([]string{s.o.Installed}, startArgs(wait)...))
 		if err := c.started(s.o.Installed); err != nil {
 			c.close()
 			return nil, err
 		}
+		tries.Reached()
 		return c, nil
 	}
 	tight := false
 	if s.o.Check != nil {
 		var err error
-		if tight, err = s.o.Check(ctx); err != nil {
+		if tight, err = s.check(ctx, tries); err != nil {
 			return nil, err
 		}
 	}
 	if !s.noShell.Load() {
-		c, err := s.startByShell(ctx, name, tight, wait)
+		c, err := s.startByShell(ctx, tries, name, tight, wait)
 		if _, none := errors.AsType[*noShellError](err); !none {
 			return c, err
 		}
 		s.noShell.Store(true)
 		s.o.Logger.Debug("no shell, uploading by tar", "error", err)
 	}
-	return s.startByTar(ctx, name, tight, wait)
+	return s.startByTar(ctx, tries, name, tight, wait)
+}
+
+// check calls Check. On a link that is dead it ends with the budget.
+func (s *Source) check(ctx context.Context, tries *retry.Budget) (tight bool, err error) {
+	most := min(2*s.o.times.stall, s.left(tries))
+	ctx, cancel := context.WithTimeoutCause(ctx, most, fmt.Errorf("look at the container's memory: no answer in %v", most))
+	defer cancel()
+	tight, err = s.o.Check(ctx)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return tight, err
 }
 
 // startArgs are the arguments of the agent.
@@ -158,12 +172,12 @@ func startArgs(wait time.Duration) []string {
 // with no other name.
 const agentName = ".promdump-agent-"
 
-func (s *Source) startByShell(ctx context.Context, name string, tight bool, wait time.Duration) (_ *conversation, err error) {
+func (s *Source) startByShell(ctx context.Context, tries *retry.Budget, name string, tight bool, wait time.Duration) (_ *conversation, err error) {
 	room := "any"
 	if tight {
 		room = "tight"
 	}
-	c := s.run(ctx, append([]string{"sh", "-c", script, "promdump", name, room, strings.Join(startArgs(wait)[1:], "")}, s.o.Dirs...))
+	c := s.run(ctx, tries, append([]string{"sh", "-c", script, "promdump", name, room, strings.Join(startArgs(wait)[1:], "")}, s.o.Dirs...))
 	running := false
 	defer func() {
 		if err == nil {
@@ -181,6 +195,8 @@ func (s *Source) startByShell(ctx context.Context, name string, tight bool, wait
 	if err != nil {
 		return nil, fmt.Errorf("start a shell in the container: %w", err)
 	}
+	tries.Reached()
+	c.stall = s.o.times.stall
 	words := strings.SplitN(first, " ", 3)
 	if len(words) != 3 || words[0] != "machine" {
 		return nil, fmt.Errorf("start a shell in the container: it says %q", first)

@@ -15,7 +15,11 @@ const rawHead = "head"
 type story struct {
 	req wire.Request
 	out *handover
-	got int64 // grows with all that came, so that a try that got further is known
+	got int64 // grows with all that a later stream need not bring again
+
+	// The head begins anew with each stream.
+	inHead   int64 // grows with what came of it in this stream
+	mostHead int64 // the most of any stream
 
 	plan  *wire.Plan    // all plans together; nil: none yet
 	have  []wire.Block  // received to their end, or nothing of them is wanted
@@ -61,13 +65,29 @@ func (s *story) listen(_ *conversation, r *wire.Reader) error {
 			}
 			planned = true
 		}
-		s.got++
+		switch m.(type) {
+		case *wire.Plan, *wire.BlockStart, *wire.HeadStart, *wire.File: // each stream begins so, and a file counts its bytes
+		default:
+			if s.head {
+				s.inHead++
+			} else {
+				s.got++
+			}
+		}
 		count(&end, m)
 		if err := s.hear(m, end); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// further reports whether a stream brought what none before had, if got was before at its
+// begin.
+func (s *story) further(before int64) bool {
+	further := s.got > before || s.inHead > s.mostHead
+	s.mostHead = max(s.mostHead, s.inHead)
+	return further
 }
 
 func count(end *wire.End, m wire.Message) {
@@ -191,7 +211,11 @@ func (s *story) receive(f *wire.File) error {
 	case f.Offset != 0 || s.file != nil && s.file.have < s.file.size:
 		return &wire.FrameError{Reason: fmt.Sprintf("it goes on with byte %d of %s", f.Offset, f.Name)}
 	default:
-		next := newReceivedFile(s.out.ctx, f, &s.got)
+		got := &s.got
+		if block == rawHead {
+			got = &s.inHead
+		}
+		next := newReceivedFile(s.out.ctx, f, got)
 		it, err := s.out.pass(&wire.File{Name: f.Name, Size: f.Size, Body: next, Tentative: true})
 		if err != nil {
 			return err
@@ -242,6 +266,7 @@ func (s *story) forget(block string) error {
 
 // forgetHead begins the head anew: its logs have moved on.
 func (s *story) forgetHead() error {
+	s.inHead = 0
 	if s.block == rawHead {
 		return s.forget(rawHead)
 	}

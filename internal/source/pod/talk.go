@@ -11,19 +11,20 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/promdump/promdump/internal/retry"
 	"github.com/promdump/promdump/internal/wire"
 )
 
 // talk starts an agent, makes one call and lets listen read the answer. An agent whose
 // answer may be long waits for us when the connection breaks.
-func (s *Source) talk(ctx context.Context, call wire.Call, listen func(*conversation, *wire.Reader) error) error {
+func (s *Source) talk(ctx context.Context, tries *retry.Budget, call wire.Call, listen func(*conversation, *wire.Reader) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	wait := time.Duration(0)
 	if call.Do == wire.DoRead {
 		wait = s.o.Wait
 	}
-	c, err := s.start(ctx, wait)
+	c, err := s.start(ctx, tries, wait)
 	if err != nil {
 		return err
 	}
@@ -32,7 +33,7 @@ func (s *Source) talk(ctx context.Context, call wire.Call, listen func(*conversa
 		defer c.close()
 		return c.explain(fmt.Errorf("send the request: %w", err))
 	}
-	l := s.newLink(ctx, c, call)
+	l := s.newLink(ctx, tries, c, call)
 	defer l.close()
 	err = listen(c, wire.NewReader(l))
 	if err != nil {
@@ -74,13 +75,14 @@ func (c *conversation) setPlace(p wire.Place) {
 // waits reports whether the agent waits for us when the streams break.
 func (c *conversation) waits() bool { return c.waiting.Load() }
 
-// run runs a command and gives its streams. When ctx ends, an agent that would wait for
-// us hears it before its streams end.
-func (s *Source) run(ctx context.Context, command []string) *conversation {
+// run runs a command and returns its streams. Its first line is awaited for as long as the
+// budget leaves. When ctx ends, an agent that would wait for us hears it before its streams
+// end.
+func (s *Source) run(ctx context.Context, tries *retry.Budget, command []string) *conversation {
 	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	inR, inW := io.Pipe()
 	outR, outW := io.Pipe()
-	c := &conversation{cancel: cancel, in: inW, out: outR, said: &tail{}, stall: s.o.times.stall, ended: make(chan struct{})}
+	c := &conversation{cancel: cancel, in: inW, out: outR, said: &tail{}, stall: min(s.o.times.stall, s.left(tries)), ended: make(chan struct{})}
 	if s.o.Debug {
 		c.said.log = func(line string) { s.o.Logger.Debug("agent says", "line", line) }
 	}

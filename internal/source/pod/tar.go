@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/promdump/promdump/internal/retry"
 )
 
 // Where there is no shell the agent is unpacked by tar, in one command, and run by
@@ -22,8 +24,8 @@ import (
 
 // startByTar tries one directory after the other. Only the attempt shows whether
 // one can be written and may execute.
-func (s *Source) startByTar(ctx context.Context, name string, tight bool, wait time.Duration) (*conversation, error) {
-	if err := s.lookForTar(ctx); err != nil {
+func (s *Source) startByTar(ctx context.Context, tries *retry.Budget, name string, tight bool, wait time.Duration) (*conversation, error) {
+	if err := s.lookForTar(ctx, tries); err != nil {
 		return nil, err
 	}
 	program, size, err := s.o.Agent(ctx, "unknown")
@@ -65,8 +67,9 @@ func (s *Source) startByTar(ctx context.Context, name string, tight bool, wait t
 		place := path.Join(dir, name)
 		if err == nil {
 			s.o.Logger.Debug("agent's place", "file", place)
-			c := s.run(ctx, append([]string{place}, startArgs(wait)...))
+			c := s.run(ctx, tries, append([]string{place}, startArgs(wait)...))
 			if err = c.started(place); err == nil {
+				tries.Reached()
 				return c, nil
 			}
 			c.close()
@@ -91,10 +94,12 @@ func (s *Source) startByTar(ctx context.Context, name string, tight bool, wait t
 
 // lookForTar asks for it without a byte to send: over SPDY a command that cannot be
 // started, and is sent much, may look like one that ended well.
-func (s *Source) lookForTar(ctx context.Context) error {
+func (s *Source) lookForTar(ctx context.Context, tries *retry.Budget) error {
 	if s.hasTar.Load() {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, min(s.o.times.stall, s.left(tries)))
+	defer cancel()
 	_, err := s.tar(ctx, nil, "--version")
 	if none, ok := errors.AsType[*AgentError](err); ok {
 		return noTar(none)

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/promdump/promdump/internal/source"
 	"github.com/promdump/promdump/internal/source/sourcetest"
@@ -166,7 +167,7 @@ func TestTarNoPlace(t *testing.T) {
 			if x.volume {
 				o.Volumes = []string{c.temp}
 			}
-			o.times.pause = o.times.pause[:1]
+			o.times.limit = o.times.answer + 100*time.Millisecond
 		})
 		_, err := src.Inventory(t.Context())
 		none, ok := errors.AsType[*AgentError](err)
