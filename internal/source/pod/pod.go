@@ -198,7 +198,7 @@ func (s *Source) budget() *retry.Budget {
 	if limit <= 0 {
 		limit = s.o.times.limit
 	}
-	return &retry.Budget{Limit: max(0, limit-s.o.times.answer), Tries: s.o.times.tries, Pauses: s.o.times.pause}
+	return &retry.Budget{Limit: limit - min(s.o.times.answer, limit/2), Tries: s.o.times.tries, Pauses: s.o.times.pause}
 }
 
 // left is how much time is left until the last try is given up.
