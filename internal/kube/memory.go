@@ -4,10 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/promdump/promdump/internal/retry"
 )
 
 // Memory is what the cluster knows about the memory of a container, and of its pod,
@@ -26,6 +29,10 @@ type Memory struct {
 	Free, PodFree int64
 	From          string
 
+	// Grown is how much the container may have added since then, in bytes, if it grows as
+	// it did from its start on: a server that has just started takes its memory quickly.
+	Grown int64
+
 	OOMKilled bool // the kernel killed the container's last run for lack of memory
 }
 
@@ -39,9 +46,16 @@ func (c *Client) Memory(ctx context.Context, t Target) (Memory, error) {
 		return m, c.explain(ctx, fmt.Errorf("get pod %s: %w", t, err), ToExec)
 	}
 	m.Limit, m.PodLimit = limitOf(p, t.Container), podLimit(p)
+	var started time.Time
 	for _, s := range p.Status.ContainerStatuses {
-		if end := s.LastTerminationState.Terminated; s.Name == t.Container && end != nil {
+		if s.Name != t.Container {
+			continue
+		}
+		if end := s.LastTerminationState.Terminated; end != nil {
 			m.OOMKilled = end.Reason == oomKilled
+		}
+		if s.State.Running != nil {
+			started = s.State.Running.StartedAt.Time
 		}
 	}
 	if m.Limit == 0 && m.PodLimit == 0 {
@@ -49,12 +63,45 @@ func (c *Client) Memory(ctx context.Context, t Target) (Memory, error) {
 	}
 	ctx, cancel := context.WithTimeout(quiet(ctx), aside)
 	defer cancel()
-	if m.fromKubelet(c.raw(ctx, "/api/v1/nodes/"+p.Spec.NodeName+"/proxy/stats/summary", "only_cpu_and_memory", "true"), p, t.Container) {
-		m.From = "the kubelet"
-	} else if m.fromMetrics(c.raw(ctx, "/apis/metrics.k8s.io/v1beta1/namespaces/"+p.Namespace+"/pods/"+p.Name, "", ""), t.Container) {
-		m.From = "the metrics API"
+	if at, ok := c.kubeletMemory(ctx, &m, p, t.Container, started); ok {
+		m.From, m.Grown = "the kubelet", m.grown(started, at, time.Now())
+	} else if at, ok := m.fromMetrics(c.raw(ctx, "/apis/metrics.k8s.io/v1beta1/namespaces/"+p.Namespace+"/pods/"+p.Name, "", ""), t.Container); ok {
+		m.From, m.Grown = "the metrics API", m.grown(started, at, time.Now())
 	}
 	return m, nil
+}
+
+// youngest is until when a container may not have been measured yet.
+const youngest = 30 * time.Second
+
+// kubeletMemory asks the kubelet. A container that has just started is measured within
+// seconds, and is waited for.
+func (c *Client) kubeletMemory(ctx context.Context, m *Memory, p *corev1.Pod, container string, started time.Time) (at time.Time, ok bool) {
+	const tries = 4
+	for try := 1; ; try++ {
+		b := c.raw(ctx, "/api/v1/nodes/"+p.Spec.NodeName+"/proxy/stats/summary", "only_cpu_and_memory", "true")
+		if at, ok = m.fromKubelet(b, p, container); ok || b == nil || try == tries || time.Since(started) > youngest {
+			return at, ok
+		}
+		if retry.Sleep(ctx, c.times.poll) != nil {
+			return at, false
+		}
+	}
+}
+
+// oldest is the age of a measurement that is not known, or is not believed.
+const oldest = time.Minute
+
+// grown is how much a container may have added since it was measured, at the rate at which
+// it grew from its start on, and at most as much as it used: the begin is the fastest part.
+func (m *Memory) grown(started, measured, now time.Time) int64 {
+	if m.Limit == 0 || m.Free < 0 || started.IsZero() || measured.IsZero() {
+		return 0
+	}
+	age := min(max(0, now.Sub(measured)), oldest) // two clocks
+	lived := max(time.Second, measured.Sub(started))
+	used := m.Limit - m.Free
+	return min(used, int64(float64(used)*float64(age)/float64(lived)))
 }
 
 // oomKilled is what the kubelet calls it.
@@ -75,8 +122,9 @@ func (c *Client) raw(ctx context.Context, path, key, value string) []byte {
 
 // fromKubelet reads a summary of the kubelet's. Its numbers are of the cgroups
 // themselves: limits that were changed are in them.
-func (m *Memory) fromKubelet(b []byte, p *corev1.Pod, container string) bool {
+func (m *Memory) fromKubelet(b []byte, p *corev1.Pod, container string) (at time.Time, ok bool) {
 	type memory struct {
+		Time       time.Time
 		WorkingSet *int64 `json:"workingSetBytes"`
 		Available  *int64 `json:"availableBytes"`
 	}
@@ -91,7 +139,7 @@ func (m *Memory) fromKubelet(b []byte, p *corev1.Pod, container string) bool {
 		}
 	}
 	if json.Unmarshal(b, &all) != nil {
-		return false
+		return at, false
 	}
 	free := func(of memory, limit int64) int64 {
 		switch {
@@ -109,23 +157,24 @@ func (m *Memory) fromKubelet(b []byte, p *corev1.Pod, container string) bool {
 		m.PodFree = free(one.Memory, m.PodLimit)
 		for _, c := range one.Containers {
 			if c.Name == container {
-				m.Free = free(c.Memory, m.Limit)
+				m.Free, at = free(c.Memory, m.Limit), c.Memory.Time
 			}
 		}
 	}
-	return m.Free >= 0
+	return at, m.Free >= 0
 }
 
 // fromMetrics reads the metrics API's answer, which has the working sets.
-func (m *Memory) fromMetrics(b []byte, container string) bool {
+func (m *Memory) fromMetrics(b []byte, container string) (at time.Time, ok bool) {
 	var all struct {
+		Timestamp  time.Time
 		Containers []struct {
 			Name  string
 			Usage struct{ Memory resource.Quantity }
 		}
 	}
 	if json.Unmarshal(b, &all) != nil {
-		return false
+		return at, false
 	}
 	used := int64(0)
 	for _, c := range all.Containers {
@@ -137,7 +186,7 @@ func (m *Memory) fromMetrics(b []byte, container string) bool {
 	if m.PodLimit > 0 && len(all.Containers) > 0 {
 		m.PodFree = max(0, m.PodLimit-used)
 	}
-	return m.Free >= 0
+	return all.Timestamp, m.Free >= 0
 }
 
 // limitOf is the memory limit of a container, in bytes: that which is in force, for

@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -192,5 +194,80 @@ func TestSame(t *testing.T) {
 	s.refuse[""] = http.StatusInternalServerError // the API server says nothing
 	if err := s.client(t).Same(t.Context(), was); err != nil {
 		t.Errorf("an API server that fails: %v", err)
+	}
+}
+
+// What a server may have taken since it was measured depends on how fast it grew.
+func TestGrown(t *testing.T) {
+	const mib = 1 << 20
+	now := time.Date(2026, 11, 28, 8, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		name           string
+		used           int64
+		lived, old     time.Duration // at the measurement, and since
+		want           int64
+		unknown, never bool
+	}{
+		{name: "a day old", used: 1440, lived: 24 * time.Hour, old: time.Minute, want: 1},
+		{name: "replays its log", used: 120, lived: time.Minute, old: 15 * time.Second, want: 30},
+		{name: "has just started", used: 60, lived: 0, old: 10 * time.Second, want: 60},
+		{name: "the clock is ahead", used: 60, lived: time.Minute, old: -time.Hour, want: 0},
+		{name: "the clock is behind", used: 60, lived: 2 * time.Minute, old: time.Hour, want: 30},
+		{name: "nobody says when", used: 60, lived: time.Minute, unknown: true, want: 0},
+		{name: "not running", used: 60, lived: time.Minute, old: time.Minute, never: true, want: 0},
+	} {
+		m := Memory{Limit: 4096 * mib, Free: (4096 - c.used) * mib}
+		at := now.Add(-c.old)
+		started := at.Add(-c.lived)
+		if c.unknown {
+			at = time.Time{}
+		}
+		if c.never {
+			started = time.Time{}
+		}
+		if got := m.grown(started, at, now); got != c.want*mib {
+			t.Errorf("%s: %d bytes, want %d MiB", c.name, got, c.want)
+		}
+	}
+}
+
+// A container that has just started is measured soon, and is waited for; an older one, or a
+// kubelet that may not be asked, is not.
+func TestNotMeasuredYet(t *testing.T) {
+	summary, err := os.ReadFile("testdata/summary.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		age   time.Duration
+		asked int // of the kubelet
+		free  int64
+	}{{time.Second, 3, 243298304}, {time.Hour, 1, -1}} {
+		p := memoryPod(limited("prometheus", "256Mi"))
+		p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "prometheus", State: corev1.ContainerState{
+			Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(time.Now().Add(-c.age))},
+		}}}
+		asked := 0
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			switch {
+			case strings.HasPrefix(r.URL.Path, "/api/v1/nodes/"):
+				if asked++; asked < 3 {
+					io.WriteString(w, `{"pods":[]}`)
+					return
+				}
+				w.Write(summary)
+			case strings.HasPrefix(r.URL.Path, "/apis/"):
+				status(w, http.StatusNotFound)
+			default:
+				json.NewEncoder(w).Encode(p)
+			}
+		}))
+		client := clientOf(t, &rest.Config{Host: server.URL})
+		m, err := client.Memory(t.Context(), Target{Namespace: "mon", Pod: "p", Container: "prometheus"})
+		if err != nil || m.Free != c.free || asked != c.asked {
+			t.Errorf("%v old: %+v, %v after %d requests", c.age, m, err, asked)
+		}
+		server.Close()
 	}
 }

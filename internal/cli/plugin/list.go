@@ -18,8 +18,9 @@ import (
 	"github.com/promdump/promdump/internal/term"
 )
 
-// List implements cli.Lister. Beside what the cluster tells it tries what runs in
-// each container, all at the same time: an exec costs a third of a second.
+// List implements cli.Lister. Beside what the cluster reports it tries what runs in
+// each container whose memory allows that, several containers at the same time: an exec
+// costs a third of a second.
 func (p *pods) List(ctx context.Context, asked cli.Asked) (cli.Listing, error) {
 	client, err := p.kube.Client()
 	if err != nil {
@@ -156,7 +157,7 @@ func waysTo(ctx context.Context, client *kube.Client, t kube.Target, asked cli.A
 	if t.Running {
 		ctx, cancel := context.WithTimeout(ctx, wait)
 		defer cancel()
-		if err := in.try(ctx, client, t, allowed); errors.Is(err, context.DeadlineExceeded) {
+		if err := in.try(ctx, client, exec(client, t), t, allowed, func(ctx context.Context) (chance, error) { return listens(ctx, client, t) }); errors.Is(err, context.DeadlineExceeded) {
 			why = fmt.Sprintf("no answer came within %v", wait)
 		} else if err != nil {
 			why = err.Error()
@@ -166,18 +167,26 @@ func waysTo(ctx context.Context, client *kube.Client, t kube.Target, asked cli.A
 	return describeWays(allowed, in), why
 }
 
-// try finds out what runs in a container and whether its server listens, all at once. The
+// try finds out what runs in a container and whether its server listens. Commands run one
+// after the other, since their memory is the server's, and none runs if that is short. The
 // error is why something is unknown.
-func (in *inside) try(ctx context.Context, client *kube.Client, t kube.Target, allowed map[kube.Access]bool) error {
+func (in *inside) try(ctx context.Context, c cluster, run pod.Exec, t kube.Target, allowed map[kube.Access]bool,
+	listens func(context.Context) (chance, error),
+) error {
 	var group sync.WaitGroup
 	errs := make([]error, 3)
 	if allowed[kube.ToExec] {
-		run := exec(client, t)
-		group.Go(func() { in.sh, errs[0] = runs(ctx, run, "sh", "-c", "exit 0") })
-		group.Go(func() { in.tar, errs[1] = runs(ctx, run, "tar", "--version") })
+		group.Go(func() {
+			if errs[0] = mayTry(ctx, c, t); errs[0] != nil {
+				in.sh, in.tar = perhaps, perhaps
+				return
+			}
+			in.sh, errs[0] = runs(ctx, run, "sh", "-c", "exit 0")
+			in.tar, errs[1] = runs(ctx, run, "tar", "--version")
+		})
 	}
 	if allowed[kube.ToForward] {
-		group.Go(func() { in.server, errs[2] = listens(ctx, client, t) })
+		group.Go(func() { in.server, errs[2] = listens(ctx) })
 	}
 	group.Wait()
 	if t.Distroless() {
@@ -191,6 +200,24 @@ func (in *inside) try(ctx context.Context, client *kube.Client, t kube.Target, a
 		if err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// mayTry returns an error if no command may run in a container just to see whether it does:
+// the memory is short, or it is not known and was too little before.
+func mayTry(ctx context.Context, c cluster, t kube.Target) error {
+	m, err := c.Memory(ctx, t)
+	if err != nil {
+		return fmt.Errorf("look at the memory of container %s: %w", t.Container, err)
+	}
+	need := pod.ExecNeed()
+	known, from := outside(m, need)
+	switch limited := m.Limit > 0 || m.PodLimit > 0; {
+	case known.Limit > 0 && known.Free() < need, outgrown(m, known):
+		return fmt.Errorf("no command is tried where less than %s of memory are left (by %s)", mibUp(need), from)
+	case known.Limit == 0 && limited && m.OOMKilled:
+		return errors.New("no command is tried where the memory that is left is not known, and the kernel killed the last run for lack of it")
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -68,5 +69,48 @@ func TestLegend(t *testing.T) {
 	}
 	if got := legend([]doubt{{"a/1", ""}}); got != nil {
 		t.Errorf("a legend without a question mark: %q", got)
+	}
+}
+
+// No command is tried in a container whose memory is short, and the table says why.
+func TestListWhereMemoryIsShort(t *testing.T) {
+	limited := kube.Memory{Limit: 256 * mebi, PodLimit: 256 * mebi, Free: -1, PodFree: -1}
+	free := func(n, grown int64) kube.Memory {
+		m := limited
+		m.Free, m.Grown, m.From = n*mebi, grown*mebi, "the kubelet"
+		return m
+	}
+	killed := limited
+	killed.OOMKilled = true
+	small := limited
+	small.Limit = 5 * mebi
+	allowed := map[kube.Access]bool{kube.ToExec: true, kube.ToForward: true}
+	for _, c := range []struct {
+		name   string
+		memory kube.Memory
+		image  string
+		want   string
+		why    string // its begin; empty: commands are tried
+	}{
+		{"enough", free(100, 0), "prom/prometheus", "exec, tar, remote-read", ""},
+		{"no limit", kube.Memory{Free: -1, PodFree: -1}, "", "exec, tar, remote-read", ""},
+		{"not known", limited, "", "exec, tar, remote-read", ""},
+		{"short", free(5, 0), "", "exec?, tar?, remote-read", "no command is tried where less than 6 MiB of memory are left (by the kubelet)"},
+		{"short by now", free(100, 95), "", "exec?, tar?, remote-read", "no command is tried where less than 6 MiB"},
+		{"the limit alone", small, "", "exec?, tar?, remote-read", "no command is tried where less than 6 MiB of memory are left (by the pod's spec)"},
+		{"killed before, and not known", killed, "", "exec?, tar?, remote-read", "no command is tried where the memory that is left is not known"},
+	} {
+		runs := 0
+		run := func(context.Context, []string, pod.Streams) error { runs++; return nil }
+		in := inside{sh: never, tar: never, server: never, debug: never, claim: never}
+		err := in.try(t.Context(), &known{memory: c.memory}, run, kube.Target{Container: "prometheus", Image: c.image}, allowed,
+			func(context.Context) (chance, error) { return surely, nil })
+		why := ""
+		if err != nil {
+			why = err.Error()
+		}
+		if got := describeWays(allowed, in); got != c.want || !strings.HasPrefix(why, c.why) || (why == "") != (c.why == "") || (runs == 0) != (c.why != "") {
+			t.Errorf("%s: %q because of %q after %d commands, want %q", c.name, got, why, runs, c.want)
+		}
 	}
 }

@@ -80,6 +80,12 @@ func (g *guard) check(ctx context.Context, v via, need int64) (tight bool, err e
 	if known.Limit > 0 && known.Free() < need {
 		return false, g.short(m, v, known, need, from)
 	}
+	if outgrown(m, known) {
+		e := g.short(m, v, known, need, from)
+		e.what = fmt.Sprintf("the container had %s of its %s of memory left (by %s), and grew so fast before that one command may be too much now",
+			mib(known.Free()), mib(known.Limit), from)
+		return false, e
+	}
 	in, ok, err := g.look(ctx)
 	if err != nil {
 		return false, err
@@ -136,6 +142,12 @@ func outside(m kube.Memory, need int64) (known pod.Memory, from string) {
 		}
 	}
 	return pod.Memory{}, ""
+}
+
+// outgrown reports whether the server may have taken so much since it was measured that a
+// single command is too much.
+func outgrown(m kube.Memory, known pod.Memory) bool {
+	return m.From != "" && known.Limit > 0 && known.Free()-m.Grown < pod.ExecNeed()
 }
 
 // changed compares the container with what the first look saw. The cluster's API is a

@@ -78,6 +78,10 @@ func TestMemoryIsChecked(t *testing.T) {
 		m.Free, m.From = free*mebi, "the kubelet"
 		return m
 	}
+	grown := func(m kube.Memory) kube.Memory {
+		m.Grown = 50 * mebi
+		return m
+	}
 	killed := limited
 	killed.OOMKilled = true
 	noCat := &pod.AgentError{Err: errors.New("no cat")}
@@ -99,6 +103,9 @@ func TestMemoryIsChecked(t *testing.T) {
 		{name: "the kubelet says too little: no command", memory: with(alone, 5), runs: 0,
 			want: fmt.Sprintf("the container has 5 MiB of its 256 MiB of memory left (by the kubelet), and --via exec needs %d MiB: nothing was uploaded", need),
 			hint: "--via debug runs the agent in a container of its own, --via remote-read asks the server itself; or raise the container's memory limit"},
+		{name: "the server grew since the kubelet looked: no command", memory: grown(with(alone, 55)), runs: 0,
+			want: "the container had 55 MiB of its 256 MiB of memory left (by the kubelet), and grew so fast", hint: "--via debug"},
+		{name: "the server grew less", memory: grown(with(alone, 57)), says: []string{cgroup(256, 206, 0, time.Hour)}, runs: 1},
 		{name: "the kubelet is behind", memory: with(alone, 200), says: []string{cgroup(256, 250, 0, time.Hour)}, runs: 1,
 			want: "the container has 6 MiB of its 256 MiB of memory left (by its cgroup)", hint: "--via debug"},
 		{name: "a debug container shares the pod's limit", memory: limited, says: []string{cgroup(256, 250, 0, time.Hour)}, runs: 1,

@@ -40,6 +40,10 @@ const (
 // AgentNeed returns the memory that must be free for an agent and its upload, in bytes.
 func AgentNeed() int64 { return execMemory + shellMemory + fileMemory + agentMemory + marginMemory }
 
+// ExecNeed returns the memory that must be free for commands that are tried one after the
+// other, in bytes.
+func ExecNeed() int64 { return execMemory + marginMemory }
+
 // TarNeed returns the memory that must be free for a tar that reads, in bytes.
 func TarNeed() int64 { return execMemory + tarMemory + marginMemory }
 
