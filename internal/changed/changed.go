@@ -11,7 +11,10 @@ import (
 )
 
 // Span is a range of time that is closed at both ends, in Unix milliseconds.
-type Span struct{ From, To int64 }
+type Span struct {
+	From int64 `json:"from"`
+	To   int64 `json:"to"`
+}
 
 // Length returns the length of the span in milliseconds.
 func (s Span) Length() int64 { return s.To - s.From }
