@@ -69,6 +69,9 @@ func (p *Partial) read(v *verified, visit func(int, Entry, io.Reader) error) err
 			return errEnds
 		}
 		e, err := parseHeader(&block)
+		if first && err != nil && tornStart(block[:]) {
+			return errEnds // a crash left a part of the header
+		}
 		if first && (err != nil || e.Name != ManifestName) {
 			return fmt.Errorf("%w: it does not begin with %s", ErrNotDump, ManifestName)
 		}
