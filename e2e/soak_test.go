@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -9,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/prometheus/tsdb"
 
 	"github.com/promdump/promdump/internal/tsdbtest"
 	"github.com/promdump/promdump/internal/wire"
@@ -39,24 +43,56 @@ func TestSoak(t *testing.T) {
 		t.Fatal("the server makes no blocks")
 	}
 	r := rand.New(rand.NewPCG(1, 1))
-	dumps, samples := 0, 0
+	dumps, samples, hidden := 0, 0, 0
 	names := map[string]bool{} // of blocks that were there: how much it compacted
 	for end := time.Now().Add(limit); time.Now().Before(end); dumps++ {
 		for _, b := range blocks(t, dir) {
 			names[b] = true
 		}
+		hides := hidesHead(t, dir)
 		n, err := soakOnce(t, s, w, r, dumps, begin, tsdbtest.Diff)
-		if err != nil {
+		if err != nil && (hides || hidesHead(t, dir)) {
+			hidden++
+			t.Logf("dump %d lacks what the server would lose if it were restarted now", dumps)
+		} else if err != nil {
 			wrong = append(wrong, fmt.Sprintf("dump %d: %v", dumps, err))
 			t.Error(wrong[len(wrong)-1])
 		}
 		samples += n
 	}
 	w.end(t)
-	t.Logf("%d dumps, %d of them wrong, %d samples compared; the server had %d different blocks meanwhile", dumps, len(wrong), samples, len(names))
+	t.Logf("%d dumps, %d of them wrong, %d without what a block hides, %d samples compared; the server had %d different blocks meanwhile",
+		dumps, len(wrong), hidden, samples, len(names))
+	if hidden > max(10, dumps/10) {
+		t.Errorf("%d of %d dumps lack what a block hides", hidden, dumps)
+	}
 	if dumps < 4 || samples == 0 || len(names) < 4 {
 		t.Errorf("too few to prove anything")
 	}
+}
+
+// hidesHead reports whether a block hides a part of the head from a server that starts.
+// Where a server merges a block of out-of-order samples with one before it, the new block
+// has no hint that its end says nothing about the in-order samples, which may still be in
+// the head. A running server serves them; one that starts ignores them, and so does a
+// dump (docs/troubleshooting.md).
+func hidesHead(t *testing.T, dir string) bool {
+	t.Helper()
+	ends, inOrder := int64(math.MinInt64), int64(math.MinInt64)
+	for _, file := range blocks(t, dir) {
+		var m tsdb.BlockMeta
+		b, err := os.ReadFile(file)
+		if err != nil || json.Unmarshal(b, &m) != nil || len(m.Compaction.Hints) > 0 {
+			continue // deleted meanwhile, or it hides nothing
+		}
+		ends = max(ends, m.MaxTime)
+		first := m.MaxTime
+		for _, p := range m.Compaction.Parents {
+			first = min(first, p.MaxTime) // of one parent at least all in-order samples are there
+		}
+		inOrder = max(inOrder, first)
+	}
+	return ends > inOrder
 }
 
 // soakOnce makes one dump and compares it with what the server serves.
