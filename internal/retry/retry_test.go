@@ -37,7 +37,7 @@ func TestOf(t *testing.T) {
 		{"the first that gives one", errors.Join(plain, yes, no), Yes, time.Minute},
 		{"the outer one", fmt.Errorf("%w", &outer{yes}), AfterSuccess, time.Minute},
 		{"Unknown is an answer", &advised{}, Unknown, 0},
-		{"as text alone", fmt.Errorf("a: %v", no), Unknown, 0},
+		{"as text alone", errors.New("a: " + no.Error()), Unknown, 0},
 	} {
 		if got, after := Of(c.err), After(c.err); got != c.want || after != c.after {
 			t.Errorf("%s: %v after %v, want %v after %v", c.name, got, after, c.want, c.after)
