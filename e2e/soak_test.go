@@ -49,11 +49,11 @@ func TestSoak(t *testing.T) {
 		for _, b := range blocks(t, dir) {
 			names[b] = true
 		}
-		hides := hidesHead(t, dir)
+		hides := hidesHead(t, dir) // what a raw copy holds is served by a server that starts on it
 		n, err := soakOnce(t, s, w, r, dumps, begin, tsdbtest.Diff)
-		if err != nil && (hides || hidesHead(t, dir)) {
+		if err != nil && dumps%4 == rawDump && (hides || hidesHead(t, dir)) {
 			hidden++
-			t.Logf("dump %d lacks what the server would lose if it were restarted now", dumps)
+			t.Logf("dump %d: a server that starts on the raw head ignores what the running one serves", dumps)
 		} else if err != nil {
 			wrong = append(wrong, fmt.Sprintf("dump %d: %v", dumps, err))
 			t.Error(wrong[len(wrong)-1])
@@ -61,21 +61,22 @@ func TestSoak(t *testing.T) {
 		samples += n
 	}
 	w.end(t)
-	t.Logf("%d dumps, %d of them wrong, %d without what a block hides, %d samples compared; the server had %d different blocks meanwhile",
+	t.Logf("%d dumps, %d of them wrong, %d raw ones of which a block hides a part, %d samples compared; the server had %d different blocks meanwhile",
 		dumps, len(wrong), hidden, samples, len(names))
 	if hidden > max(10, dumps/10) {
-		t.Errorf("%d of %d dumps lack what a block hides", hidden, dumps)
+		t.Errorf("a block hides a part of %d of %d dumps", hidden, dumps)
 	}
 	if dumps < 4 || samples == 0 || len(names) < 4 {
 		t.Errorf("too few to prove anything")
 	}
 }
 
-// hidesHead reports whether a block hides a part of the head from a server that starts.
-// Where a server merges a block of out-of-order samples with one before it, the new block
-// has no hint that its end says nothing about the in-order samples, which may still be in
-// the head. A running server serves them; one that starts ignores them, and so does a
-// dump (docs/troubleshooting.md).
+// rawDump is the kind of the dumps with a raw head.
+const rawDump = 1
+
+// hidesHead reports whether a block hides a part of the head from a server that starts: the
+// server merged out-of-order samples into it whose time the head has in-order samples of.
+// See minValidTime in internal/datadir, and docs/troubleshooting.md.
 func hidesHead(t *testing.T, dir string) bool {
 	t.Helper()
 	ends, inOrder := int64(math.MinInt64), int64(math.MinInt64)
@@ -88,7 +89,7 @@ func hidesHead(t *testing.T, dir string) bool {
 		ends = max(ends, m.MaxTime)
 		first := m.MaxTime
 		for _, p := range m.Compaction.Parents {
-			first = min(first, p.MaxTime) // of one parent at least all in-order samples are there
+			first = min(first, p.MaxTime)
 		}
 		inOrder = max(inOrder, first)
 	}
@@ -108,7 +109,7 @@ func soakOnce(
 	exact := false
 	switch n % 4 {
 	case 0:
-	case 1:
+	case rawDump:
 		args = append(args, "--head=raw")
 	case 2, 3:
 		a, b := begin+r.Int64N(stable-begin), begin+r.Int64N(stable-begin)

@@ -301,13 +301,21 @@ func (d *Dir) replaced(metas []Meta, names []string, o Options) (map[string]stri
 	return by, nil
 }
 
-// minValidTime returns the time of [Head.MinValidTime] as Prometheus computes it at its
-// start (tsdb/db.go, inOrderBlocksMaxTime): the end of the newest block of in-order samples.
+// minValidTime returns the time of [Head.MinValidTime]: the time before which blocks have
+// all in-order samples.
+//
+// Prometheus takes the end of the newest block of in-order samples when it starts
+// (tsdb/db.go, inOrderBlocksMaxTime). That may be too late: if a server merges a block of
+// in-order samples with a later block of out-of-order samples, the result has no hint
+// (CompactBlockMetas), and the in-order samples of the later time are still in the head. A
+// running server serves them. The in-order samples of a merged block reach at least to the
+// lowest end of its parents. If they reach further, a dump has some samples twice, which
+// are equal.
 func minValidTime(blocks []*Block) int64 {
 	t := int64(math.MinInt64)
 	for _, b := range blocks {
 		if b.Dropped == "" && !b.Meta.Compaction.notInOrder() {
-			t = max(t, b.Meta.MaxTime)
+			t = max(t, min(b.Meta.MaxTime, b.Meta.Compaction.parentsEnd))
 		}
 	}
 	return t

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -40,6 +41,10 @@ type Compaction struct {
 	// Parents are the ULIDs of the blocks that this block replaces. A server deletes
 	// those that still exist.
 	Parents []string `json:"-"`
+
+	// parentsEnd is the lowest maxTime of the parents, in Unix milliseconds, or
+	// math.MaxInt64 without parents.
+	parentsEnd int64
 
 	// Deletable is true if all samples of the block are deleted. A server deletes such
 	// a block.
@@ -105,8 +110,12 @@ func ParseMeta(name string, b []byte) (Meta, error) {
 	for _, s := range f.Compaction.Sources {
 		m.Compaction.Sources = append(m.Compaction.Sources, s.String())
 	}
+	m.Compaction.parentsEnd = math.MaxInt64
 	for _, p := range f.Compaction.Parents {
 		m.Compaction.Parents = append(m.Compaction.Parents, p.ULID.String())
+		if p.ULID != (ulid.ULID{}) { // servers name the head so
+			m.Compaction.parentsEnd = min(m.Compaction.parentsEnd, p.MaxTime)
+		}
 	}
 	return m, nil
 }
