@@ -133,7 +133,7 @@ func (p *Partial) End(n int) (offset int64, ok bool) {
 }
 
 // Resume cuts the output, which must hold the dump, to its first n entries, and returns
-// a Writer that goes on from there. n must be one where [Partial.End] is ok. It takes
+// a Writer that continues from there. n must be one where [Partial.End] is ok. It takes
 // the compression and the time of the entries from the partial dump.
 func (p *Partial) Resume(w Rewinder, n, concurrency int) (*Writer, error) {
 	offset, ok := p.End(n)

@@ -74,7 +74,7 @@ var (
 // NewWriter starts a dump on w. Close or Abort must be called; w is not closed.
 func NewWriter(w io.Writer, opts Options) (*Writer, error) { return newWriter(w, opts, nil) }
 
-// newWriter goes on with a dump that has the entries of sums already.
+// newWriter returns a writer for a dump that already has the entries in sums.
 func newWriter(w io.Writer, opts Options, sums []sum) (*Writer, error) {
 	var err error
 	if opts.Compression, err = ParseCompression(string(opts.Compression)); err != nil {

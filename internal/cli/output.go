@@ -34,7 +34,7 @@ type output struct {
 	final string
 
 	force  bool // may replace the file final
-	resume bool // goes on with what is in the file
+	resume bool // append to what the file holds
 	began  bool // something was written or removed
 	synced *syncer
 }

@@ -104,8 +104,8 @@ func (a *app) restoreCommand() *cobra.Command {
 	var f restoreFlags
 	cmd := &cobra.Command{
 		Use:   "restore [FILE]",
-		Short: "Put a dump's blocks into a data directory, beside what is there",
-		Long: `Put a dump's blocks into a data directory, beside what is there. promdump unpacks and
+		Short: "Add a dump's blocks to a data directory",
+		Long: `Add a dump's blocks to a data directory. promdump unpacks and
 verifies all blocks before the first one appears. A running Prometheus serves them
 within a minute, without a restart. Blocks that are there already are skipped, so a
 restore can be repeated.

@@ -68,9 +68,8 @@ func (a *app) restoreRemoteCommand() *cobra.Command {
 	var f restoreFlags
 	cmd := &cobra.Command{
 		Use:   "restore [FILE]",
-		Short: "Put a dump's blocks into a running Prometheus, beside what is there",
-		Long: `Put a dump's blocks into the data directory of a running Prometheus, beside what is
-there. promdump unpacks and verifies the blocks on this machine and sends them; the
+		Short: "Add a dump's blocks to a running Prometheus",
+		Long: `Add a dump's blocks to the data directory of a running Prometheus. promdump unpacks and verifies the blocks on this machine and sends them; the
 first one appears in the data directory when all have been received completely. The
 server serves them within a minute, without a restart. Blocks that are there already
 are skipped, so a restore can be repeated.

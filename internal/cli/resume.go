@@ -15,15 +15,15 @@ import (
 	"github.com/promdump/promdump/internal/wire"
 )
 
-// unfinished says that what came stays, and how to go on. missing is about how many bytes
-// the disk lacks, where it is full.
+// unfinished returns err with a hint how to resume the dump. missing is the estimated number
+// of bytes that the rest of the dump takes, or 0.
 func unfinished(err error, out *output, missing int64) error {
 	code := codeOf(err)
 	full := fsutil.IsNoSpace(err)
 	if full || code == Failed {
 		code = Incomplete
 	}
-	hint := fmt.Sprintf("the same command with --resume -t %s, and without times and --match, goes on from there", out.name)
+	hint := fmt.Sprintf("the same command with --resume -t %s, and without times and --match, continues from there", out.name)
 	switch {
 	case full && hintOf(err) == hintTempDir:
 		hint = hintTempDir + "; " + hint
@@ -78,7 +78,7 @@ func (a *app) checkDumpLeft(name string, force bool) error {
 	}
 	file := partial(destination(name))
 	if fi, err := os.Stat(file); err != nil || !fi.Mode().IsRegular() {
-		return nil // there is nothing to go on with
+		return nil // there is nothing to resume
 	}
 	f, err := openPartial(file, os.O_RDONLY)
 	if busy, ok := errors.AsType[*busyError](err); ok {
@@ -113,7 +113,7 @@ func (a *app) openResumed(c *dumpConfig) (_ *output, err error) {
 	name := partial(final)
 	f, err := openPartial(name, os.O_RDWR)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, usagef("without --resume it begins at the beginning", "there is no %s to go on with", name)
+		return nil, usagef("without --resume it begins at the beginning", "there is no %s to resume", name)
 	}
 	if busy, ok := errors.AsType[*busyError](err); ok {
 		return nil, busy
@@ -131,7 +131,7 @@ func (a *app) openResumed(c *dumpConfig) (_ *output, err error) {
 	k, err := dump.ReadKept(&progressReader{f, progress, 0, sizeOf(f)})
 	progress.Done()
 	if errors.Is(err, archive.ErrIncomplete) {
-		return nil, usagef("dump again, without --resume and with the times", "there is nothing in %s to go on with: %v", name, err)
+		return nil, usagef("dump again, without --resume and with the times", "nothing in %s can be resumed: %v", name, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)

@@ -43,11 +43,11 @@ type Spec struct {
 	Progress    func(Progress)
 	Logger      *slog.Logger
 
-	// Lasting leaves what was written readable after an error, to be gone on with as
-	// Kept.
+	// Lasting leaves what was written readable after an error, so that the next dump can
+	// resume it as Kept.
 	Lasting bool
 
-	// Kept goes on with an unfinished dump. The output holds it, and must be an
+	// Kept is the unfinished dump to resume. The output holds it, and must be an
 	// [archive.Rewinder]. Request.Selection, Head and WholeBlocks must be those of its
 	// manifest; its compression and time are taken.
 	Kept *Kept

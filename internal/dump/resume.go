@@ -249,12 +249,12 @@ func (k *Kept) have() (all []wire.Block) {
 // remoteRead is the kind of the source whose blocks are windows of time.
 const remoteRead = "remote-read"
 
-// reopen goes on with the unfinished dump.
+// reopen cuts the output to what is kept and returns a writer that appends to it.
 func (a *assembler) reopen() (*archive.Writer, error) {
 	k := a.spec.Kept
 	out, ok := a.count.output().(archive.Rewinder)
 	if !ok {
-		return nil, errors.New("go on with the unfinished dump: the output cannot be cut back")
+		return nil, errors.New("resume the dump: the output cannot be truncated")
 	}
 	for _, b := range k.Blocks {
 		a.report.Blocks++
